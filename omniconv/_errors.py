@@ -1,0 +1,65 @@
+"""Checks of what a user passes: each message names the argument, what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+
+
+class EngineRejection(ValueError):
+    """A named engine cannot run the convolution it was asked for."""
+
+
+def describe(value: object) -> str:
+    """A short description of a value for error messages: dtype and shape of a tensor, else type and value."""
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_floating_tensor(name: str, value: Any) -> None:
+    """Raise `TypeError` unless `value` is a tensor of real floating-point numbers."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"`{name}` must be a torch.Tensor; got {describe(value)}. Convert it with torch.as_tensor.")
+    if not value.dtype.is_floating_point:
+        raise TypeError(f"`{name}` must hold floating-point numbers; got {describe(value)}. Convert it with `.float()`.")
+
+
+def check_integer(name: str, value: Any, minimum: int = 1) -> int:
+    """Return `value` as an int, or raise unless it is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"`{name}` must be an integer; got {describe(value)}.")
+    if int(value) < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}; got {int(value)}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Return `value` as a float, or raise unless it is a finite number with `low < value <= high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"`{name}` must be a number; got {describe(value)}.")
+    if not (math.isfinite(value) and low < value <= high):
+        bound = f"above {low:g}" + (f" and at most {high:g}" if math.isfinite(high) else "")
+        raise ValueError(f"`{name}` must be finite and {bound}; got {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return `value`, or raise `ValueError` with the list of what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+    return str(value)
+
+
+def require(package: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package, or raise `ImportError` that names the extra to install."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs the package {package.split('.')[0]!r}. Install it with: pip install 'omniconv[{extra}]'"
+        ) from error

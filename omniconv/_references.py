@@ -1,0 +1,87 @@
+"""The papers that the parts of the library come from, and `cite`, which lists those that a model uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One paper. `key`: the BibTeX key; `venue`: journal, conference or preprint number."""
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+
+    def bibtex(self) -> str:
+        """The paper as a BibTeX entry."""
+        fields = {"title": f"{{{self.title}}}", "author": self.authors, "howpublished": self.venue, "year": self.year}
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@misc{{{self.key},\n{body}\n}}"
+
+
+class Cited:
+    """Base of parts that come from papers."""
+
+    references: ClassVar[tuple[Reference, ...]] = ()
+
+
+OMNICONV = Reference("omniconv", "omniconv: one convolution for every signal", "{The omniconv authors}", "software", 2026)
+SIREN_PAPER = Reference(
+    "sitzmann2020siren",
+    "Implicit Neural Representations with Periodic Activation Functions",
+    "Sitzmann, Vincent and Martel, Julien and Bergman, Alexander and Lindell, David and Wetzstein, Gordon",
+    "NeurIPS; arXiv:2006.09661",
+    2020,
+)
+MFN_PAPER = Reference(
+    "fathony2021multiplicative",
+    "Multiplicative Filter Networks",
+    "Fathony, Rizal and Sahu, Anit Kumar and Willmott, Devin and Kolter, J. Zico",
+    "ICLR",
+    2021,
+)
+CKCONV_PAPER = Reference(
+    "romero2022ckconv",
+    "CKConv: Continuous Kernel Convolution for Sequential Data",
+    "Romero, David W. and Kuzina, Anna and Bekkers, Erik J. and Tomczak, Jakub M. and Hoogendoorn, Mark",
+    "ICLR; arXiv:2102.02611",
+    2022,
+)
+FLEXCONV_PAPER = Reference(
+    "romero2022flexconv",
+    "FlexConv: Continuous Kernel Convolutions with Differentiable Kernel Sizes",
+    "Romero, David W. and Bruintjes, Robert-Jan and Tomczak, Jakub M. and Bekkers, Erik J. "
+    "and Hoogendoorn, Mark and van Gemert, Jan C.",
+    "ICLR; arXiv:2110.08059",
+    2022,
+)
+CCNN_PAPER = Reference(
+    "romero2022ccnn",
+    "Towards a General Purpose CNN for Long Range Dependencies in ND",
+    "Romero, David W. and Knigge, David M. and Gu, Albert and Bekkers, Erik J. and Gavves, Efstratios "
+    "and Tomczak, Jakub M. and Hoogendoorn, Mark",
+    "arXiv:2206.03398",
+    2022,
+)
+
+
+def cite(model: nn.Module) -> str:
+    """BibTeX entries of the papers behind the parts that `model` is made of, and of this library.
+
+    >>> import omniconv as oc
+    >>> print(oc.cite(oc.Conv1d(1, 1, 8, kernel=oc.SIREN, support=oc.Full)).splitlines()[0])
+    @misc{omniconv,
+    """
+    found = {OMNICONV: None} | {
+        reference: None
+        for module in model.modules()
+        if isinstance(module, Cited)
+        for reference in type(module).references
+    }
+    return "\n\n".join(reference.bibtex() for reference in found)

@@ -1,0 +1,5 @@
+"""Where signals live."""
+
+from omniconv.domains.grid import Grid as Grid
+
+__all__ = ["Grid"]

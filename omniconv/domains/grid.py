@@ -1,0 +1,144 @@
+"""Regular grids of one to three axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._typing import PerAxis, per_axis
+
+BOUNDARIES = ("zero", "circular")
+
+
+@dataclass(frozen=True, init=False)
+class Grid:
+    """A regular grid: how many samples per axis, how far apart, and what lies beyond the edges.
+
+    Two grids may differ from a reference in two independent ways, which `extended` and `resampled` keep apart: a
+    *longer* signal has more samples at the same spacing; a *finer* one has a smaller spacing on the same span.
+
+    `size`: samples per axis, at least 1, one to three axes; an int is one axis.
+    `spacing`: distance between neighbouring samples, one number or one per axis, (0, inf).
+    `boundary`: "zero" (silence beyond the edges) or "circular" (the axis is periodic), one or one per axis.
+
+    Raises `ValueError` or `TypeError` that names the argument.
+
+    >>> fine = Grid((8, 8)).resampled(0.5)
+    >>> fine.size, fine.spacing, Grid((8, 8)).extended((16, 8)).spacing
+    ((16, 16), (0.5, 0.5), (1.0, 1.0))
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    boundary: tuple[str, ...]
+
+    def __init__(self, size: PerAxis[int], spacing: PerAxis[float] = 1.0, boundary: PerAxis[str] = "zero"):
+        dim = len(size) if isinstance(size, Sequence) else 1
+        if not 1 <= dim <= 3:
+            raise ValueError(f"`size` must have one to three axes; got {size!r}.")
+        object.__setattr__(self, "size", per_axis("size", size, dim, check_integer))
+        object.__setattr__(self, "spacing", per_axis("spacing", spacing, dim, check_spacing))
+        object.__setattr__(self, "boundary", per_axis("boundary", boundary, dim, check_boundary))
+
+    @property
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.size)
+
+    @property
+    def span(self) -> tuple[float, ...]:
+        """Length that the samples cover per axis, each sample standing for one spacing."""
+        return tuple(n * step for n, step in zip(self.size, self.spacing, strict=True))
+
+    @property
+    def measure(self) -> float:
+        """Volume that one sample stands for: the quadrature weight of a sum over the grid."""
+        return math.prod(self.spacing)
+
+    def extended(self, size: PerAxis[int]) -> Grid:
+        """The grid of a longer (or shorter) signal: `size` samples at the same spacing."""
+        return Grid(per_axis("size", size, self.dim, check_integer), self.spacing, self.boundary)
+
+    def resampled(self, spacing: PerAxis[float]) -> Grid:
+        """The grid of the same span sampled at another `spacing`; the size is rounded to the nearest count."""
+        steps = per_axis("spacing", spacing, self.dim, check_spacing)
+        size = tuple(max(1, round(span / step)) for span, step in zip(self.span, steps, strict=True))
+        return replace(self, size=size, spacing=steps)  # type: ignore[call-arg]
+
+    def lags(
+        self, reach: PerAxis[float], *, causal: PerAxis[bool] = False, device: torch.device | None = None
+    ) -> tuple[Tensor, ...]:
+        """Offsets between samples, per axis: the multiples of the spacing in [-reach, reach], or [0, reach] if causal.
+
+        `reach`: farthest offset per axis, in the units of the spacing, [0, inf). Returns one 1-D float64 tensor per
+        axis; the zero lag is at index 0 of a causal axis and in the middle, `len // 2`, of the others.
+
+        >>> Grid(16, spacing=0.5).lags(1.0)[0].tolist()
+        [-1.0, -0.5, 0.0, 0.5, 1.0]
+        """
+        axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
+        return tuple(
+            torch.arange(0 if past else -count(far, step), count(far, step) + 1, device=device, dtype=torch.float64) * step
+            for far, past, step in axes
+        )
+
+    def quadrature(
+        self, reach: PerAxis[float], *, causal: PerAxis[bool] = False, device: torch.device | None = None
+    ) -> tuple[Tensor, ...]:
+        """Weights of the lags, per axis, with which a sum over them is the same integral at every spacing.
+
+        At spacing 1, the reference, every weight is exactly 1: the plain sum. At spacing D an inner lag weighs D. The
+        plain sum is the trapezoid integral plus half a reference sample at each end of the window, where the kernel
+        jumps to zero; so the last lag, which lies `r` short of the end, weighs D/2 + r + 1/2, and the weights of an
+        axis sum to 2 reach + 1 (reach + 1 if causal) at every spacing. Without this the resolutions would differ by a
+        term of first order in D.
+
+        >>> Grid(16, spacing=0.5).quadrature(1.0, causal=True)[0].tolist()
+        [0.75, 0.5, 0.75]
+        """
+        axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
+        return tuple(axis_weights(far, past, step, device) for far, past, step in axes)
+
+    def _reach(self, reach: PerAxis[float]) -> tuple[float, ...]:
+        return per_axis("reach", reach, self.dim, check_reach)
+
+    def _causal(self, causal: PerAxis[bool]) -> tuple[bool, ...]:
+        return tuple(causal) if isinstance(causal, Sequence) else (causal,) * self.dim
+
+
+def check_spacing(name: str, value: Any) -> float:
+    """Return a spacing as a float, or raise unless it is finite and positive."""
+    return check_number(name, value, low=0.0)
+
+
+def check_boundary(name: str, value: Any) -> str:
+    """Return a boundary, or raise unless it is one that the engines know."""
+    return check_choice(name, value, BOUNDARIES)
+
+
+def check_reach(name: str, value: Any) -> float:
+    """Return a reach as a float, or raise unless it is finite and not negative."""
+    return 0.0 if value == 0 else check_number(name, value, low=0.0)
+
+
+def count(reach: float, step: float) -> int:
+    """Number of whole steps in `reach`; the tolerance keeps 3 * 0.1 inside 0.3."""
+    return math.floor(reach / step * (1 + 1e-9) + 1e-9)
+
+
+def axis_weights(reach: float, causal: bool, step: float, device: torch.device | None) -> Tensor:
+    """Quadrature weights of one axis: `step` inside, end corrections as in `Grid.quadrature`."""
+    n = count(reach, step)
+    weights = torch.full((n + 1 if causal else 2 * n + 1,), step, device=device, dtype=torch.float64)
+    if n == 0:  # A single lag stands for the whole window.
+        return torch.full_like(weights, (reach if causal else 2 * reach) + 1)
+    far_end = step / 2 + max(0.0, reach - n * step) + 0.5
+    weights[-1] = far_end
+    weights[0] = (step + 1) / 2 if causal else far_end
+    return weights

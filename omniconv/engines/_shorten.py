@@ -1,0 +1,65 @@
+"""Kernels longer than their signal, brought to the length that matters.
+
+On a zero axis of n samples only the lags -(n - 1) .. n - 1 ever meet a sample: the other taps are dropped. On a
+circular axis lags that differ by n are the same: their taps are added up. Both keep the zero lag where `Problem.origin`
+expects it, so that engines never meet a longer kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omniconv._typing import Taps
+from omniconv.engines._problem import Problem
+
+
+def shortened(problem: Problem) -> Problem:
+    """The problem with the kernel sizes that matter."""
+    return problem.with_kernel_size(
+        tuple(
+            min(k, n) if circular else stop - start
+            for k, n, circular, (start, stop) in zip(
+                problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True
+            )
+        )
+    )
+
+
+def shorten(taps: Taps, problem: Problem) -> Taps:
+    """The taps of `shortened(problem)`."""
+    for axis, n, circular, (start, stop) in zip(
+        problem.axes, problem.size, problem.circular, kept(problem), strict=True
+    ):
+        k = taps.shape[axis]
+        if circular and k > n:
+            shape = list(taps.shape)
+            shape[axis] = n
+            taps = taps.new_zeros(shape).index_add(axis, wrapped(k, n, taps.device), taps)
+        elif not circular:
+            taps = taps.narrow(axis, start, stop - start)
+    return taps
+
+
+def lengthen(taps: Taps, problem: Problem) -> Taps:
+    """The adjoint of `shorten`: a gradient for every tap of `problem`."""
+    for axis, k, n, circular, (start, stop) in zip(
+        problem.axes, problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True
+    ):
+        if circular and k > n:
+            taps = taps.index_select(axis, wrapped(k, n, taps.device))
+        elif not circular and stop - start < k:
+            taps = F.pad(taps, [0, 0] * (-axis - 1) + [start, k - stop])
+    return taps
+
+
+def kept(problem: Problem) -> list[tuple[int, int]]:
+    """Range of the taps that can meet a sample, per axis, were it a zero axis."""
+    axes = zip(problem.kernel_size, problem.origin, problem.size, strict=True)
+    return [(max(0, o - (n - 1)), min(k, o + n)) for k, o, n in axes]
+
+
+def wrapped(k: int, n: int, device: torch.device) -> Tensor:
+    """Index in a kernel of n taps of each of k taps, equal lags modulo n together."""
+    return (torch.arange(k, device=device) - k // 2 + n // 2) % n

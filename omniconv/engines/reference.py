@@ -1,0 +1,64 @@
+"""The definition of the convolution, one tap at a time: slow, readable, right for every problem."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from omniconv._typing import Signal, Taps
+from omniconv.engines._engine import Engine
+from omniconv.engines._problem import Problem
+
+
+def run(x: Signal, taps: Taps, problem: Problem) -> Signal:
+    """y[t] = sum_s taps[s] x[t + origin - s]."""
+    weigh = "c,bc...->bc..." if problem.depthwise else "oc,bc...->bo..."
+    y = x.new_zeros(problem.batch, problem.out_channels, *problem.size)
+    for s in product(*map(range, problem.kernel_size)):
+        y += torch.einsum(weigh, taps[(..., *s)], shift(x, lag(s, problem), problem))
+    return y
+
+
+def adjoint(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dx[u] = sum_s taps[s] grad[u - origin + s];  dtaps[s] = sum_t grad[t] x[t + origin - s]."""
+    weigh = "c,bc...->bc..." if problem.depthwise else "oc,bo...->bc..."
+    correlate = "bc...,bc...->c" if problem.depthwise else "bo...,bc...->oc"
+    dx, dtaps = torch.zeros_like(x), torch.zeros_like(taps)
+    for s in product(*map(range, problem.kernel_size)):
+        back = tuple(-step for step in lag(s, problem))
+        dx += torch.einsum(weigh, taps[(..., *s)], shift(grad, back, problem))
+        dtaps[(..., *s)] = torch.einsum(correlate, grad.flatten(2), shift(x, lag(s, problem), problem).flatten(2))
+    return (dx if need_x else None), (dtaps if need_taps else None)
+
+
+def lag(index: tuple[int, ...], problem: Problem) -> tuple[int, ...]:
+    """The lag of a tap, per axis."""
+    return tuple(i - o for i, o in zip(index, problem.origin, strict=True))
+
+
+def shift(x: Signal, steps: tuple[int, ...], problem: Problem) -> Signal:
+    """x delayed by `steps` samples per axis, with what the boundary says in the places that become free."""
+    shifted = torch.roll(x, steps, problem.axes)
+    for axis, step, circular in zip(problem.axes, steps, problem.circular, strict=True):
+        if not circular and step:
+            free = shifted.narrow(axis, 0, step) if step > 0 else shifted.narrow(axis, step, -step)
+            free.zero_()
+    return shifted
+
+
+def reject(problem: Problem) -> str | None:
+    """Never."""
+    return None
+
+
+def cost(problem: Problem) -> float:
+    """Never chosen on its own."""
+    return math.inf
+
+
+REFERENCE = Engine("reference", run, adjoint, reject, cost)

@@ -1,0 +1,9 @@
+"""What value a convolution takes at an offset: functions from relative positions to channels, one per file."""
+
+from omniconv.kernels._kernel import Kernel as Kernel
+from omniconv.kernels._kernel import KernelFactory as KernelFactory
+from omniconv.kernels.gabor import Gabor as Gabor
+from omniconv.kernels.siren import SIREN as SIREN
+from omniconv.kernels.table import Table as Table
+
+__all__ = ["SIREN", "Gabor", "Kernel", "KernelFactory", "Table"]

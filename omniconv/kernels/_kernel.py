@@ -1,0 +1,111 @@
+"""The contract of a kernel, and the arithmetic that coordinate networks share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omniconv._errors import check_integer
+from omniconv._references import Cited
+from omniconv._tags import Tagged
+from omniconv._typing import PerAxis, Positions, Values, check_bool, per_axis
+
+
+class Kernel(Cited, Tagged, nn.Module, ABC):
+    """A function from relative positions to kernel values: position 0 is the sample itself, 1 the reach of the kernel.
+
+    `dim`: number of axes, 1 or more. `channels`: values per position.
+    `reach`: samples of the reference grid between position 0 and 1, one int or one per axis, at least 0. It fixes the
+    unit of frequency: the Nyquist frequency of the reference grid is pi * reach radians per unit of position.
+    `causal`: whether positions are in [0, 1] rather than [-1, 1], one or one per axis.
+
+    At construction a kernel has unit mean square over its window, so that the layer alone settles the gain.
+    A subclass writes `forward` and `reset_parameters` (called at the end of its constructor).
+    """
+
+    def __init__(self, dim: int, channels: int, *, reach: PerAxis[int], causal: PerAxis[bool] = False):
+        super().__init__()
+        self.dim = check_integer("dim", dim)
+        self.channels = check_integer("channels", channels)
+        self.reach = per_axis("reach", reach, dim, lambda name, value: check_integer(name, value, minimum=0))
+        self.causal = per_axis("causal", causal, dim, check_bool)
+
+    @abstractmethod
+    def forward(self, positions: Positions) -> Values:
+        """Kernel values at `positions` (`*points dim`), as `*points channels`, in the positions' dtype."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+
+    def bandlimit(self) -> tuple[float, ...] | None:
+        """Highest frequency per axis in units of the reference grid's Nyquist frequency; None where none is known."""
+        return None
+
+    def nyquist(self) -> list[float]:
+        """Nyquist frequency of the reference grid per axis, in radians per unit of position."""
+        return [math.pi * max(far, 1) for far in self.reach]
+
+    def reference_positions(self, limit: int = 4096) -> Tensor:
+        """At most about `limit` evenly spaced positions that cover the window, as `points dim` in float64."""
+        side = max(2, round(limit ** (1 / self.dim)))
+        axes = [
+            torch.linspace(0.0 if past else -1.0, 1.0, min(side, far + 1 if past else 2 * far + 1), dtype=torch.float64)
+            if far
+            else torch.zeros(1, dtype=torch.float64)
+            for far, past in zip(self.reach, self.causal, strict=True)
+        ]
+        return torch.cartesian_prod(*axes).reshape(-1, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, {self.channels}, reach={self.reach}, causal={self.causal}"
+
+
+class KernelFactory(Protocol):
+    """What a layer takes as `kernel`: a kernel class, or `functools.partial` of one."""
+
+    def __call__(
+        self,
+        dim: int,
+        channels: int,
+        *,
+        reach: PerAxis[int],
+        causal: PerAxis[bool],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> Kernel: ...
+
+
+def linear(layer: nn.Linear, values: Tensor) -> Tensor:
+    """`layer(values)` in the dtype of `values`: a kernel in bfloat16 is still evaluated in float32."""
+    return F.linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
+
+
+def phases(positions: Positions, frequency: Tensor, shift: Tensor) -> Tensor:
+    """Phases `sum_d frequency[..., d] positions[..., d] + shift` as `*points units`, in the positions' dtype.
+
+    A sum of products rather than a matrix product: no setting of the matrix units may round a large phase.
+    """
+    frequency, shift = frequency.to(positions.dtype), shift.to(positions.dtype)
+    total = shift
+    for d in range(positions.shape[-1]):
+        total = total + positions[..., d, None] * frequency[:, d]
+    return total
+
+
+@torch.no_grad()
+def calibrate(kernel: Kernel, output: nn.Linear) -> None:
+    """Scale the output layer so that the kernel has unit mean square over its window."""
+    if output.weight.is_meta:
+        return
+    positions = kernel.reference_positions().to(output.weight.device)
+    rms = kernel(positions).square().mean().sqrt().to(output.weight.dtype)
+    output.weight /= rms
+    output.bias /= rms
+
+

@@ -1,0 +1,95 @@
+"""Sine networks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from omniconv._errors import check_integer, check_number
+from omniconv._references import CKCONV_PAPER, SIREN_PAPER
+from omniconv._tags import Tag
+from omniconv._typing import PerAxis, Positions, Values
+from omniconv.kernels._kernel import Kernel, calibrate, linear, phases
+
+
+class SIREN(Kernel):
+    """A multilayer perceptron with sine activations on the positions.
+
+    z_1 = sin(W p + b);  z_l = sin(A_l z_{l-1} + a_l), l = 2 .. depth - 1;  k(p) = A z + a.
+
+    `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
+    `hidden`: units per layer, at least 1. `depth`: linear layers with the output, at least 2.
+    `bandwidth`: highest frequency of the first layer at construction, in units of the reference grid's Nyquist
+    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth].
+    `omega_0`: the published parameter instead of `bandwidth`, for replication. It is in radians per unit of a position
+    that spans [-1, 1] whether the kernel is causal or not, and gives frequencies uniform in [-omega_0, omega_0] / dim.
+
+    The hidden layers have the published distribution (A ~ U(-sqrt(6 / hidden), sqrt(6 / hidden)), the factor omega_0
+    folded in); the first phases are uniform, so that the kernel is not odd. Raises `ValueError` or `TypeError` for
+    values out of range.
+
+    >>> SIREN(1, 4, reach=16)(torch.zeros(5, 1)).shape
+    torch.Size([5, 4])
+
+    Sitzmann et al. 2020; as a convolution kernel, Romero et al. 2022 (CKConv).
+    """
+
+    references = (SIREN_PAPER, CKCONV_PAPER)
+
+    def __init__(
+        self,
+        dim: int,
+        channels: int,
+        *,
+        reach: PerAxis[int],
+        causal: PerAxis[bool] = False,
+        hidden: int = 32,
+        depth: int = 3,
+        bandwidth: float = 0.5,
+        omega_0: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(dim, channels, reach=reach, causal=causal)
+        self.hidden, self.depth = check_integer("hidden", hidden), check_integer("depth", depth, minimum=2)
+        self.bandwidth = check_number("bandwidth", bandwidth, low=0.0)
+        self.omega_0 = None if omega_0 is None else check_number("omega_0", omega_0, low=0.0)
+        self.frequency = nn.Parameter(torch.empty(hidden, dim, device=device, dtype=dtype))
+        self.phase = nn.Parameter(torch.empty(hidden, device=device, dtype=dtype))
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden, device=device, dtype=dtype) for _ in range(depth - 2))
+        self.output = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        bound = math.sqrt(6 / self.hidden)
+        for d, highest in enumerate(self._highest_frequencies()):
+            nn.init.uniform_(self.frequency[:, d], -highest, highest)
+        nn.init.uniform_(self.phase, -math.pi, math.pi)
+        for layer in self.layers:
+            nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.zeros_(layer.bias)
+        nn.init.uniform_(self.output.weight, -bound, bound)
+        nn.init.zeros_(self.output.bias)
+        calibrate(self, self.output)
+
+    def _highest_frequencies(self) -> list[float]:
+        if self.omega_0 is None:
+            return [self.bandwidth * nyquist for nyquist in self.nyquist()]
+        # The published position runs over an interval of length 2; ours over 1 on a causal axis.
+        return [self.omega_0 * (2 if past else 1) / self.dim for past in self.causal]
+
+    def forward(self, positions: Positions) -> Values:
+        values = torch.sin(phases(positions, self.frequency, self.phase))
+        for layer in self.layers:
+            values = torch.sin(linear(layer, values))
+        return linear(self.output, values)
+
+    def bandlimit(self) -> tuple[float, ...]:
+        """Highest frequency of the first layer per axis, in Nyquist units; the sines after it add harmonics."""
+        highest = self.frequency.detach().abs().amax(0).tolist()
+        return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
+
+    def parameter_tags(self) -> dict[str, Tag]:
+        return {name: Tag(decay=False) for name, _ in self.named_parameters()}

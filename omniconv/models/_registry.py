@@ -1,0 +1,42 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from typing import Any, TypeVar
+
+from torch import nn
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+MODELS: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(builder: Builder) -> Builder:
+    """Decorator: make a function that builds a network available by its name."""
+    MODELS[builder.__name__] = builder
+    return builder
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell pattern, sorted.
+
+    >>> list_models("ccnn*")
+    ['ccnn_4_140', 'ccnn_6_380']
+    """
+    return sorted(name for name in MODELS if fnmatch(name, pattern))
+
+
+def create_model(name: str, **arguments: Any) -> nn.Module:
+    """Build a registered network; the arguments are those of its function in `omniconv.models`.
+
+    Raises `ValueError` that names the closest match for an unknown name, `TypeError` for an unknown argument.
+
+    >>> model = create_model("ccnn_4_140", in_channels=1, out_features=10, size=(784,), causal=True)
+    """
+    if name not in MODELS:
+        close = get_close_matches(name, MODELS, n=1) or list_models()
+        raise ValueError(f"`name` must be one of list_models(); got {name!r}. Did you mean {close[0]!r}?")
+    return MODELS[name](**arguments)

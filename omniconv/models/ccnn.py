@@ -1,0 +1,225 @@
+"""The continuous convolutional network."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omniconv._errors import check_choice, check_integer, check_number, describe
+from omniconv._references import CCNN_PAPER, Cited
+from omniconv._typing import PerAxis, Signal, check_bool, per_axis
+from omniconv.domains.grid import check_spacing
+from omniconv.kernels import Gabor, KernelFactory
+from omniconv.models._registry import register_model
+from omniconv.nn import BatchNorm, Conv, DenseHead, LastHead, Pointwise, PoolHead, ResidualBlock
+from omniconv.supports import Gaussian, SupportFactory
+
+HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
+
+
+class CCNN(Cited, nn.Module):
+    """Continuous CNN: one network for sequences, images and volumes, at any length and resolution.
+
+    stem: conv, norm, GELU; then `blocks` pre-norm residual blocks; then norm and head.
+
+    `in_channels`, `out_features`: at least 1.
+    `size`: samples per axis of the reference grid, an int for one axis. The number of axes comes from here alone.
+    `blocks`: at least 1. `width`: channels in the blocks, at least 1.
+    `kernel`, `support`, `mixing`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
+    `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
+    `dropout`: probability in the blocks, [0, 1).
+
+    `forward(x, spacing=None)` takes `batch in_channels *size` of any size and returns `batch out_features`, or
+    `batch out_features *size` with head "dense"; `spacing` is as in `Conv`.
+    Raises `ValueError` or `TypeError` that names the argument.
+
+    >>> model = CCNN(3, 10, size=(32, 32), blocks=1, width=8)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+
+    Romero et al. 2022 (CCNN).
+    """
+
+    references = (CCNN_PAPER,)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_features: int,
+        size: PerAxis[int],
+        *,
+        blocks: int = 4,
+        width: int = 140,
+        kernel: KernelFactory = Gabor,
+        support: SupportFactory = Gaussian,
+        mixing: str = "separable",
+        reach: PerAxis[int] | None = None,
+        causal: PerAxis[bool] = False,
+        boundary: PerAxis[str] = "zero",
+        head: str = "pool",
+        dropout: float = 0.0,
+        engine: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        self.out_features = check_integer("out_features", out_features)
+        check_integer("blocks", blocks)
+        check_integer("width", width)
+        if dropout != 0.0:
+            check_number("dropout", dropout, low=0.0, high=1.0 - 1e-9)
+
+        def conv(channels: int) -> Conv:
+            return Conv(
+                channels,
+                width,
+                size,
+                kernel=kernel,
+                support=support,
+                mixing=mixing,
+                reach=reach,
+                causal=causal,
+                boundary=boundary,
+                engine=engine,
+                device=device,
+                dtype=dtype,
+            )
+
+        def norm() -> BatchNorm:
+            return BatchNorm(width, device=device, dtype=dtype)
+
+        self.stem, self.stem_norm = conv(in_channels), norm()
+        self.blocks = nn.ModuleList(
+            ResidualBlock(norm(), conv(width), Pointwise(width, width, device=device, dtype=dtype), dropout)
+            for _ in range(blocks)
+        )
+        self.norm = norm()
+        self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
+        self.spacing = (1.0,) * self.stem.dim
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, with the running statistics of the norms."""
+        for module in self.modules():
+            if isinstance(module, (Conv, Pointwise, BatchNorm)):
+                module.reset_parameters()
+
+    def at_resolution(self, factor: PerAxis[float]) -> CCNN:
+        """The model for signals sampled `factor` times as finely as the reference grid, (0, inf), one or one per axis.
+
+        A view: it shares parameters, statistics and mode with this model. Warns, naming the layer, where a coarser
+        grid cannot carry a kernel's frequencies.
+        """
+        factors = per_axis("factor", factor, self.stem.dim, check_spacing)
+        view = copy.copy(self)
+        view.spacing = tuple(step / times for step, times in zip(self.spacing, factors, strict=True))
+        for name, module in self.named_modules():
+            if isinstance(module, Conv):
+                module.check_resolution(view.spacing, name)
+        return view
+
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Tensor:
+        if not isinstance(x, Tensor) or x.ndim != self.stem.dim + 2:
+            raise ValueError(
+                f"`x` must be (batch, {self.in_channels}, *size) with {self.stem.dim} axes in size; got {describe(x)}."
+            )
+        step = self._spacing(spacing)
+        x = F.gelu(self.stem_norm(self.stem(x, step)))
+        for block in self.blocks:
+            x = block(x, step)
+        return self.head(self.norm(x))
+
+    def _spacing(self, spacing: PerAxis[float] | None) -> tuple[float, ...] | None:
+        """What to hand to the layers: None at the reference spacing."""
+        if spacing is None:
+            return None if all(step == 1.0 for step in self.spacing) else self.spacing
+        return per_axis("spacing", spacing, self.stem.dim, check_spacing)
+
+
+PUBLISHED_WIDTH = 0.075
+"""Initial width of the published Gaussian supports, on positions in [-1, 1] whether the kernel is causal or not."""
+
+PUBLISHED_SPREAD = 5 / 3 * PUBLISHED_WIDTH
+"""The published networks draw the centres of their filters within 5/3 widths of the zero lag."""
+
+
+@register_model
+def ccnn_4_140(
+    in_channels: int,
+    out_features: int,
+    size: PerAxis[int],
+    *,
+    causal: PerAxis[bool] = False,
+    head: str = "pool",
+    dropout: float = 0.1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> CCNN:
+    """CCNN of the published smaller size: 4 blocks of width 140, kernel networks of 32 hidden units."""
+    return CCNN(
+        in_channels,
+        out_features,
+        size,
+        blocks=4,
+        width=140,
+        kernel=partial(Gabor, hidden=32, spread=PUBLISHED_SPREAD),
+        support=published_support,
+        causal=causal,
+        head=head,
+        dropout=dropout,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@register_model
+def ccnn_6_380(
+    in_channels: int,
+    out_features: int,
+    size: PerAxis[int],
+    *,
+    causal: PerAxis[bool] = False,
+    head: str = "pool",
+    dropout: float = 0.1,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> CCNN:
+    """CCNN of the published larger size: 6 blocks of width 380, kernel networks of 64 hidden units."""
+    return CCNN(
+        in_channels,
+        out_features,
+        size,
+        blocks=6,
+        width=380,
+        kernel=partial(Gabor, hidden=64, spread=PUBLISHED_SPREAD),
+        support=published_support,
+        causal=causal,
+        head=head,
+        dropout=dropout,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def published_support(
+    dim: int,
+    *,
+    reach: PerAxis[int],
+    causal: PerAxis[bool],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Gaussian:
+    """A Gaussian of the published width, or of half a sample on grids so small that this is wider.
+
+    A causal axis here has the unit of position that two published units make.
+    """
+    reaches = per_axis("reach", reach, dim, lambda name, value: check_integer(name, value, minimum=0))
+    pasts = per_axis("causal", causal, dim, check_bool)
+    width = [
+        max(PUBLISHED_WIDTH / (2 if past else 1), 0.5 / max(far, 1)) for far, past in zip(reaches, pasts, strict=True)
+    ]
+    return Gaussian(dim, reach=reach, causal=causal, width=width, device=device, dtype=dtype)

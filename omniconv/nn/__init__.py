@@ -1,0 +1,29 @@
+"""Layers: the one place where a domain, a kernel, a support and an engine are put together."""
+
+from omniconv.nn.block import ResidualBlock as ResidualBlock
+from omniconv.nn.conv import Conv as Conv
+from omniconv.nn.conv import Conv1d as Conv1d
+from omniconv.nn.conv import Conv2d as Conv2d
+from omniconv.nn.conv import Conv3d as Conv3d
+from omniconv.nn.conv import refresh as refresh
+from omniconv.nn.heads import DenseHead as DenseHead
+from omniconv.nn.heads import LastHead as LastHead
+from omniconv.nn.heads import PoolHead as PoolHead
+from omniconv.nn.norm import BatchNorm as BatchNorm
+from omniconv.nn.norm import LayerNorm as LayerNorm
+from omniconv.nn.pointwise import Pointwise as Pointwise
+
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "DenseHead",
+    "LastHead",
+    "LayerNorm",
+    "PoolHead",
+    "Pointwise",
+    "ResidualBlock",
+    "refresh",
+]

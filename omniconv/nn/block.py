@@ -1,0 +1,30 @@
+"""The residual block of CCNN."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from omniconv._references import CCNN_PAPER, Cited
+from omniconv._typing import PerAxis, Signal
+from omniconv.nn.conv import Conv
+from omniconv.nn.pointwise import Pointwise
+
+
+class ResidualBlock(Cited, nn.Module):
+    """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
+
+    `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
+
+    Romero et al. 2022 (CCNN).
+    """
+
+    references = (CCNN_PAPER,)
+
+    def __init__(self, norm: nn.Module, conv: Conv, linear: Pointwise, dropout: float = 0.0):
+        super().__init__()
+        self.norm, self.conv, self.linear, self.dropout = norm, conv, linear, nn.Dropout(dropout)
+
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
+        y = F.gelu(self.conv(self.norm(x), spacing))
+        return x + F.gelu(self.linear(self.dropout(y)))

@@ -1,0 +1,55 @@
+"""Mixing of channels, position by position."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from omniconv._errors import check_integer
+from omniconv._typing import Signal
+
+
+class Pointwise(nn.Module):
+    """The same linear map of the channels at every position: y[b, o, t] = sum_c W[o, c] x[b, c, t] + bias[o].
+
+    `in_channels`, `out_channels`: at least 1. `bias`: whether there is one.
+    The weights are drawn from a normal distribution and scaled so that white noise keeps its variance, on average over
+    the outputs; the bias begins at zero.
+
+    >>> Pointwise(3, 5)(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 5, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        self.out_channels = check_integer("out_channels", out_channels)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+        self.weight *= math.sqrt(self.out_channels) / self.weight.norm()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Signal) -> Signal:
+        y = torch.matmul(self.weight.to(x.dtype), x.flatten(2))
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)[:, None]
+        return y.unflatten(2, x.shape[2:])
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, bias={self.bias is not None}"

@@ -1,0 +1,36 @@
+"""No limit within the reach."""
+
+from __future__ import annotations
+
+import torch
+
+from omniconv._typing import PerAxis, Positions, Weights
+from omniconv.supports._support import Support
+
+
+class Full(Support):
+    """Weight 1 everywhere: the kernel fills its whole reach.
+
+    >>> Full(1, reach=4)(torch.zeros(3, 1)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        reach: PerAxis[int],
+        causal: PerAxis[bool] = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(dim, reach=reach, causal=causal)
+
+    def reset_parameters(self) -> None:
+        """Nothing is learned."""
+
+    def forward(self, positions: Positions) -> Weights:
+        return positions.new_ones(positions.shape[:-1])
+
+    def extent(self, threshold: float) -> tuple[float, ...]:
+        return (1.0,) * self.dim
