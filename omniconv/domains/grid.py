@@ -93,14 +93,13 @@ class Grid:
     ) -> tuple[Tensor, ...]:
         """Weights of the lags, per axis, with which a sum over them is the same integral at every spacing.
 
-        At spacing 1, the reference, every weight is exactly 1: the plain sum. At spacing D an inner lag weighs D. The
-        plain sum is the trapezoid integral plus half a reference sample at each end of the window, where the kernel
-        jumps to zero; so the last lag, which lies `r` short of the end, weighs D/2 + r + 1/2, and the weights of an
-        axis sum to 2 reach + 1 (reach + 1 if causal) at every spacing. Without this the resolutions would differ by a
-        term of first order in D.
+        At spacing 1, the reference, every weight is exactly 1: the plain sum. At spacing D an inner lag weighs D.
+        Where the window ends, the kernel jumps to zero, and the plain sum differs from the integral by terms in the
+        kernel's value and slope there (Euler and Maclaurin): `end_corrections` gives the last two lags what makes those
+        terms the reference's at any D. The weights of an axis sum to 2 reach + 1 (reach + 1 if causal).
 
-        >>> Grid(16, spacing=0.5).quadrature(1.0, causal=True)[0].tolist()
-        [0.75, 0.5, 0.75]
+        >>> Grid(16, spacing=0.5).quadrature(1.0, causal=True)[0].sum().item()
+        2.0
         """
         axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
         return tuple(axis_weights(far, past, step, device) for far, past, step in axes)
@@ -133,12 +132,28 @@ def count(reach: float, step: float) -> int:
 
 
 def axis_weights(reach: float, causal: bool, step: float, device: torch.device | None) -> Tensor:
-    """Quadrature weights of one axis: `step` inside, end corrections as in `Grid.quadrature`."""
+    """Quadrature weights of one axis: `step`, corrected at both ends."""
     n = count(reach, step)
-    weights = torch.full((n + 1 if causal else 2 * n + 1,), step, device=device, dtype=torch.float64)
     if n == 0:  # A single lag stands for the whole window.
-        return torch.full_like(weights, (reach if causal else 2 * reach) + 1)
-    far_end = step / 2 + max(0.0, reach - n * step) + 0.5
-    weights[-1] = far_end
-    weights[0] = (step + 1) / 2 if causal else far_end
+        return torch.full((1,), (reach if causal else 2 * reach) + 1, device=device, dtype=torch.float64)
+    weights = torch.full((n + 1 if causal else 2 * n + 1,), step, device=device, dtype=torch.float64)
+    last, next_to_last = end_corrections(max(0.0, reach - n * step), step)
+    weights[-1] += last
+    weights[-2] += next_to_last
+    first, second = end_corrections(0.0, step) if causal else (last, next_to_last)
+    weights[0] += first
+    weights[1] += second
     return weights
+
+
+def end_corrections(rest: float, step: float) -> tuple[float, float]:
+    """What to add to the weights of the last two lags, when the window ends `rest` beyond the last, in [0, step).
+
+    A sum of f over the multiples of `step` that ends `rest` before an edge s = 0 is, with Bernoulli polynomials B,
+    step sum f = integral f - B_1(rest / step) step f(0) - B_2(rest / step) step^2 / 2 f'(0) - ...
+    The reference has step 1 and rest 0. The two corrections reproduce the difference for f = 1 and f = s.
+    """
+    value = rest - step / 2 + 1 / 2
+    slope = (rest**2 - rest * step + (step**2 - 1) / 6) / 2
+    second = (slope - rest * value) / step
+    return value - second, second

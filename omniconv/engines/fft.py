@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -13,10 +14,17 @@ from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 
 
+BLOCK = 2**19
+"""Samples of the frame that are worked on at a time on a CPU: two megabytes in float32, which stay in its cache."""
+
+
 def run(x: Signal, taps: Taps, problem: Problem) -> Signal:
     """y = F^-1(F x * F taps), in a frame long enough that nothing wraps around on a zero axis."""
-    mix = "bc...,c...->bc..." if problem.depthwise else "bc...,oc...->bo..."
-    return signal(torch.einsum(mix, spectrum(x, problem), spectrum(place(taps, problem), problem)), problem)
+    y = x.new_empty(problem.batch, problem.out_channels, *problem.size)
+    spectrum_taps = spectrum(place(taps, problem), problem)
+    for block in blocks(problem):
+        y[block] = signal(mix(spectrum(x[block], problem), spectrum_taps, problem), problem)
+    return y
 
 
 def adjoint(
@@ -26,30 +34,65 @@ def adjoint(
 
     The spectra are computed again rather than kept from the forward pass: they take four times the memory of x.
     """
-    dx = dtaps = None
-    spectrum_grad = spectrum(grad, problem)
-    if need_x:
-        mix = "bc...,c...->bc..." if problem.depthwise else "bo...,oc...->bc..."
-        dx = signal(torch.einsum(mix, spectrum_grad, spectrum(place(taps, problem), problem).conj()), problem)
-    if need_taps:
-        mix = "bc...,bc...->c..." if problem.depthwise else "bo...,bc...->oc..."
-        product = torch.einsum(mix, spectrum_grad, spectrum(x, problem).conj())
-        dtaps = pick(torch.fft.irfftn(product, s=frame(problem), dim=problem.axes), problem)
-    return dx, dtaps
+    dx = torch.empty_like(x) if need_x else None
+    spectrum_taps = spectrum(place(taps, problem), problem).conj() if need_x else None
+    spectrum_dtaps: Tensor | None = None
+    for block in blocks(problem):
+        spectrum_grad = spectrum(grad[block], problem)
+        if dx is not None and spectrum_taps is not None:
+            dx[block] = signal(mix_back(spectrum_grad, spectrum_taps, problem), problem)
+        if need_taps:
+            product = correlate(spectrum_grad, spectrum(x[block], problem), problem)
+            spectrum_dtaps = product if spectrum_dtaps is None else spectrum_dtaps + product
+    if spectrum_dtaps is None:
+        return dx, None
+    return dx, pick(torch.fft.irfftn(spectrum_dtaps, s=frame(problem), dim=problem.axes), problem)
+
+
+def blocks(problem: Problem) -> list[slice]:
+    """The batch in slices that stay in cache; whole where the taps mix channels, or where there is no such cache."""
+    if not problem.depthwise or problem.device != "cpu":
+        return [slice(None)]
+    step = max(1, BLOCK // (problem.in_channels * math.prod(frame(problem))))
+    return [slice(start, start + step) for start in range(0, problem.batch, step)]
+
+
+def mix(spectrum_x: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
+    """Products of spectra, summed over the input channels where the taps mix them."""
+    return spectrum_x * spectrum_taps if problem.depthwise else torch.einsum("bc...,oc...->bo...", spectrum_x, spectrum_taps)
+
+
+def mix_back(spectrum_grad: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
+    """The transpose of `mix` in x; the caller conjugates the taps."""
+    if problem.depthwise:
+        return spectrum_grad * spectrum_taps
+    return torch.einsum("bo...,oc...->bc...", spectrum_grad, spectrum_taps)
+
+
+def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Tensor:
+    """The adjoint of `mix` in the taps."""
+    if problem.depthwise:
+        return (spectrum_grad * spectrum_x.conj()).sum(0)
+    return torch.einsum("bo...,bc...->oc...", spectrum_grad, spectrum_x.conj())
 
 
 def spectrum(x: Tensor, problem: Problem) -> Tensor:
     """Half spectrum of a real tensor, zero-padded to the frame."""
-    return torch.fft.rfftn(x, s=frame(problem), dim=problem.axes)
+    # Axis by axis, the last first: rows that would be padding are not transformed.
+    *others, last = zip(problem.axes, frame(problem), strict=True)
+    transformed = torch.fft.rfft(x, n=last[1], dim=last[0])
+    for axis, n in reversed(others):
+        transformed = torch.fft.fft(transformed, n=n, dim=axis)
+    return transformed
 
 
-def signal(spectrum: Tensor, problem: Problem) -> Signal:
+def signal(transformed: Tensor, problem: Problem) -> Signal:
     """The first `size` samples of the frame."""
-    # irfftn needs the frame: whether a length was odd is lost in the half spectrum.
-    y = torch.fft.irfftn(spectrum, s=frame(problem), dim=problem.axes)
-    for axis, n in zip(problem.axes, problem.size, strict=True):
-        y = y.narrow(axis, 0, n)
-    return y
+    *others, last = zip(problem.axes, frame(problem), problem.size, strict=True)
+    for axis, _, size in others:
+        transformed = torch.fft.ifft(transformed, dim=axis).narrow(axis, 0, size)
+    # irfft needs the frame: whether a length was odd is lost in the half spectrum.
+    return torch.fft.irfft(transformed, n=last[1], dim=last[0]).narrow(last[0], 0, last[2])
 
 
 def place(taps: Taps, problem: Problem) -> Tensor:

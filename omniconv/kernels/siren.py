@@ -22,7 +22,8 @@ class SIREN(Kernel):
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per layer, at least 1. `depth`: linear layers with the output, at least 2.
     `bandwidth`: highest frequency of the first layer at construction, in units of the reference grid's Nyquist
-    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth].
+    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth]. Every later sine adds harmonics, about
+    threefold in all at the default depth, so that 0.25 stays below the Nyquist frequency.
     `omega_0`: the published parameter instead of `bandwidth`, for replication. It is in radians per unit of a position
     that spans [-1, 1] whether the kernel is causal or not, and gives frequencies uniform in [-omega_0, omega_0] / dim.
 
@@ -47,7 +48,7 @@ class SIREN(Kernel):
         causal: PerAxis[bool] = False,
         hidden: int = 32,
         depth: int = 3,
-        bandwidth: float = 0.5,
+        bandwidth: float = 0.25,
         omega_0: float | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,

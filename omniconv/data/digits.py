@@ -1,0 +1,79 @@
+"""Handwritten digits that scikit-learn carries, shown as sequences, images and volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omniconv._errors import require
+from omniconv._typing import Signal
+
+LEVELS = 17
+"""Grey values of the digits: 0 to 16."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show the same data: signals of `size`, split for training and testing; `causal` if it is in time."""
+
+    name: str
+    size: tuple[int, ...]
+    causal: bool
+    train: Signal
+    test: Signal
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Three views of the same digits, with their labels; `images` are the test images on [0, 1]."""
+
+    views: tuple[View, ...]
+    train_labels: Tensor
+    test_labels: Tensor
+    images: Signal
+
+
+def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
+    """The 1,797 handwritten 8x8 digits of scikit-learn: a pixel sequence, an image and a volume of each.
+
+    sequence: 64 steps, row by row; image: 8x8; volume: 8x8x17, filled up to the pixel's grey value as a height.
+    Every view has one channel and is centred and scaled by the mean and standard deviation of its training part.
+    `test_share`: held-out share, stratified by digit. `seed`: of the split.
+    """
+    datasets: Any = require("sklearn.datasets", extra="estimators", purpose="the digits data set")
+    selection: Any = require("sklearn.model_selection", extra="estimators", purpose="the digits data set")
+    grey, labels = datasets.load_digits(return_X_y=True)
+    parts = selection.train_test_split(grey, labels, test_size=test_share, random_state=seed, stratify=labels)
+    train, test, train_labels, test_labels = (torch.from_numpy(part) for part in parts)
+    views = tuple(
+        View(name, size, causal, *standardised(show(train, size), show(test, size)))
+        for name, size, causal in (
+            ("sequence", (64,), True),
+            ("image", (8, 8), False),
+            ("volume", (8, 8, LEVELS), False),
+        )
+    )
+    return Digits(views, train_labels.long(), test_labels.long(), show(test, (8, 8)) / (LEVELS - 1))
+
+
+def show(grey: Tensor, size: tuple[int, ...]) -> Signal:
+    """Grey values (n, 64) as signals (n, 1, *size); a third axis is the height that a pixel is filled to."""
+    if len(size) == 3:
+        return (grey[..., None] >= torch.arange(1, LEVELS + 1)).float().reshape(-1, 1, *size)
+    return grey.float().reshape(-1, 1, *size)
+
+
+def standardised(train: Signal, test: Signal) -> tuple[Signal, Signal]:
+    """Both parts, centred and scaled by the first."""
+    mean, std = train.mean(), train.std()
+    return (train - mean) / std, (test - mean) / std
+
+
+def resampled(images: Signal, factor: float) -> Signal:
+    """Images sampled `factor` times as finely: area means to coarser grids, bilinear interpolation to finer ones."""
+    mode, corners = ("area", None) if factor < 1 else ("bilinear", False)
+    return F.interpolate(images, scale_factor=factor, mode=mode, align_corners=corners)

@@ -1,0 +1,82 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from omniconv._errors import check_integer, check_number, describe, require
+from omniconv._typing import Signal
+from omniconv.nn import refresh
+from omniconv.training.optimizer import build_optimizer, warmup_cosine
+
+
+def train_classifier(
+    model: nn.Module,
+    inputs: Signal,
+    labels: Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    lr: float = 0.01,
+    weight_decay: float = 0.0,
+    label_smoothing: float = 0.0,
+    clip: float = 1.0,
+    seed: int = 0,
+    report: Callable[[int, int, float], None] | None = None,
+) -> list[float]:
+    """Train `model` in place to give `labels` (n,), integers, for `inputs` (n, channels, *size); losses of every step.
+
+    AdamW by parameter tags, warm-up over a tenth of the steps, cosine to zero, gradients clipped to norm `clip`. The
+    learned supports are read anew after every step. `seed` orders the batches; drop-out draws from the global
+    generator. `report(step, steps, loss)` is called after every step.
+
+    Device, precision and processes are those of Hugging Face accelerate's configuration. Raises `ValueError` for
+    inputs and labels of different counts, and for a loss that is not finite.
+    """
+    accelerate: Any = require("accelerate", extra="train", purpose="training")
+    if len(inputs) != len(labels):
+        raise ValueError(f"`inputs` and `labels` must have one entry per sample; got {len(inputs)} and {len(labels)}.")
+    check_integer("epochs", epochs)
+    check_number("clip", clip, low=0.0)
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size, shuffle=True, generator=order)
+    steps = epochs * len(loader)
+    optimizer = build_optimizer(model, lr=lr, weight_decay=weight_decay)
+    schedule = warmup_cosine(optimizer, steps=steps, warmup=math.ceil(steps / 10) if steps > 1 else 0)
+    accelerator = accelerate.Accelerator()
+    module, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
+    losses: list[float] = []
+    module.train()
+    for _ in range(epochs):
+        for x, y in loader:
+            loss = F.cross_entropy(module(x), y, label_smoothing=label_smoothing)
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss is {loss.item()} at step {len(losses)}, for inputs {describe(x)}.")
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(module.parameters(), clip)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            refresh(model)
+            losses.append(loss.item())
+            if report is not None:
+                report(len(losses), steps, losses[-1])
+    return losses
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
+    """Share of samples whose largest output is their label."""
+    model.eval()
+    correct = [
+        (model(x).argmax(1) == y).sum().item()
+        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+    ]
+    return sum(correct) / len(labels)
