@@ -3,7 +3,7 @@
 convolution = domain or group x continuous kernel x support x engine.
 """
 
-from omniconv._errors import EngineRejection as EngineRejection
+from omniconv._errors import EngineError as EngineError
 from omniconv._references import cite as cite
 from omniconv.domains import Grid as Grid
 from omniconv.engines import Problem as Problem
@@ -35,7 +35,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
-    "EngineRejection",
+    "EngineError",
     "Full",
     "Gabor",
     "Gaussian",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-class EngineRejection(ValueError):
+class EngineError(ValueError):
     """A named engine cannot run the convolution it was asked for."""
 
 
@@ -26,7 +26,9 @@ def check_floating_tensor(name: str, value: Any) -> None:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"`{name}` must be a torch.Tensor; got {describe(value)}. Convert it with torch.as_tensor.")
     if not value.dtype.is_floating_point:
-        raise TypeError(f"`{name}` must hold floating-point numbers; got {describe(value)}. Convert it with `.float()`.")
+        raise TypeError(
+            f"`{name}` must hold floating-point numbers; got {describe(value)}. Convert it with `.float()`."
+        )
 
 
 def check_integer(name: str, value: Any, minimum: int = 1) -> int:

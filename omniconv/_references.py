@@ -31,7 +31,9 @@ class Cited:
     references: ClassVar[tuple[Reference, ...]] = ()
 
 
-OMNICONV = Reference("omniconv", "omniconv: one convolution for every signal", "{The omniconv authors}", "software", 2026)
+OMNICONV = Reference(
+    "omniconv", "omniconv: one convolution for every signal", "{The omniconv authors}", "software", 2026
+)
 SIREN_PAPER = Reference(
     "sitzmann2020siren",
     "Implicit Neural Representations with Periodic Activation Functions",

@@ -18,23 +18,26 @@ LEVELS = 17
 
 @dataclass(frozen=True)
 class View:
-    """One way to show the same data: signals of `size`, split for training and testing; `causal` if it is in time."""
+    """One way to show the same data: signals of `size`, split for training and testing.
+
+    `causal`: whether the axes are time. `resampled`: the test signals at other resolutions, by how many times finer.
+    """
 
     name: str
     size: tuple[int, ...]
     causal: bool
     train: Signal
     test: Signal
+    resampled: dict[float, Signal]
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Three views of the same digits, with their labels; `images` are the test images on [0, 1]."""
+    """Three views of the same digits, with their labels."""
 
     views: tuple[View, ...]
     train_labels: Tensor
     test_labels: Tensor
-    images: Signal
 
 
 def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
@@ -50,14 +53,25 @@ def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
     parts = selection.train_test_split(grey, labels, test_size=test_share, random_state=seed, stratify=labels)
     train, test, train_labels, test_labels = (torch.from_numpy(part) for part in parts)
     views = tuple(
-        View(name, size, causal, *standardised(show(train, size), show(test, size)))
-        for name, size, causal in (
-            ("sequence", (64,), True),
-            ("image", (8, 8), False),
-            ("volume", (8, 8, LEVELS), False),
+        make_view(name, size, causal, factors, train, test)
+        for name, size, causal, factors in (
+            ("sequence", (64,), True, ()),
+            ("image", (8, 8), False, (0.5, 2.0)),
+            ("volume", (8, 8, LEVELS), False, ()),
         )
     )
-    return Digits(views, train_labels.long(), test_labels.long(), show(test, (8, 8)) / (LEVELS - 1))
+    return Digits(views, train_labels.long(), test_labels.long())
+
+
+def make_view(
+    name: str, size: tuple[int, ...], causal: bool, factors: tuple[float, ...], train: Tensor, test: Tensor
+) -> View:
+    """The view of grey values (n, 64) with that size, centred and scaled by its training part."""
+    signals, held_out = show(train, size), show(test, size)
+    mean, std = signals.mean(), signals.std()
+    standard = (held_out - mean) / std
+    finer = {factor: resampled(standard, factor) for factor in factors}
+    return View(name, size, causal, (signals - mean) / std, standard, finer)
 
 
 def show(grey: Tensor, size: tuple[int, ...]) -> Signal:
@@ -65,12 +79,6 @@ def show(grey: Tensor, size: tuple[int, ...]) -> Signal:
     if len(size) == 3:
         return (grey[..., None] >= torch.arange(1, LEVELS + 1)).float().reshape(-1, 1, *size)
     return grey.float().reshape(-1, 1, *size)
-
-
-def standardised(train: Signal, test: Signal) -> tuple[Signal, Signal]:
-    """Both parts, centred and scaled by the first."""
-    mean, std = train.mean(), train.std()
-    return (train - mean) / std, (test - mean) / std
 
 
 def resampled(images: Signal, factor: float) -> Signal:

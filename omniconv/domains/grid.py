@@ -69,7 +69,7 @@ class Grid:
         """The grid of the same span sampled at another `spacing`; the size is rounded to the nearest count."""
         steps = per_axis("spacing", spacing, self.dim, check_spacing)
         size = tuple(max(1, round(span / step)) for span, step in zip(self.span, steps, strict=True))
-        return replace(self, size=size, spacing=steps)  # type: ignore[call-arg]
+        return replace(self, size=size, spacing=steps)
 
     def lags(
         self, reach: PerAxis[float], *, causal: PerAxis[bool] = False, device: torch.device | None = None
@@ -84,7 +84,8 @@ class Grid:
         """
         axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
         return tuple(
-            torch.arange(0 if past else -count(far, step), count(far, step) + 1, device=device, dtype=torch.float64) * step
+            torch.arange(0 if past else -count(far, step), count(far, step) + 1, device=device, dtype=torch.float64)
+            * step
             for far, past, step in axes
         )
 

@@ -13,4 +13,6 @@ def direct_seconds(problem: Problem) -> float:
 
 def fft_seconds(problem: Problem, frame: tuple[int, ...]) -> float:
     n = math.prod(frame)
-    return (problem.batch * problem.in_channels + problem.batch * problem.out_channels) * n * math.log2(max(n, 2)) * 1e-9
+    return (
+        (problem.batch * problem.in_channels + problem.batch * problem.out_channels) * n * math.log2(max(n, 2)) * 1e-9
+    )

@@ -67,9 +67,7 @@ def working_precision(*tensors: Tensor) -> list[Tensor]:
 
 
 @convolve_op.register_fake
-def _(
-    x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str, training: bool
-) -> Tensor:
+def _(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str, training: bool) -> Tensor:
     return x.new_empty(x.shape[0], taps.shape[0], *x.shape[2:])
 
 
@@ -116,9 +114,7 @@ def backward_adjoint(ctx: Any, hx: Tensor, hk: Tensor) -> tuple[Tensor | None, .
         dgrad = through_taps if dgrad is None else dgrad + through_taps
     # dx depends on (grad, taps) alone and dtaps on (grad, x): each cotangent feeds the other argument.
     want_x, want_taps = need_x and ctx.made_dtaps, need_taps and ctx.made_dx
-    dx, dtaps = adjoint_op(
-        grad, hx if ctx.made_dx else x, hk if ctx.made_dtaps else taps, *how, want_x, want_taps
-    )
+    dx, dtaps = adjoint_op(grad, hx if ctx.made_dx else x, hk if ctx.made_dtaps else taps, *how, want_x, want_taps)
     return dgrad, (dx if want_x else None), (dtaps if want_taps else None), None, None, None, None, None
 
 
@@ -147,7 +143,7 @@ def map_convolve(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tupl
     if taps_axis is None and x_axis is not None:
         x = x.movedim(x_axis, 0)
         return convolve_op(x.flatten(0, 1), taps, *how).unflatten(0, x.shape[:2]), 0
-    return loop_over_batch(convolve_op, 2)(info, in_dims, *args)  # type: ignore[no-any-return]
+    return loop_over_batch(convolve_op, 2)(info, in_dims, *args)
 
 
 convolve_op.register_vmap(map_convolve)

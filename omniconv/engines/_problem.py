@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from omniconv._errors import check_choice, check_floating_tensor
 from omniconv._typing import PerAxis, Signal, Taps, check_bool, per_axis
@@ -124,8 +123,8 @@ def check_operands(x: Any, taps: Any) -> None:
         )
     if taps.ndim not in (x.ndim - 1, x.ndim):
         raise ValueError(
-            f"`taps` must be (channels, *kernel) or (out, in, *kernel) with {x.ndim - 2} kernel axes, as in `x` of shape "
-            f"{tuple(x.shape)}; got shape {tuple(taps.shape)}."
+            f"`taps` must be (channels, *kernel) or (out, in, *kernel) with {x.ndim - 2} kernel axes, as in `x` "
+            f"of shape {tuple(x.shape)}; got shape {tuple(taps.shape)}."
         )
     channels = taps.shape[0] if taps.ndim == x.ndim - 1 else taps.shape[1]
     if channels != x.shape[1]:
@@ -136,7 +135,8 @@ def check_operands(x: Any, taps: Any) -> None:
         )
     if min(x.shape[2:]) < 1 or min(taps.shape[2 - x.ndim :]) < 1:
         raise ValueError(
-            f"`x` and `taps` must have at least one sample per axis; got shapes {tuple(x.shape)} and {tuple(taps.shape)}."
+            f"`x` and `taps` must have at least one sample per axis; got shapes {tuple(x.shape)} and "
+            f"{tuple(taps.shape)}."
         )
     if taps.dtype != x.dtype and not (x.dtype in HALF and taps.dtype == torch.float32):
         raise TypeError(
@@ -145,5 +145,3 @@ def check_operands(x: Any, taps: Any) -> None:
         )
     if taps.device != x.device:
         raise ValueError(f"`x` and `taps` must be on one device; got {x.device} and {taps.device}.")
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from omniconv._errors import EngineRejection, check_choice
+from omniconv._errors import EngineError, check_choice
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 from omniconv.engines._shorten import shortened
@@ -20,14 +20,14 @@ ENGINES = {engine.name: engine for engine in (REFERENCE, DIRECT, FFT)}
 def select_engine(problem: Problem, engine: str = "auto") -> Engine:
     """The engine that runs `problem`: the cheapest by prediction, or the one named.
 
-    Raises `ValueError` for an unknown name, and `EngineRejection` (a `ValueError`) that quotes the reason if the named
+    Raises `ValueError` for an unknown name, and `EngineError` (a `ValueError`) that quotes the reason if the named
     engine cannot run the problem.
     """
     problem = shortened(problem)
     if check_engine_name(engine) != "auto":
         chosen = ENGINES[engine]
         if (reason := chosen.reject(problem)) is not None:
-            raise EngineRejection(
+            raise EngineError(
                 f'engine="{engine}" cannot run this convolution: {reason}. Use another engine or engine="auto".'
             )
         return chosen
@@ -53,7 +53,11 @@ def explain_engine(problem: Problem) -> str:
     for engine in ENGINES.values():
         reason, seconds = engine.reject(shortened(problem)), engine.cost(shortened(problem))
         time = "-" if reason is not None or math.isinf(seconds) else f"{seconds * 1e3:.3f} ms"
-        remark = f"refuses: {reason}" if reason is not None else "for checking, never chosen" if math.isinf(seconds) else ""
+        remark = (
+            f"refuses: {reason}" if reason is not None else "for checking, never chosen" if math.isinf(seconds) else ""
+        )
         rows.append(("*" if engine is chosen else "", engine.name, time, "chosen" if engine is chosen else remark))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -67,7 +67,9 @@ def extend(x: Signal, problem: Problem) -> Signal:
 
 def fold(x: Signal, problem: Problem) -> Signal:
     """The adjoint of `extend`: margins are dropped, or added to the samples that they repeat."""
-    for axis, (before, _), n, circular in zip(problem.axes, margins(problem), problem.size, problem.circular, strict=True):
+    for axis, (before, _), n, circular in zip(
+        problem.axes, margins(problem), problem.size, problem.circular, strict=True
+    ):
         inner = x.narrow(axis, before, n)
         if circular:
             after = x.shape[axis] - before - n

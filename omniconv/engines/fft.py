@@ -13,7 +13,6 @@ from omniconv.engines import _costs
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 
-
 BLOCK = 2**19
 """Samples of the frame that are worked on at a time on a CPU: two megabytes in float32, which stay in its cache."""
 
@@ -59,7 +58,11 @@ def blocks(problem: Problem) -> list[slice]:
 
 def mix(spectrum_x: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
     """Products of spectra, summed over the input channels where the taps mix them."""
-    return spectrum_x * spectrum_taps if problem.depthwise else torch.einsum("bc...,oc...->bo...", spectrum_x, spectrum_taps)
+    return (
+        spectrum_x * spectrum_taps
+        if problem.depthwise
+        else torch.einsum("bc...,oc...->bo...", spectrum_x, spectrum_taps)
+    )
 
 
 def mix_back(spectrum_grad: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
@@ -99,13 +102,20 @@ def place(taps: Taps, problem: Problem) -> Tensor:
     """Taps in the frame with the zero lag at index 0 and negative lags at the end."""
     n = frame(problem)
     framed = taps.new_zeros(*taps.shape[: -problem.dim], *n)
-    framed[(..., *map(slice, problem.kernel_size))] = taps
+    corner(framed, problem).copy_(taps)
     return torch.roll(framed, [-o for o in problem.origin], problem.axes)
 
 
 def pick(framed: Tensor, problem: Problem) -> Taps:
     """The adjoint of `place`: the taps' lags out of the frame."""
-    return torch.roll(framed, problem.origin, problem.axes)[(..., *map(slice, problem.kernel_size))]
+    return corner(torch.roll(framed, problem.origin, problem.axes), problem)
+
+
+def corner(framed: Tensor, problem: Problem) -> Taps:
+    """The first `kernel_size` places of the frame: a view."""
+    for axis, k in zip(problem.axes, problem.kernel_size, strict=True):
+        framed = framed.narrow(axis, 0, k)
+    return framed
 
 
 def frame(problem: Problem) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ def run(x: Signal, taps: Taps, problem: Problem) -> Signal:
     weigh = "c,bc...->bc..." if problem.depthwise else "oc,bc...->bo..."
     y = x.new_zeros(problem.batch, problem.out_channels, *problem.size)
     for s in product(*map(range, problem.kernel_size)):
-        y += torch.einsum(weigh, taps[(..., *s)], shift(x, lag(s, problem), problem))
+        y += torch.einsum(weigh, at(taps, s), shift(x, lag(s, problem), problem))
     return y
 
 
@@ -31,9 +31,16 @@ def adjoint(
     dx, dtaps = torch.zeros_like(x), torch.zeros_like(taps)
     for s in product(*map(range, problem.kernel_size)):
         back = tuple(-step for step in lag(s, problem))
-        dx += torch.einsum(weigh, taps[(..., *s)], shift(grad, back, problem))
-        dtaps[(..., *s)] = torch.einsum(correlate, grad.flatten(2), shift(x, lag(s, problem), problem).flatten(2))
+        dx += torch.einsum(weigh, at(taps, s), shift(grad, back, problem))
+        at(dtaps, s).copy_(torch.einsum(correlate, grad.flatten(2), shift(x, lag(s, problem), problem).flatten(2)))
     return (dx if need_x else None), (dtaps if need_taps else None)
+
+
+def at(taps: Taps, index: tuple[int, ...]) -> Tensor:
+    """The tap at an index, of every channel: a view."""
+    for i in reversed(index):
+        taps = taps[..., i]
+    return taps
 
 
 def lag(index: tuple[int, ...], problem: Problem) -> tuple[int, ...]:

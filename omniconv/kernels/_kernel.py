@@ -75,15 +75,15 @@ class KernelFactory(Protocol):
         channels: int,
         *,
         reach: PerAxis[int],
-        causal: PerAxis[bool],
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        causal: PerAxis[bool] = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Kernel: ...
 
 
-def linear(layer: nn.Linear, values: Tensor) -> Tensor:
-    """`layer(values)` in the dtype of `values`: a kernel in bfloat16 is still evaluated in float32."""
-    return F.linear(values, layer.weight.to(values.dtype), layer.bias.to(values.dtype))
+def affine(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer in the dtype of `values`: a kernel in bfloat16 is still evaluated in float32."""
+    return F.linear(values, weight.to(values.dtype), bias.to(values.dtype))
 
 
 def phases(positions: Positions, frequency: Tensor, shift: Tensor) -> Tensor:
@@ -99,13 +99,9 @@ def phases(positions: Positions, frequency: Tensor, shift: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(kernel: Kernel, output: nn.Linear) -> None:
-    """Scale the output layer so that the kernel has unit mean square over its window."""
-    if output.weight.is_meta:
+def calibrate(kernel: Kernel, output_weight: Tensor) -> None:
+    """Scale the output layer, whose bias is zero, so that the kernel has unit mean square over its window."""
+    if output_weight.is_meta:
         return
-    positions = kernel.reference_positions().to(output.weight.device)
-    rms = kernel(positions).square().mean().sqrt().to(output.weight.dtype)
-    output.weight /= rms
-    output.bias /= rms
-
-
+    values = kernel(kernel.reference_positions().to(output_weight.device))
+    output_weight.div_(values.square().mean().sqrt())

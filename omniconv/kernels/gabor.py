@@ -11,7 +11,7 @@ from omniconv._errors import check_integer, check_number
 from omniconv._references import FLEXCONV_PAPER, MFN_PAPER
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, calibrate, linear, phases
+from omniconv.kernels._kernel import Kernel, affine, calibrate, phases
 
 
 class Gabor(Kernel):
@@ -24,7 +24,8 @@ class Gabor(Kernel):
     `hidden`: units per filter, at least 1. `depth`: multiplications, at least 1; there are `depth + 1` filters.
     `bandwidth`: bound on the sum over the filters of their highest sine frequency at construction, in units of the
     reference grid's Nyquist frequency, (0, inf). In a product the frequencies add, so the sum is what counts.
-    `omega_0`: the published parameter instead of `bandwidth`, for replication: w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
+    `omega_0`: the published parameter instead of `bandwidth`, for replication:
+    w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
     `spread`: the filters' centres are drawn within this fraction of the window around the zero lag, (0, 1].
 
     The inverse widths gamma of filter l are drawn from Gamma(6 / (l + 1), 1) per window of length 2, and the
@@ -63,8 +64,10 @@ class Gabor(Kernel):
         self.centre = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
         self.frequency = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
         self.phase = nn.Parameter(torch.empty(filters[:2], device=device, dtype=dtype))
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden, device=device, dtype=dtype) for _ in range(depth))
-        self.output = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        self.hidden_weight = nn.Parameter(torch.empty(depth, hidden, hidden, device=device, dtype=dtype))
+        self.hidden_bias = nn.Parameter(torch.empty(depth, hidden, device=device, dtype=dtype))
+        self.output_weight = nn.Parameter(torch.empty(channels, hidden, device=device, dtype=dtype))
+        self.output_bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -79,12 +82,11 @@ class Gabor(Kernel):
         self.frequency.mul_(self._frequency_scale(gamma).to(self.frequency))
         nn.init.uniform_(self.phase, -math.pi, math.pi)
         bound = math.sqrt(3 / self.hidden)
-        for layer in self.layers:
-            nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.ones_(layer.bias)
-        nn.init.uniform_(self.output.weight, -bound, bound)
-        nn.init.zeros_(self.output.bias)
-        calibrate(self, self.output)
+        nn.init.uniform_(self.hidden_weight, -bound, bound)
+        nn.init.ones_(self.hidden_bias)
+        nn.init.uniform_(self.output_weight, -bound, bound)
+        nn.init.zeros_(self.output_bias)
+        calibrate(self, self.output_weight)
 
     def _frequency_scale(self, gamma: torch.Tensor) -> torch.Tensor:
         """Largest frequency of each unit, in proportion to its inverse width."""
@@ -95,9 +97,9 @@ class Gabor(Kernel):
 
     def forward(self, positions: Positions) -> Values:
         values = self._filter(0, positions)
-        for index, layer in enumerate(self.layers, start=1):
-            values = self._filter(index, positions) * linear(layer, values)
-        return linear(self.output, values)
+        for index, (weight, bias) in enumerate(zip(self.hidden_weight, self.hidden_bias, strict=True), start=1):
+            values = self._filter(index, positions) * affine(values, weight, bias)
+        return affine(values, self.output_weight, self.output_bias)
 
     def _filter(self, index: int, positions: Positions) -> torch.Tensor:
         gamma, centre = self.inverse_width[index].to(positions.dtype), self.centre[index].to(positions.dtype)

@@ -11,7 +11,7 @@ from omniconv._errors import check_integer, check_number
 from omniconv._references import CKCONV_PAPER, SIREN_PAPER
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, calibrate, linear, phases
+from omniconv.kernels._kernel import Kernel, affine, calibrate, phases
 
 
 class SIREN(Kernel):
@@ -59,8 +59,11 @@ class SIREN(Kernel):
         self.omega_0 = None if omega_0 is None else check_number("omega_0", omega_0, low=0.0)
         self.frequency = nn.Parameter(torch.empty(hidden, dim, device=device, dtype=dtype))
         self.phase = nn.Parameter(torch.empty(hidden, device=device, dtype=dtype))
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden, device=device, dtype=dtype) for _ in range(depth - 2))
-        self.output = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        layers = depth - 2
+        self.hidden_weight = nn.Parameter(torch.empty(layers, hidden, hidden, device=device, dtype=dtype))
+        self.hidden_bias = nn.Parameter(torch.empty(layers, hidden, device=device, dtype=dtype))
+        self.output_weight = nn.Parameter(torch.empty(channels, hidden, device=device, dtype=dtype))
+        self.output_bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -68,12 +71,11 @@ class SIREN(Kernel):
         for d, highest in enumerate(self._highest_frequencies()):
             nn.init.uniform_(self.frequency[:, d], -highest, highest)
         nn.init.uniform_(self.phase, -math.pi, math.pi)
-        for layer in self.layers:
-            nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.zeros_(layer.bias)
-        nn.init.uniform_(self.output.weight, -bound, bound)
-        nn.init.zeros_(self.output.bias)
-        calibrate(self, self.output)
+        nn.init.uniform_(self.hidden_weight, -bound, bound)
+        nn.init.zeros_(self.hidden_bias)
+        nn.init.uniform_(self.output_weight, -bound, bound)
+        nn.init.zeros_(self.output_bias)
+        calibrate(self, self.output_weight)
 
     def _highest_frequencies(self) -> list[float]:
         if self.omega_0 is None:
@@ -83,9 +85,9 @@ class SIREN(Kernel):
 
     def forward(self, positions: Positions) -> Values:
         values = torch.sin(phases(positions, self.frequency, self.phase))
-        for layer in self.layers:
-            values = torch.sin(linear(layer, values))
-        return linear(self.output, values)
+        for weight, bias in zip(self.hidden_weight, self.hidden_bias, strict=True):
+            values = torch.sin(affine(values, weight, bias))
+        return affine(values, self.output_weight, self.output_bias)
 
     def bandlimit(self) -> tuple[float, ...]:
         """Highest frequency of the first layer per axis, in Nyquist units; the sines after it add harmonics."""

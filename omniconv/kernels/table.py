@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import nn
 
@@ -49,7 +51,7 @@ class Table(Kernel):
         far = torch.tensor([max(r, 1) for r in self.reach], dtype=positions.dtype, device=positions.device)
         first = [0 if past else -r for r, past in zip(self.reach, self.causal, strict=True)]
         index = positions * far - torch.tensor(first, dtype=positions.dtype, device=positions.device)
-        for corner in torch.cartesian_prod(*[torch.arange(2)] * self.dim).reshape(-1, self.dim).tolist():
+        for corner in product((0, 1), repeat=self.dim):
             cell = index.floor() + torch.tensor(corner, dtype=positions.dtype, device=positions.device)
             weight = (1 - (index - cell).abs()).prod(-1, keepdim=True)
             inside = torch.stack([(c >= 0) & (c < n) for c, n in zip(cell.unbind(-1), taps.shape, strict=False)]).all(0)

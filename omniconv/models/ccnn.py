@@ -209,7 +209,7 @@ def published_support(
     dim: int,
     *,
     reach: PerAxis[int],
-    causal: PerAxis[bool],
+    causal: PerAxis[bool] = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Gaussian:

@@ -22,8 +22,8 @@ __all__ = [
     "DenseHead",
     "LastHead",
     "LayerNorm",
-    "PoolHead",
     "Pointwise",
+    "PoolHead",
     "ResidualBlock",
     "refresh",
 ]

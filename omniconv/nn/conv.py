@@ -96,7 +96,9 @@ class Conv(nn.Module):
         filtered = out_channels if mixing == "dense" else in_channels
         self.bias = nn.Parameter(torch.zeros(filtered, device=device, dtype=dtype)) if bias else None
         self.mixer = (
-            Pointwise(in_channels, out_channels, bias=bias, device=device, dtype=dtype) if mixing == "separable" else None
+            Pointwise(in_channels, out_channels, bias=bias, device=device, dtype=dtype)
+            if mixing == "separable"
+            else None
         )
         self.register_load_state_dict_post_hook(refresh_after_loading)
         self.window = self.reach
@@ -183,9 +185,7 @@ class Conv(nn.Module):
         if spacing is not None:
             spacing = per_axis("spacing", spacing, self.dim, check_spacing)
             self.check_resolution(spacing)
-        y = convolve(
-            batched, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine
-        )
+        y = convolve(batched, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
@@ -200,8 +200,8 @@ class Conv(nn.Module):
             if step > 1 and limit * step > 1:
                 warnings.warn(
                     f"{name or type(self).__name__}: the kernel holds frequencies up to {limit:.2f} of the reference "
-                    f"Nyquist frequency on axis {axis}; spacing {step:g} carries {1 / step:.2f}. Expect aliasing; train "
-                    f"with a `bandwidth` below {1 / step:.2f} to use this resolution.",
+                    f"Nyquist frequency on axis {axis}; spacing {step:g} carries {1 / step:.2f}. Expect aliasing; "
+                    f"train with a `bandwidth` below {1 / step:.2f} to use this resolution.",
                     stacklevel=3,
                 )
 
@@ -281,7 +281,9 @@ def check_kernel_shape(kernel: Any, dim: int, channels: int) -> Kernel:
 def check_support_shape(support: Any, dim: int) -> Support:
     """Return what the support callable made, or raise unless it is a support of `dim` axes."""
     if not isinstance(support, Support):
-        raise TypeError(f"`support` must be a callable that returns an omniconv Support; it returned {describe(support)}.")
+        raise TypeError(
+            f"`support` must be a callable that returns an omniconv Support; it returned {describe(support)}."
+        )
     parameter = next(support.parameters(), torch.zeros(()))
     dtype = torch.promote_types(parameter.dtype, torch.float32)
     weights = support(torch.zeros(2, dim, device=parameter.device, dtype=dtype))

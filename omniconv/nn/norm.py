@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -22,5 +23,5 @@ class BatchNorm(_BatchNorm):
 class LayerNorm(nn.GroupNorm):
     """Each sample over its channels and positions together, as CKCNN does; scale and shift per channel."""
 
-    def __init__(self, channels: int, *, device: object = None, dtype: object = None):
-        super().__init__(1, channels, device=device, dtype=dtype)  # type: ignore[arg-type]
+    def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
+        super().__init__(1, channels, device=device, dtype=dtype)

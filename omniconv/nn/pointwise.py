@@ -41,7 +41,7 @@ class Pointwise(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight)
-        self.weight *= math.sqrt(self.out_channels) / self.weight.norm()
+        self.weight.mul_(math.sqrt(self.out_channels) / self.weight.norm())
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

@@ -54,7 +54,7 @@ class SupportFactory(Protocol):
         dim: int,
         *,
         reach: PerAxis[int],
-        causal: PerAxis[bool],
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        causal: PerAxis[bool] = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Support: ...

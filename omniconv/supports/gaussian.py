@@ -57,7 +57,9 @@ class Gaussian(Support):
                     f"{self.widest:g} (`widest`), in units of the reach; got {value:g}."
                 )
         if learn_mean and all(self.causal):
-            raise ValueError("`learn_mean` needs an axis that is not causal: a causal window is anchored at the zero lag.")
+            raise ValueError(
+                "`learn_mean` needs an axis that is not causal: a causal window is anchored at the zero lag."
+            )
         self.width_logit = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
         self.mean_logit = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learn_mean else None
         self.reset_parameters()

@@ -1,0 +1,6 @@
+"""Figures of what a network has learned. They need the extra `plots`, and touch no global state of matplotlib."""
+
+from omniconv.plots._kernels import kernel as kernel
+from omniconv.plots._kernels import kernels as kernels
+
+__all__ = ["kernel", "kernels"]

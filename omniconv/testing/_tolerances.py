@@ -1,0 +1,31 @@
+"""The tolerances of the library, in one place and the same everywhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+"""Relative error in the Euclidean norm that a result of each precision may have."""
+
+
+def assert_close(actual: Tensor, expected: Tensor, what: str = "result", tolerance: float | None = None) -> None:
+    """Raise `AssertionError` unless |actual - expected| <= tolerance |expected|, in the Euclidean norm.
+
+    `tolerance`: None takes that of the dtype of `actual`. `expected` may have a higher precision, and should.
+
+    >>> assert_close(torch.tensor([1.0]), torch.tensor([1.0 + 1e-9], dtype=torch.float64))
+    """
+    limit = TOLERANCE[actual.dtype] if tolerance is None else tolerance
+    expect(actual.shape == expected.shape, f"{what} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+    error, size = (actual.double() - expected.double()).norm().item(), expected.double().norm().item()
+    expect(
+        error <= limit * max(size, torch.finfo(torch.float64).tiny),
+        f"{what}: relative error {error / (size or 1):.2e} above {limit:.0e}",
+    )
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise `AssertionError` with the message unless the condition holds."""
+    if not condition:
+        raise AssertionError(message)

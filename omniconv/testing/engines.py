@@ -1,0 +1,91 @@
+"""The laws of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from omniconv.engines import Engine, Problem
+from omniconv.engines._shorten import shorten, shortened
+from omniconv.engines.reference import REFERENCE
+from omniconv.testing._tolerances import assert_close, expect
+
+SIZES = ((1, 1), (2, 3), (7, 3), (8, 4), (5, 8), (6, 9), (4, 12))
+"""(signal, kernel) lengths: odd and even, kernel shorter and longer than the signal."""
+
+
+def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Raise `AssertionError` unless `engine` computes what the definition says, wherever it does not refuse.
+
+    Values and both gradients against the reference engine in float64, in float32 and float64, in every dimension;
+    causal, zero and circular, mixed per axis too; depthwise and dense; odd and even sizes; kernels shorter and longer
+    than the signal. It must leave its inputs alone and have a cost.
+
+    >>> from omniconv.engines import ENGINES
+    >>> check_engine(ENGINES["direct"], dims=(1,))
+    """
+    for problem in problems(dims):
+        if engine.reject(problem) is None:
+            check_problem(engine, problem)
+
+
+def problems(dims: tuple[int, ...]) -> Iterator[Problem]:
+    """Small problems that cover the options, kernels already as short as an engine sees them."""
+    for dim in dims:
+        sides = [("zero", False), ("zero", True), ("circular", False)]
+        layouts = [(side,) * dim for side in sides] + ([(sides[1], *sides[2:], sides[0])[:dim]] if dim > 1 else [])
+        for layout, depthwise, (n, k), dtype in product(layouts, (True, False), SIZES, (torch.float32, torch.float64)):
+            yield shortened(
+                Problem(
+                    batch=2,
+                    in_channels=3,
+                    out_channels=3 if depthwise else 2,
+                    depthwise=depthwise,
+                    # Axes of different lengths: an engine that mixes them up must fail.
+                    size=tuple(n + axis for axis in range(dim)),
+                    kernel_size=tuple(max(1, k - axis) for axis in range(dim)),
+                    causal=tuple(causal for _, causal in layout),
+                    boundary=tuple(boundary for boundary, _ in layout),
+                    dtype=dtype,
+                    device="cpu",
+                    training=True,
+                )
+            )
+
+
+def check_problem(engine: Engine, problem: Problem) -> None:
+    """One problem: values, gradients, untouched inputs, a cost."""
+    x, taps, grad = operands(problem)
+    copies = [operand.clone() for operand in (x, taps, grad)]
+    results = (engine.run(x, taps, problem), *engine.adjoint(grad, x, taps, problem, True, True))
+    untouched = all(torch.equal(operand, copy) for operand, copy in zip((x, taps, grad), copies, strict=True))
+    expect(untouched, f"{engine.name} changed an input of {problem}")
+    exact = [operand.double() for operand in (x, taps, grad)]
+    expected = (
+        REFERENCE.run(exact[0], exact[1], problem),
+        *REFERENCE.adjoint(exact[2], exact[0], exact[1], problem, True, True),
+    )
+    for what, actual, right in zip(("output", "dx", "dtaps"), results, expected, strict=True):
+        if actual is None or right is None:
+            raise AssertionError(f"{engine.name}: {what} is missing for {problem}")
+        expect(actual.dtype == x.dtype, f"{engine.name}: {what} has dtype {actual.dtype} for {x.dtype} operands")
+        assert_close(actual, right, f"{engine.name}: {what} of {problem}")
+    nothing = engine.adjoint(grad, x, taps, problem, False, False)
+    expect(nothing == (None, None), f"{engine.name} computed gradients that nobody asked for")
+    expect(engine.cost(problem) > 0, f"{engine.name} must have a positive cost")
+
+
+def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal, taps and cotangent for a problem, reproducible and without the global generator."""
+    generator = torch.Generator().manual_seed(problem.positions * 100 + problem.tap_count)
+    channels = (problem.in_channels,) if problem.depthwise else (problem.out_channels, problem.in_channels)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(problem.dtype)
+
+    x = draw(problem.batch, problem.in_channels, *problem.size)
+    taps = shorten(draw(*channels, *problem.kernel_size), problem)
+    return x, taps, draw(problem.batch, problem.out_channels, *problem.size)

@@ -1,0 +1,128 @@
+"""The laws of kernels."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from omniconv.kernels import Kernel, KernelFactory
+from omniconv.testing._tolerances import expect
+
+
+def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Raise `AssertionError` unless the kernels that `factory` makes obey the contract of `Kernel`.
+
+    Shapes and dtypes in every dimension, causal and not; a value depends on its own position alone; unit mean square
+    over the window at construction; derivatives in positions and parameters (float64); evaluation changes no state;
+    state-dict and deep-copy round trips; a re-draw changes the parameters; construction on the meta device; a band
+    limit of the right length; tags that name parameters.
+
+    >>> from omniconv.kernels import SIREN
+    >>> check_kernel(SIREN, dims=(1,))
+    """
+    for dim in dims:
+        for causal in (False, True):
+            kernel = make(factory, dim, channels=5, reach=6, causal=causal, dtype=torch.float64)
+            check_values(kernel)
+            check_pointwise(kernel)
+            check_state(kernel, make(factory, dim, channels=5, reach=6, causal=causal, dtype=torch.float64))
+            check_declarations(kernel)
+            check_calibration(factory, dim, causal)
+        check_derivatives(make(factory, dim, channels=2, reach=3, causal=False, dtype=torch.float64))
+        check_meta(factory, dim)
+
+
+def make(
+    factory: KernelFactory,
+    dim: int,
+    *,
+    channels: int,
+    reach: int,
+    causal: bool,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Kernel:
+    """A kernel from the factory, as a layer would make it."""
+    return factory(dim, channels, reach=(reach,) * dim, causal=(causal,) * dim, device=device, dtype=dtype)
+
+
+def sample_positions(kernel: Kernel, points: int = 7) -> torch.Tensor:
+    """Positions off the lattice, inside the kernel's window, reproducible and without the global generator."""
+    generator = torch.Generator().manual_seed(points)
+    positions = torch.rand(points, kernel.dim, generator=generator, dtype=torch.float64)
+    return torch.where(torch.tensor(kernel.causal), positions, 2 * positions - 1)
+
+
+def check_values(kernel: Kernel) -> None:
+    """Shape and dtype follow the positions; values are finite."""
+    for dtype in (torch.float32, torch.float64):
+        values = kernel(sample_positions(kernel, 6).to(dtype).reshape(3, 2, kernel.dim))
+        expect(
+            values.shape == (3, 2, kernel.channels), f"values must be (*points, channels); got {tuple(values.shape)}"
+        )
+        expect(values.dtype == dtype, f"values must have the positions' dtype {dtype}; got {values.dtype}")
+        expect(bool(values.isfinite().all()), "values must be finite")
+
+
+def check_pointwise(kernel: Kernel) -> None:
+    """A value depends on its own position alone."""
+    positions = sample_positions(kernel)
+    alone = torch.cat([kernel(position[None]) for position in positions])
+    error = (kernel(positions) - alone).abs().max().item()
+    expect(error < 1e-12, f"a value must depend on its own position alone; together they differ by {error:.1e}")
+
+
+def check_calibration(factory: KernelFactory, dim: int, causal: bool) -> None:
+    """Unit mean square over the window, on average over draws."""
+    squares = []
+    for _ in range(8):
+        kernel = make(factory, dim, channels=16, reach=6, causal=causal)
+        squares.append(kernel(kernel.reference_positions().float()).square().mean().item())
+    mean = sum(squares) / len(squares)
+    expect(0.8 < mean < 1.25, f"a new kernel must have unit mean square over its window; got {mean:.2f}")
+
+
+def check_derivatives(kernel: Kernel) -> None:
+    """First derivatives in positions and parameters agree with differences, in float64."""
+    names, parameters = zip(*kernel.named_parameters(), strict=True)
+    positions = sample_positions(kernel, 3).requires_grad_()
+
+    def evaluate(positions: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.func.functional_call(kernel, dict(zip(names, values, strict=True)), (positions,))
+        return result
+
+    copies = [parameter.detach().clone().requires_grad_() for parameter in parameters]
+    torch.autograd.gradcheck(evaluate, (positions, *copies), fast_mode=True)
+
+
+def check_state(kernel: Kernel, other: Kernel) -> None:
+    """Evaluation changes no state; copies and loaded kernels are equal; a re-draw differs."""
+    positions = sample_positions(kernel)
+    before = copy.deepcopy(kernel.state_dict())
+    values = kernel(positions)
+    after = kernel.state_dict()
+    expect(all(torch.equal(before[name], after[name]) for name in before), "evaluation must not change the state")
+    expect(torch.equal(copy.deepcopy(kernel)(positions), values), "a deep copy must give the same values")
+    other.load_state_dict(kernel.state_dict())
+    expect(torch.equal(other(positions), values), "a kernel with the same state must give the same values")
+    other.reset_parameters()
+    expect(not torch.equal(other(positions), values), "reset_parameters must draw anew")
+
+
+def check_declarations(kernel: Kernel) -> None:
+    """Band limit and tags have the declared form."""
+    limit = kernel.bandlimit()
+    expect(limit is None or (len(limit) == kernel.dim and min(limit) >= 0), "bandlimit must be None or one per axis")
+    unknown = set(kernel.parameter_tags()) - {name for name, _ in kernel.named_parameters()}
+    expect(not unknown, f"parameter_tags must name parameters; unknown: {sorted(unknown)}")
+
+
+def check_meta(factory: KernelFactory, dim: int) -> None:
+    """A kernel built on the meta device comes to life by `to_empty` and `reset_parameters`."""
+    kernel = make(factory, dim, channels=5, reach=6, causal=False, device="meta")
+    expect(all(parameter.is_meta for parameter in kernel.parameters()), "`device` must reach every parameter")
+    kernel = kernel.to_empty(device="cpu")
+    kernel.reset_parameters()
+    values = kernel(sample_positions(kernel).float())
+    expect(bool(values.isfinite().all()) and bool(values.any()), "a kernel from the meta device must be initialised")

@@ -1,0 +1,86 @@
+"""Every kernel, support, engine and layer of the library, once: the laws run over these lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+import omniconv as oc
+from omniconv.engines import ENGINES
+from omniconv.kernels import SIREN, Gabor, KernelFactory, Table
+from omniconv.nn import (
+    BatchNorm,
+    Conv,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    DenseHead,
+    LastHead,
+    LayerNorm,
+    Pointwise,
+    PoolHead,
+    ResidualBlock,
+)
+from omniconv.supports import Full, Gaussian, SupportFactory
+
+KERNELS: dict[str, KernelFactory] = {
+    "table": Table,
+    "siren": SIREN,
+    "siren-omega_0": partial(SIREN, omega_0=10.0, depth=4),
+    "gabor": Gabor,
+    "gabor-omega_0": partial(Gabor, omega_0=2.0, depth=2, hidden=8, spread=0.5),
+}
+
+SUPPORTS: dict[str, SupportFactory] = {
+    "full": Full,
+    "gaussian": Gaussian,
+    "gaussian-narrow": partial(Gaussian, width=0.1, widest=1.0),
+}
+
+__all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
+
+small = partial(Gabor, hidden=4, depth=1)
+F64 = torch.float64
+
+
+def block() -> ResidualBlock:
+    """A residual block in evaluation mode: batch norm's running statistics are its own business."""
+    conv = Conv(3, 3, 5, kernel=small, mixing="separable", causal=True, dtype=F64)
+    return ResidualBlock(BatchNorm(3, dtype=F64), conv, Pointwise(3, 3, dtype=F64)).eval()
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "conv-dense": (lambda: Conv(2, 3, 6, kernel=small, dtype=F64), (2, 2, 6)),
+    "conv-circular": (
+        lambda: Conv(2, 2, 6, kernel=small, mixing="depthwise", boundary="circular", dtype=F64),
+        (2, 2, 6),
+    ),
+    "conv1d": (lambda: Conv1d(2, 3, 7, kernel=Table, support=Full, causal=True, reach=2, dtype=F64), (2, 2, 7)),
+    "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
+    "conv3d": (
+        lambda: Conv3d(1, 2, 2, kernel=partial(SIREN, hidden=4), mixing="separable", dtype=F64),
+        (1, 1, 2, 2, 2),
+    ),
+    "pointwise": (lambda: Pointwise(3, 2, dtype=F64), (2, 3, 4, 2)),
+    "layer-norm": (lambda: LayerNorm(3, dtype=F64), (2, 3, 5)),
+    "batch-norm": (lambda: BatchNorm(3, dtype=F64).eval(), (2, 3, 5)),
+    "block": (block, (2, 3, 5)),
+    "pool": (lambda: PoolHead(3, 2, dtype=F64), (2, 3, 4, 2)),
+    "last": (lambda: LastHead(3, 2, dtype=F64), (2, 3, 5)),
+    "dense": (lambda: DenseHead(3, 2, dtype=F64), (2, 3, 5)),
+    "ccnn": (
+        lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, causal=True, dtype=F64).eval(),
+        (2, 2, 6),
+    ),
+    "ccnn-2d": (lambda: oc.CCNN(1, 2, (3, 4), blocks=1, width=2, kernel=small, dtype=F64).eval(), (1, 1, 3, 4)),
+}
+
+
+def layer_and_input(name: str) -> tuple[nn.Module, Tensor]:
+    """The layer of that name with fixed weights, and a fixed input for it."""
+    make, shape = LAYERS[name]
+    torch.manual_seed(0)
+    return make(), torch.randn(*shape, dtype=torch.float64)
