@@ -126,8 +126,9 @@ def loop_over_batch(op: Any, tensors: int) -> Any:
     """A vmap rule that runs `op` once per element of the mapped axis; its first `tensors` arguments are tensors."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        mapped = list(zip(args[:tensors], in_dims[:tensors], strict=True))
         outputs = [
-            op(*(arg if axis is None else arg.select(axis, i) for arg, axis in zip(args, in_dims, strict=True)))
+            op(*(arg if axis is None else arg.select(axis, i) for arg, axis in mapped), *args[tensors:])
             for i in range(info.batch_size)
         ]
         if isinstance(outputs[0], Tensor):

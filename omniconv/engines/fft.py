@@ -34,7 +34,7 @@ def adjoint(
     The spectra are computed again rather than kept from the forward pass: they take four times the memory of x.
     """
     dx = torch.empty_like(x) if need_x else None
-    spectrum_taps = spectrum(place(taps, problem), problem).conj() if need_x else None
+    spectrum_taps = spectrum(place(taps, problem), problem).conj_physical() if need_x else None
     spectrum_dtaps: Tensor | None = None
     for block in blocks(problem):
         spectrum_grad = spectrum(grad[block], problem)
@@ -74,9 +74,11 @@ def mix_back(spectrum_grad: Tensor, spectrum_taps: Tensor, problem: Problem) -> 
 
 def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Tensor:
     """The adjoint of `mix` in the taps."""
+    # Conjugated in memory: the framework's lazy conjugation is lost when a compiled graph calls the operator.
+    conjugate = spectrum_x.conj_physical()
     if problem.depthwise:
-        return (spectrum_grad * spectrum_x.conj()).sum(0)
-    return torch.einsum("bo...,bc...->oc...", spectrum_grad, spectrum_x.conj())
+        return (spectrum_grad * conjugate).sum(0)
+    return torch.einsum("bo...,bc...->oc...", spectrum_grad, conjugate)
 
 
 def spectrum(x: Tensor, problem: Problem) -> Tensor:

@@ -22,14 +22,14 @@ class Gabor(Kernel):
 
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per filter, at least 1. `depth`: multiplications, at least 1; there are `depth + 1` filters.
-    `bandwidth`: bound on the sum over the filters of their highest sine frequency at construction, in units of the
-    reference grid's Nyquist frequency, (0, inf). In a product the frequencies add, so the sum is what counts.
+    `bandwidth`: bound on `bandlimit()` at construction, in units of the reference grid's Nyquist frequency, (0, inf). In
+    a product the frequencies add, so it bounds their sum over the filters; windows get at most half of it.
     `omega_0`: the published parameter instead of `bandwidth`, for replication:
     w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
     `spread`: the filters' centres are drawn within this fraction of the window around the zero lag, (0, 1].
 
-    The inverse widths gamma of filter l are drawn from Gamma(6 / (l + 1), 1) per window of length 2, and the
-    frequencies of a unit are in proportion to them. Raises `ValueError` or `TypeError` for values out of range.
+    The inverse widths gamma of filter l are drawn from Gamma(6 / (l + 1), 1) per window of length 2 (scaled down where
+    `bandwidth` asks for it), and the frequencies of a unit are in proportion to them. Raises `ValueError` or `TypeError` for values out of range.
 
     >>> Gabor(2, 3, reach=(4, 8))(torch.zeros(5, 2)).shape
     torch.Size([5, 3])
@@ -75,6 +75,8 @@ class Gabor(Kernel):
         shape = torch.tensor([6 / (layer + 1) for layer in range(self.depth + 1)])
         gamma = torch._standard_gamma(shape[:, None, None].expand(-1, self.hidden, self.dim).contiguous())
         gamma = gamma * torch.tensor([2.0 if past else 1.0 for past in self.causal])  # a causal window has length 1
+        if self.omega_0 is None:
+            gamma = gamma * (self._budget() / 2 / summed_maxima(2 * gamma)).clamp(max=1.0)
         self.inverse_width.copy_(gamma)
         for d, past in enumerate(self.causal):
             nn.init.uniform_(self.centre[..., d], 0.0 if past else -self.spread, self.spread)
@@ -92,8 +94,11 @@ class Gabor(Kernel):
         """Largest frequency of each unit, in proportion to its inverse width."""
         if self.omega_0 is not None:
             return 2 * math.pi * self.omega_0 * gamma / math.sqrt(self.dim)
-        share = gamma / gamma.amax(1, keepdim=True).sum(0, keepdim=True)
-        return self.bandwidth * share * torch.tensor(self.nyquist())
+        return gamma / summed_maxima(gamma) * (self._budget() - summed_maxima(2 * gamma))
+
+    def _budget(self) -> torch.Tensor:
+        """Highest frequency allowed per axis, in radians per unit of position."""
+        return self.bandwidth * torch.tensor(self.nyquist())
 
     def forward(self, positions: Positions) -> Values:
         values = self._filter(0, positions)
@@ -111,8 +116,13 @@ class Gabor(Kernel):
     def bandlimit(self) -> tuple[float, ...]:
         """Bound per axis in Nyquist units: sines plus two standard deviations of the windows' spectra, summed."""
         width = self.frequency.detach().abs() + 2 * self.inverse_width.detach().abs()
-        highest = width.amax(1).sum(0).tolist()
+        highest = summed_maxima(width).tolist()
         return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}
+
+
+def summed_maxima(width: torch.Tensor) -> torch.Tensor:
+    """The largest spectral width among the units of each filter, summed over the filters, per axis."""
+    return width.amax(1).sum(0)

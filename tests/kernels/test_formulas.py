@@ -1,0 +1,140 @@
+"""Each kernel against its formula, its frequencies in Nyquist units, and its published form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from omniconv.kernels import SIREN, Gabor, Table
+
+
+def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
+    kernel = Table(1, 2, reach=3, dtype=torch.float64)
+    lattice = torch.arange(-3, 4, dtype=torch.float64)[:, None] / 3
+    torch.testing.assert_close(kernel(lattice), kernel.taps)
+    torch.testing.assert_close(kernel(lattice[1:] - 1 / 6), (kernel.taps[1:] + kernel.taps[:-1]) / 2)
+
+
+def test_table_is_bilinear_in_two_dimensions() -> None:
+    kernel = Table(2, 1, reach=(1, 2), causal=(True, False), dtype=torch.float64)
+    assert kernel.taps.shape == (2, 5, 1)
+    p, q = 0.25, 0.6  # row 0.25, column 2 + 1.2
+    t = kernel.taps[..., 0]
+    expected = (1 - p) * (0.8 * t[0, 3] + 0.2 * t[0, 4]) + p * (0.8 * t[1, 3] + 0.2 * t[1, 4])
+    torch.testing.assert_close(kernel(torch.tensor([[p, q]], dtype=torch.float64))[0, 0], expected)
+
+
+def test_siren_formula() -> None:
+    kernel = SIREN(2, 3, reach=5, hidden=4, depth=4, dtype=torch.float64)
+    p = torch.rand(6, 2, dtype=torch.float64)
+    z = torch.sin(p @ kernel.frequency.T + kernel.phase)
+    for layer in range(2):
+        z = torch.sin(z @ kernel.hidden_weight[layer].T + kernel.hidden_bias[layer])
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+def test_gabor_formula() -> None:
+    kernel = Gabor(2, 3, reach=5, hidden=4, depth=2, dtype=torch.float64)
+    p = torch.rand(6, 2, dtype=torch.float64)
+
+    def g(layer: int) -> torch.Tensor:
+        squares = (kernel.inverse_width[layer] * (p[:, None] - kernel.centre[layer])).square().sum(-1)
+        return torch.exp(-squares / 2) * torch.sin(p @ kernel.frequency[layer].T + kernel.phase[layer])
+
+    z = g(0)
+    for layer in (1, 2):
+        z = g(layer) * (z @ kernel.hidden_weight[layer - 1].T + kernel.hidden_bias[layer - 1])
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+@pytest.mark.parametrize("bandwidth", [0.25, 1.0])
+def test_siren_frequencies_are_in_nyquist_units(bandwidth: float) -> None:
+    kernel = SIREN(2, 1, reach=(8, 50), hidden=2000, bandwidth=bandwidth)
+    # Nyquist: half a cycle per sample, pi * reach radians per unit of position.
+    highest = kernel.frequency.detach().abs().amax(0) / (math.pi * torch.tensor([8.0, 50.0]))
+    assert bool((highest <= bandwidth).all())
+    assert bool((highest > 0.99 * bandwidth).all())
+    assert kernel.bandlimit() == pytest.approx(highest.tolist())
+
+
+@pytest.mark.parametrize(("reach", "bandwidth"), [(4, 1.0), (50, 0.5), (400, 0.2), (400, 3.0)])
+def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: int, bandwidth: float) -> None:
+    kernel = Gabor(1, 1, reach=reach, hidden=64, bandwidth=bandwidth)
+    nyquist = math.pi * reach
+    width = kernel.frequency.detach().abs() + 2 * kernel.inverse_width.detach().abs()
+    assert kernel.bandlimit()[0] == pytest.approx(width.amax(1).sum().item() / nyquist)
+    assert 0.5 * bandwidth < kernel.bandlimit()[0] <= bandwidth * (1 + 1e-6)
+    windows = 2 * kernel.inverse_width.detach().amax(1).sum().item() / nyquist
+    assert windows <= bandwidth / 2 * (1 + 1e-6)
+
+
+def test_gabor_spectrum_lies_below_its_band_limit() -> None:
+    kernel = Gabor(1, 16, reach=64, bandwidth=0.3, dtype=torch.float64)
+    positions = torch.linspace(-4, 4, 4097, dtype=torch.float64)[:-1, None]  # far enough for the windows to vanish
+    power = torch.fft.rfft(kernel(positions) * torch.hann_window(4096, dtype=torch.float64)[:, None], dim=0).abs() ** 2
+    # 4096 samples on 8 units, 64 reference samples a unit: bin k is k / 8 cycles per unit, Nyquist is 32.
+    beyond = power[int(8 * 32 * kernel.bandlimit()[0]) + 2 :].sum() / power.sum()
+    assert beyond.item() < 1e-3
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_omega_0_is_converted_to_the_published_frequencies(causal: bool) -> None:
+    # The published positions run over [-1, 1], with omega_0 / dim as the highest frequency; a causal window of ours
+    # has half that length.
+    kernel = SIREN(1, 1, reach=20, causal=causal, hidden=4000, omega_0=30.0)
+    assert kernel.frequency.abs().max().item() == pytest.approx(60.0 if causal else 30.0, rel=5e-3)
+    gabor = Gabor(1, 1, reach=20, causal=causal, hidden=500, omega_0=3.0)
+    ratio = (gabor.frequency / (2 * math.pi * 3.0 * gabor.inverse_width)).abs()
+    assert ratio.max().item() == pytest.approx(1.0, rel=2e-2)
+    # Mean of Gamma(6 / (l + 1), 1), doubled on the causal window.
+    mean = gabor.inverse_width.mean((1, 2)) / (2 if causal else 1)
+    torch.testing.assert_close(mean, torch.tensor([6.0, 3.0, 2.0, 1.5]), rtol=0.2, atol=0.0)
+
+
+def test_initialisation_takes_effect() -> None:
+    # The hidden weights of a SIREN have the published bound sqrt(6 / hidden), omega_0 folded in; the framework's own
+    # linear layers would have 1 / sqrt(hidden).
+    weight = SIREN(1, 1, reach=8, hidden=400).hidden_weight
+    assert weight.abs().max().item() == pytest.approx(math.sqrt(6 / 400), rel=1e-3)
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / 400), rel=2e-2)
+    gabor = Gabor(1, 1, reach=8, hidden=400)
+    assert gabor.hidden_weight.std().item() == pytest.approx(math.sqrt(1 / 400), rel=2e-2)
+    assert bool((gabor.hidden_bias == 1).all())
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_gabor_centres_lie_within_the_spread(spread: float) -> None:
+    kernel = Gabor(2, 1, reach=8, causal=(True, False), hidden=500, spread=spread)
+    past, both = kernel.centre.detach().unbind(-1)
+    assert past.min().item() >= 0
+    assert both.min().item() == pytest.approx(-spread, rel=2e-2)
+    assert max(past.max().item(), both.max().item()) <= spread
+
+
+def test_large_phases_are_exact_in_float32() -> None:
+    torch.manual_seed(1)
+    kernel = SIREN(1, 8, reach=1000, bandwidth=1.0)
+    positions = torch.linspace(-1, 1, 501)[:, None]
+    exact = kernel.double()(positions.double())
+    single = kernel.float()(positions)
+    assert ((single - exact).norm() / exact.norm()).item() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: SIREN(1, 4, reach=-1), ValueError, "`reach` must be at least 0; got -1"),
+        (lambda: SIREN(1, 0, reach=4), ValueError, "`channels` must be at least 1; got 0"),
+        (lambda: SIREN(1, 4, reach=4, depth=1), ValueError, "`depth` must be at least 2; got 1"),
+        (lambda: SIREN(1, 4, reach=4, bandwidth=0.0), ValueError, "`bandwidth` must be finite and above 0"),
+        (lambda: Gabor(1, 4, reach=4, hidden=2.0), TypeError, "`hidden` must be an integer; got float 2.0"),  # type: ignore[arg-type]
+        (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),
+        (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
+        (lambda: Table(1, 4, reach=4, causal=1), TypeError, "`causal` must be True or False"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_kernels_are_named(make: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()  # type: ignore[operator]

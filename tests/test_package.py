@@ -1,0 +1,67 @@
+"""The package as a whole: what it exports, what importing it loads, what it cites."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+import omniconv as oc
+
+PUBLIC = [
+    "CCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "Full", "Gabor", "Gaussian", "Grid", "Kernel",
+    "Problem", "SIREN", "Support", "Table", "cite", "convolve", "create_model", "explain_engine", "list_models",
+    "refresh", "select_engine",
+]  # fmt: skip
+
+FOLDERS = ["domains", "kernels", "supports", "engines", "nn", "models", "plots", "training", "data", "testing"]
+
+
+def test_public_names_are_these() -> None:
+    assert sorted(oc.__all__) == sorted(PUBLIC)
+    assert all(hasattr(oc, name) for name in PUBLIC)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_export_what_they_say(folder: str) -> None:
+    module = import_module(f"omniconv.{folder}")
+    assert module.__doc__
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, f"{folder}.{name} has no docstring"
+
+
+def test_every_folder_of_the_package_is_listed() -> None:
+    found = {path.parent.name for path in Path(oc.__file__).parent.glob("*/__init__.py")}
+    assert found == set(FOLDERS)
+
+
+def test_import_loads_nothing_but_torch_numpy_and_safetensors() -> None:
+    code = (
+        "import torch, numpy, json, sys; before = set(sys.modules); import omniconv; "
+        "print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
+    )
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    third_party = set(loaded) - set(sys.stdlib_module_names)
+    assert third_party <= {"omniconv", "safetensors", "torch", "numpy"}, f"import omniconv also loads {third_party}"
+
+
+def test_import_leaves_the_global_generator_alone() -> None:
+    code = (
+        "import torch; torch.manual_seed(0); state = torch.get_rng_state(); import omniconv; "
+        "assert torch.equal(state, torch.get_rng_state())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_cite_lists_the_papers_of_the_parts_once() -> None:
+    text = oc.cite(oc.CCNN(1, 2, 8, blocks=2, width=4))
+    for key in ("omniconv", "romero2022ccnn", "romero2022flexconv", "fathony2021multiplicative"):
+        assert text.count(f"@misc{{{key},") == 1
+    assert "sitzmann" not in text
+    assert "sitzmann2020siren" in oc.cite(oc.Conv1d(1, 1, 8, kernel=oc.SIREN))
+    assert oc.cite(torch.nn.Linear(1, 1)).count("@misc") == 1
