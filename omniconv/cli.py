@@ -18,6 +18,7 @@ from torch import Tensor
 from omniconv._errors import require
 from omniconv.data import View, load_digits
 from omniconv.engines import Problem, explain_engine
+from omniconv.kernels import SIREN
 from omniconv.models import CCNN
 from omniconv.supports import Gaussian
 from omniconv.training import accuracy, train_classifier
@@ -80,7 +81,15 @@ class Demo:
 def demo_model(view: View) -> CCNN:
     """The one configuration of the demo; the size and the direction of time are the data's."""
     return CCNN(
-        1, 10, view.size, blocks=2, width=32, causal=view.causal, dropout=0.1, support=partial(Gaussian, width=0.5)
+        1,
+        10,
+        view.size,
+        blocks=2,
+        width=32,
+        kernel=SIREN,
+        support=partial(Gaussian, width=0.5),
+        causal=view.causal,
+        dropout=0.1,
     )
 
 

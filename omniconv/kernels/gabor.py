@@ -22,14 +22,15 @@ class Gabor(Kernel):
 
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per filter, at least 1. `depth`: multiplications, at least 1; there are `depth + 1` filters.
-    `bandwidth`: bound on `bandlimit()` at construction, in units of the reference grid's Nyquist frequency, (0, inf). In
-    a product the frequencies add, so it bounds their sum over the filters; windows get at most half of it.
+    `bandwidth`: bound on `bandlimit()` at construction, in units of the reference grid's Nyquist frequency, (0, inf).
+    In a product the frequencies add, so it bounds their sum over the filters; windows get at most half of it.
     `omega_0`: the published parameter instead of `bandwidth`, for replication:
     w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
     `spread`: the filters' centres are drawn within this fraction of the window around the zero lag, (0, 1].
 
     The inverse widths gamma of filter l are drawn from Gamma(6 / (l + 1), 1) per window of length 2 (scaled down where
-    `bandwidth` asks for it), and the frequencies of a unit are in proportion to them. Raises `ValueError` or `TypeError` for values out of range.
+    `bandwidth` asks for it), and the frequencies of a unit are in proportion to them.
+    Raises `ValueError` or `TypeError` for values out of range.
 
     >>> Gabor(2, 3, reach=(4, 8))(torch.zeros(5, 2)).shape
     torch.Size([5, 3])

@@ -22,8 +22,7 @@ class SIREN(Kernel):
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per layer, at least 1. `depth`: linear layers with the output, at least 2.
     `bandwidth`: highest frequency of the first layer at construction, in units of the reference grid's Nyquist
-    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth]. Every later sine adds harmonics, about
-    threefold in all at the default depth, so that 0.25 stays below the Nyquist frequency.
+    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth]. Every later sine adds harmonics.
     `omega_0`: the published parameter instead of `bandwidth`, for replication. It is in radians per unit of a position
     that spans [-1, 1] whether the kernel is causal or not, and gives frequencies uniform in [-omega_0, omega_0] / dim.
 
@@ -90,9 +89,13 @@ class SIREN(Kernel):
         return affine(values, self.output_weight, self.output_bias)
 
     def bandlimit(self) -> tuple[float, ...]:
-        """Highest frequency of the first layer per axis, in Nyquist units; the sines after it add harmonics."""
+        """Highest frequency of the first layer times the number of sine layers, per axis, in Nyquist units.
+
+        Sines of sines have no sharp limit; 99 % of a new kernel's energy lies below this one.
+        """
         highest = self.frequency.detach().abs().amax(0).tolist()
-        return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
+        sines = self.depth - 1
+        return tuple(sines * top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

@@ -13,7 +13,7 @@ from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, check_bool, per_axis
 from omniconv.domains.grid import check_spacing
-from omniconv.kernels import Gabor, KernelFactory
+from omniconv.kernels import SIREN, Gabor, KernelFactory
 from omniconv.models._registry import register_model
 from omniconv.nn import BatchNorm, Conv, DenseHead, LastHead, Pointwise, PoolHead, ResidualBlock
 from omniconv.supports import Gaussian, SupportFactory
@@ -54,7 +54,7 @@ class CCNN(Cited, nn.Module):
         *,
         blocks: int = 4,
         width: int = 140,
-        kernel: KernelFactory = Gabor,
+        kernel: KernelFactory = SIREN,
         support: SupportFactory = Gaussian,
         mixing: str = "separable",
         reach: PerAxis[int] | None = None,

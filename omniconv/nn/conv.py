@@ -14,7 +14,7 @@ from omniconv._typing import PerAxis, Signal, Taps, check_bool, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
-from omniconv.kernels import Gabor, Kernel, KernelFactory
+from omniconv.kernels import SIREN, Kernel, KernelFactory
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, Support, SupportFactory
 
@@ -63,7 +63,7 @@ class Conv(nn.Module):
         out_channels: int,
         size: PerAxis[int],
         *,
-        kernel: KernelFactory = Gabor,
+        kernel: KernelFactory = SIREN,
         support: SupportFactory = Gaussian,
         mixing: str = "dense",
         reach: PerAxis[int] | None = None,

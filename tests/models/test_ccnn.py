@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import omniconv as oc
-from omniconv import CCNN, Conv
+from omniconv import CCNN, Conv, Gabor
 
 PUBLISHED = [
     # in, out, size, 4 blocks of 140, 6 blocks of 380: counts of the published networks, methods' definitions alike
@@ -83,8 +83,8 @@ def test_a_model_at_another_resolution_shares_everything_and_agrees() -> None:
 
 
 def test_a_coarser_resolution_names_the_layers_that_cannot_follow() -> None:
-    model = CCNN(1, 2, (8, 8), blocks=1, width=4)
-    with pytest.warns(UserWarning) as record:
+    model = CCNN(1, 2, (8, 8), blocks=1, width=4, kernel=Gabor)
+    with pytest.warns(UserWarning, match="the kernel holds frequencies") as record:
         model.at_resolution(0.5)
     messages = [str(warning.message).split(": the kernel holds frequencies") for warning in record]
     assert {message[0] for message in messages} == {"stem", "blocks.0.conv"}

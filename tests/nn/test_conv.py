@@ -228,18 +228,18 @@ def test_same_seed_same_layer() -> None:
 
 
 def test_a_coarse_grid_warns_of_frequencies_that_it_cannot_carry() -> None:
-    layer = Conv1d(1, 1, 64, kernel=partial(SIREN, bandwidth=0.9, hidden=200))
+    layer = Conv1d(1, 1, 64, kernel=partial(SIREN, bandwidth=0.9, hidden=200, depth=2))
     with pytest.warns(UserWarning, match="frequencies up to 0.9. of the reference Nyquist .* spacing 2 carries 0.50"):
         layer(torch.randn(1, 1, 32), spacing=2.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer(torch.randn(1, 1, 128), spacing=0.5)
-        Conv1d(1, 1, 64, kernel=partial(SIREN, bandwidth=0.4))(torch.randn(1, 1, 32), spacing=2.0)
+        Conv1d(1, 1, 64, kernel=partial(SIREN, bandwidth=0.25))(torch.randn(1, 1, 32), spacing=2.0)
 
 
 def test_repr_tells_what_a_layer_is() -> None:
     text = repr(Conv1d(2, 3, 16, causal=True, mixing="separable"))
-    for part in ("2, 3, size=(16,)", "mixing='separable'", "causal=(True,)", "Gabor", "Gaussian", "width=(0.3,)"):
+    for part in ("2, 3, size=(16,)", "mixing='separable'", "causal=(True,)", "SIREN", "Gaussian", "width=(0.3,)"):
         assert part in text
 
 
