@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,7 @@ from torch import Tensor
 from omniconv._errors import require
 from omniconv.data import View, load_digits
 from omniconv.engines import Problem, explain_engine
-from omniconv.kernels import SIREN
 from omniconv.models import CCNN
-from omniconv.supports import Gaussian
 from omniconv.training import accuracy, train_classifier
 
 
@@ -45,12 +42,15 @@ class Demo:
         digits = load_digits(seed=self.seed)
         n, held_out = len(digits.train_labels), len(digits.test_labels)
         console.print(f"Training one CCNN configuration on three views of {n} digits; {held_out} are held out.")
-        rows = []
+        rows, models = [], {}
         for view in digits.views:
             model, seconds = self._train(view, digits.train_labels)
             rows.append(evaluate(model, view, digits.test_labels, seconds))
             save_file(model.state_dict(), self.out / f"{view.name}.safetensors", metadata={"size": str(view.size)})
             plots.kernels(model).savefig(self.out / f"{view.name}_kernels.png")
+            models[f"{view.name} {view.size}"] = model
+        signals = {title: view.test[0] for title, view in zip(models, digits.views, strict=True)}
+        plots.views(signals, models).savefig(self.out / "views.png", dpi=120)
         (self.out / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
         console.print(results_table(rows))
         console.print(f"Kernels, models and results are in [bold]{self.out}/[/]. Try next:")
@@ -80,17 +80,7 @@ class Demo:
 
 def demo_model(view: View) -> CCNN:
     """The one configuration of the demo; the size and the direction of time are the data's."""
-    return CCNN(
-        1,
-        10,
-        view.size,
-        blocks=2,
-        width=32,
-        kernel=SIREN,
-        support=partial(Gaussian, width=0.5),
-        causal=view.causal,
-        dropout=0.1,
-    )
+    return CCNN(1, 10, view.size, blocks=2, width=32, causal=view.causal, dropout=0.1)
 
 
 @dataclass(frozen=True)

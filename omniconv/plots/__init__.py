@@ -2,5 +2,6 @@
 
 from omniconv.plots._kernels import kernel as kernel
 from omniconv.plots._kernels import kernels as kernels
+from omniconv.plots._views import views as views
 
-__all__ = ["kernel", "kernels"]
+__all__ = ["kernel", "kernels", "views"]
