@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from omniconv._errors import require
+from omniconv import plots
+from omniconv._errors import check_integer, require
 from omniconv.data import View, load_digits
 from omniconv.engines import Problem, explain_engine
 from omniconv.models import CCNN
@@ -37,7 +38,7 @@ class Demo:
     def run(self) -> None:
         """Train, evaluate, print the table, write the folder."""
         console = require("rich.console", extra="cli", purpose="the demo").Console()
-        plots: Any = require("omniconv.plots", extra="plots", purpose="the demo")
+        require("matplotlib", extra="plots", purpose="the demo")  # now, rather than after the training
         self.out.mkdir(parents=True, exist_ok=True)
         digits = load_digits(seed=self.seed)
         n, held_out = len(digits.train_labels), len(digits.test_labels)
@@ -54,10 +55,8 @@ class Demo:
         (self.out / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
         console.print(results_table(rows))
         console.print(f"Kernels, models and results are in [bold]{self.out}/[/]. Try next:")
-        console.print("  omniconv explain --shape 8,110,1024 --kernel 1024 --causal   # which engine, and why")
-        console.print(
-            "  oc.CCNN(1, 10, size=(28, 28))                                # the same network on your images"
-        )
+        console.print("  omniconv explain --shape 8,110,1024 --kernel 1024 --causal  # which engine", soft_wrap=True)
+        console.print("  oc.CCNN(1, 10, size=(28, 28))  # the same network on your images", soft_wrap=True)
 
     def _train(self, view: View, labels: Tensor) -> tuple[CCNN, float]:
         rich: Any = require("rich.progress", extra="cli", purpose="the demo")
@@ -162,7 +161,8 @@ class Explain:
                 "`--shape` must be batch,channels and one to three sizes, and `--kernel` one number or one per size; "
                 f"got {self.shape} and {self.kernel}."
             )
-        taps = (shape[1],) if self.out_channels is None else (self.out_channels, shape[1])
+        mixed = () if self.out_channels is None else (check_integer("--out-channels", self.out_channels),)
+        taps = (*mixed, shape[1])
         sizes = kernel * (len(shape) - 2) if len(kernel) == 1 else kernel
         nothing = torch.empty(())  # expanded: shapes without memory
         problem = Problem.of(

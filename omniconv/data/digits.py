@@ -77,7 +77,7 @@ def make_view(
 def show(grey: Tensor, size: tuple[int, ...]) -> Signal:
     """Grey values (n, 64) as signals (n, 1, *size); a third axis is the height that a pixel is filled to."""
     if len(size) == 3:
-        return (grey[..., None] >= torch.arange(1, LEVELS + 1)).float().reshape(-1, 1, *size)
+        return (grey[..., None] >= torch.arange(LEVELS)).float().reshape(-1, 1, *size)
     return grey.float().reshape(-1, 1, *size)
 
 

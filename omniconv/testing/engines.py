@@ -27,9 +27,10 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
     >>> from omniconv.engines import ENGINES
     >>> check_engine(ENGINES["direct"], dims=(1,))
     """
-    for problem in problems(dims):
-        if engine.reject(problem) is None:
-            check_problem(engine, problem)
+    able = [problem for problem in problems(dims) if engine.reject(problem) is None]
+    expect(bool(able), f"{engine.name} refuses every problem")
+    for problem in able:
+        check_problem(engine, problem)
 
 
 def problems(dims: tuple[int, ...]) -> Iterator[Problem]:
@@ -73,8 +74,12 @@ def check_problem(engine: Engine, problem: Problem) -> None:
             raise AssertionError(f"{engine.name}: {what} is missing for {problem}")
         expect(actual.dtype == x.dtype, f"{engine.name}: {what} has dtype {actual.dtype} for {x.dtype} operands")
         assert_close(actual, right, f"{engine.name}: {what} of {problem}")
-    nothing = engine.adjoint(grad, x, taps, problem, False, False)
-    expect(nothing == (None, None), f"{engine.name} computed gradients that nobody asked for")
+    for needs in ((True, False), (False, True), (False, False)):
+        alone = engine.adjoint(grad, x, taps, problem, *needs)
+        for what, need, one, both in zip(("dx", "dtaps"), needs, alone, results[1:], strict=True):
+            expect((one is not None) == need, f"{engine.name} computed gradients that nobody asked for, or not {what}")
+            if one is not None and both is not None:
+                assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}")
     expect(engine.cost(problem) > 0, f"{engine.name} must have a positive cost")
 
 

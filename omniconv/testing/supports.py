@@ -27,7 +27,10 @@ def check_support(factory: SupportFactory, *, dims: tuple[int, ...] = (1, 2, 3))
             check_weights(support, positions)
             check_extent(support, positions)
             check_support_derivatives(support, positions[:: max(1, len(positions) // 5)])
-            check_support_state(support, positions)
+            again = factory(dim, reach=(8,) * dim, causal=(causal,) * dim, device="cpu", dtype=torch.float64)
+            check_support_state(support, again, positions)
+            on_meta = factory(dim, reach=(8,) * dim, causal=(causal,) * dim, device="meta", dtype=torch.float64)
+            expect(all(parameter.is_meta for parameter in on_meta.parameters()), "`device` must reach every parameter")
 
 
 def support_positions(support: Support) -> torch.Tensor:
@@ -74,15 +77,25 @@ def check_support_derivatives(support: Support, positions: torch.Tensor) -> None
     torch.autograd.gradcheck(evaluate, [p.detach().clone().requires_grad_() for p in support.parameters()])
 
 
-def check_support_state(support: Support, positions: torch.Tensor) -> None:
-    """Copies and loaded supports are equal; tags name parameters."""
+def check_support_state(support: Support, other: Support, positions: torch.Tensor) -> None:
+    """Evaluation changes no state; copies, loaded and reset supports are equal; tags name parameters."""
+    before = copy.deepcopy(support.state_dict())
     weights = support(positions)
-    twin = copy.deepcopy(support)
-    expect(torch.equal(twin(positions), weights), "a deep copy must give the same weights")
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.add_(1.0)
-    twin.load_state_dict(support.state_dict())
-    expect(torch.equal(twin(positions), weights), "a support with the same state must give the same weights")
+    after = support.state_dict()
+    expect(all(torch.equal(before[name], after[name]) for name in before), "evaluation must not change the state")
+    expect(torch.equal(copy.deepcopy(support)(positions), weights), "a deep copy must give the same weights")
+    disturb(other)
+    other.load_state_dict(support.state_dict())
+    expect(torch.equal(other(positions), weights), "a support with the same state must give the same weights")
+    disturb(other)
+    other.reset_parameters()
+    expect(torch.equal(other(positions), weights), "reset_parameters must set learned sizes back to where they began")
     unknown = set(support.parameter_tags()) - {name for name, _ in support.named_parameters()}
     expect(not unknown, f"parameter_tags must name parameters; unknown: {sorted(unknown)}")
+
+
+@torch.no_grad()
+def disturb(support: Support) -> None:
+    """Move every parameter."""
+    for parameter in support.parameters():
+        parameter.add_(1.0)

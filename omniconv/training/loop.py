@@ -41,8 +41,7 @@ def train_classifier(
     inputs and labels of different counts, and for a loss that is not finite.
     """
     accelerate: Any = require("accelerate", extra="train", purpose="training")
-    if len(inputs) != len(labels):
-        raise ValueError(f"`inputs` and `labels` must have one entry per sample; got {len(inputs)} and {len(labels)}.")
+    check_counts(inputs, labels)
     check_integer("epochs", epochs)
     check_number("clip", clip, low=0.0)
     order = torch.Generator().manual_seed(seed)
@@ -73,10 +72,25 @@ def train_classifier(
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
-    """Share of samples whose largest output is their label."""
+    """Share of samples (n, channels, *size) whose largest output is their label (n,); the model keeps its mode.
+
+    Raises `ValueError` for inputs and labels of different counts, or none.
+    """
+    check_counts(inputs, labels)
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    training = model.training
     model.eval()
-    correct = [
-        (model(x).argmax(1) == y).sum().item()
+    correct = sum(
+        int((model(x.to(device)).argmax(1) == y.to(device)).sum())
         for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-    ]
-    return sum(correct) / len(labels)
+    )
+    model.train(training)
+    return correct / len(labels)
+
+
+def check_counts(inputs: Tensor, labels: Tensor) -> None:
+    """Raise `ValueError` unless there is a label for every input, and at least one."""
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"`inputs` and `labels` must have one entry per sample, at least one; got {len(inputs)} and {len(labels)}."
+        )

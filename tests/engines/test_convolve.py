@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,15 @@ def definition(x: Tensor, taps: Tensor, causal: tuple[bool, ...], boundary: tupl
     size, lengths = signal.shape[2:], kernel.shape[2:]
     origin = [0 if past else k // 2 for k, past in zip(lengths, causal, strict=True)]
     y = np.zeros((signal.shape[0], kernel.shape[0], *size))
+    t: tuple[Any, ...]
+    s: tuple[Any, ...]
     for t in itertools.product(*map(range, size)):
         for s in itertools.product(*map(range, lengths)):
-            u = [a + o - b for a, o, b in zip(t, origin, s, strict=True)]
+            u: list[Any] = [a + o - b for a, o, b in zip(t, origin, s, strict=True)]
             u = [i % n if edge == "circular" else i for i, n, edge in zip(u, size, boundary, strict=True)]
             if all(0 <= i < n for i, n in zip(u, size, strict=True)):
-                y[(..., *t)] += np.einsum("oc,bc->bo", kernel[(..., *s)], signal[(..., *u)])
+                place: Any = (..., *t)
+                y[place] += np.einsum("oc,bc->bo", kernel[(..., *s)], signal[(..., *u)])
     return torch.from_numpy(y)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -243,6 +244,11 @@ def test_repr_tells_what_a_layer_is() -> None:
         assert part in text
 
 
+def mistyped(value: Any) -> Any:
+    """A value of a wrong type, past the type checker."""
+    return value
+
+
 class WrongShape(SIREN):
     """A kernel with a channel too many."""
 
@@ -261,7 +267,7 @@ class WrongWeights(Full):
     ("make", "error", "message"),
     [
         (lambda: Conv1d(0, 1, 8), ValueError, "`in_channels` must be at least 1; got 0"),
-        (lambda: Conv1d(1, 1.5, 8), TypeError, "`out_channels` must be an integer; got float 1.5"),
+        (lambda: Conv1d(1, mistyped(1.5), 8), TypeError, "`out_channels` must be an integer; got float 1.5"),
         (lambda: Conv1d(1, 1, 0), ValueError, "`size` must be at least 1; got 0"),
         (lambda: Conv2d(1, 1, (8, 8, 8)), ValueError, "`size` must be one value or 2 values"),
         (lambda: Conv(1, 1, (2, 2, 2, 2)), ValueError, "`size` must have one to three axes"),
@@ -276,10 +282,14 @@ class WrongWeights(Full):
         (lambda: Conv1d(1, 1, 8, boundary="wrap"), ValueError, "`boundary` must be one of 'zero', 'circular'"),
         (lambda: Conv1d(1, 1, 8, causal=True, boundary="circular"), ValueError, "axis 0 has both"),
         (lambda: Conv1d(1, 1, 8, kernel=WrongShape), ValueError, r"shape \(points, 1\); two points gave .*\(2, 2\)"),
-        (lambda: Conv1d(1, 1, 8, kernel=lambda *a, **k: nn.Linear(1, 1)), TypeError, "`kernel` must be a callable"),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(lambda *a, **k: nn.Linear(1, 1))),
+            TypeError,
+            "`kernel` must be a callable",
+        ),
         (lambda: Conv1d(1, 1, 8, support=WrongWeights), ValueError, r"weights of shape \(points,\)"),
         (
-            lambda: Conv1d(1, 1, 8, support=lambda *a, **k: 1),
+            lambda: Conv1d(1, 1, 8, support=mistyped(lambda *a, **k: 1)),
             TypeError,
             "`support` must be a callable .* returned int 1",
         ),

@@ -34,7 +34,7 @@ def test_kernels_are_those_of_the_last_layer() -> None:
     layer = next(layer for layer in reversed(list(models["wave"].modules())) if isinstance(layer, Conv))
     kernel = plots.views({"wave": signals["wave"]}, {"wave": models["wave"]}).axes[1]
     dots = next(line for line in kernel.lines if line.get_marker() == "o")
-    np.testing.assert_allclose(dots.get_ydata(), layer.taps()[0].detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(dots.get_ydata(), dtype=float), layer.taps()[0].detach().numpy(), rtol=1e-6)
 
 
 def test_bad_input_is_named() -> None:

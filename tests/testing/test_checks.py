@@ -133,11 +133,11 @@ def output(change: Callable[[Tensor, Tensor, Tensor, Problem], Tensor]) -> Engin
 
 
 def gradients(change: Callable[[Gradients, Tensor, Tensor, Tensor, Problem], Gradients]) -> Engine:
-    """The reference with `change((dx, dtaps), grad, x, taps, problem)` for its gradients, where any are asked for."""
+    """The reference with `change((dx, dtaps), grad, x, taps, problem)` for its gradients."""
 
     def adjoint(g: Tensor, x: Tensor, taps: Tensor, problem: Problem, need_x: bool, need_taps: bool) -> Gradients:
-        right = REFERENCE.adjoint(g, x, taps, problem, need_x, need_taps)
-        return change(right, g, x, taps, problem) if need_x or need_taps else right
+        dx, dtaps = change(REFERENCE.adjoint(g, x, taps, problem, True, True), g, x, taps, problem)
+        return dx if need_x else None, dtaps if need_taps else None
 
     return replace(REFERENCE, adjoint=adjoint)
 
@@ -208,6 +208,12 @@ def eager(g: Tensor, x: Tensor, taps: Tensor, problem: Problem, need_x: bool, ne
     return REFERENCE.adjoint(g, x, taps, problem, True, True)
 
 
+def doubled_alone(g: Tensor, x: Tensor, taps: Tensor, problem: Problem, need_x: bool, need_taps: bool) -> Gradients:
+    """Twice dx, where dx alone is asked for."""
+    dx, dtaps = REFERENCE.adjoint(g, x, taps, problem, need_x, need_taps)
+    return (2 * dx if dx is not None and not need_taps else dx), dtaps
+
+
 WRONG_ENGINES: dict[str, tuple[Engine, int, str]] = {
     "origin": (solves_another(partial(retyped, LowOrigin)), 1, "reference: output of .*: relative error"),
     "origin-of-gradients": (solves_another(partial(retyped, LowOrigin), forward=False), 1, "dx of .*: relative error"),
@@ -264,6 +270,8 @@ WRONG_ENGINES: dict[str, tuple[Engine, int, str]] = {
     "taps-spoiled": (spoiled("taps"), 1, "reference changed an input of"),
     "grad-spoiled": (spoiled("grad"), 1, "reference changed an input of"),
     "eager": (replace(REFERENCE, adjoint=eager), 1, "reference computed gradients that nobody asked for"),
+    "dx-alone": (replace(REFERENCE, adjoint=doubled_alone), 1, "dx, needed alone, of .*: relative error"),
+    "refuses": (replace(REFERENCE, reject=lambda problem: "never"), 1, "reference refuses every problem"),
     "free": (replace(REFERENCE, cost=lambda problem: 0.0), 1, "reference must have a positive cost"),
     "cost-unknown": (replace(REFERENCE, cost=lambda problem: math.nan), 1, "reference must have a positive cost"),
 }
@@ -297,7 +305,8 @@ PROBLEMS: dict[str, Callable[[Problem], bool]] = {
     "kernel-shorter": lambda problem: 1 < problem.kernel_size[0] < problem.size[0],
     "kernel-longer": lambda problem: problem.kernel_size[0] > problem.size[0],
     "longest-kernel": lambda problem: problem.kernel_size[0] == 2 * problem.size[0] - 1 > 1,
-    "unequal-axes": lambda problem: len(set(problem.size)) > 1 and len(set(problem.kernel_size)) > 1,
+    "unequal-sizes": lambda problem: len(set(problem.size)) > 1,
+    "unequal-kernels": lambda problem: max(problem.kernel_size) < min(problem.size) and len({*problem.kernel_size}) > 1,
 }
 
 
@@ -520,6 +529,11 @@ class Float32Weights(Gaussian):
         return super().forward(positions).float()
 
 
+class ParametersDecideTheWeights(Gaussian):
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions).to(self.width_logit.dtype)
+
+
 class Wave(Gaussian):
     """Weights down to -1."""
 
@@ -590,6 +604,34 @@ class DeafGaussian(Gaussian):
         pass
 
 
+class ResetsNothing(Gaussian):
+    """Initialised once."""
+
+    def reset_parameters(self) -> None:
+        if not hasattr(self, "begun"):
+            super().reset_parameters()
+        self.begun = True
+
+
+class CountsCalls(Gaussian):
+    """Keeps a count of its evaluations in its state."""
+
+    calls: Tensor
+
+    def __init__(self, dim: int, **where: Any):
+        super().__init__(dim, **where)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(positions)
+
+
+def always_on_cpu(dim: int, **where: Any) -> Gaussian:
+    """Deaf to `device`."""
+    return Gaussian(dim, **{**where, "device": "cpu"})
+
+
 class UnknownSupportTag(Gaussian):
     def parameter_tags(self) -> dict[str, Tag]:
         return {"sigma": Tag(decay=False)}
@@ -602,7 +644,8 @@ def half_where_causal(dim: int, **where: Any) -> Gaussian:
 
 WRONG_SUPPORTS: dict[str, tuple[SupportFactory, int, type[Exception], str]] = {
     "shape": (ExtraAxis, 1, AssertionError, r"weights must be \(\*points,\); got \(18, 1\)"),
-    "dtype": (Float32Weights, 1, AssertionError, "positions' dtype torch.float64; got torch.float32"),
+    "float64": (ParametersDecideTheWeights, 1, AssertionError, "positions' dtype torch.float32; got torch.float64"),
+    "float32": (Float32Weights, 1, AssertionError, "positions' dtype torch.float64; got torch.float32"),
     "negative": (partial(Wave, width=1.9), 1, AssertionError, r"weights must lie in \[0, 1\]; got -0\.87\d* to 1$"),
     "above-one": (partial(Heavy, width=0.1), 1, AssertionError, r"weights must lie in \[0, 1\]; got .* to 2$"),
     "zero-lag": (HalfWeight, 1, AssertionError, "a new support must weigh the zero lag 1; got 0.5"),
@@ -615,6 +658,9 @@ WRONG_SUPPORTS: dict[str, tuple[SupportFactory, int, type[Exception], str]] = {
     "derivative": (WidthDetached, 1, GradcheckError, "Numerical gradient for function expected to be zero"),
     "deep-copy": (WidenedByCopying, 1, AssertionError, "a deep copy must give the same weights"),
     "state-dict": (DeafGaussian, 1, AssertionError, "a support with the same state must give the same weights"),
+    "state": (CountsCalls, 1, AssertionError, "evaluation must not change the state"),
+    "reset": (ResetsNothing, 1, AssertionError, "reset_parameters must set learned sizes back"),
+    "device": (always_on_cpu, 1, AssertionError, "`device` must reach every parameter"),
     "tags": (UnknownSupportTag, 1, AssertionError, r"parameter_tags must name parameters; unknown: \['sigma'\]"),
 }
 
@@ -654,6 +700,26 @@ class NoFirstDerivative(RightLayer):
 class WeightDetached(RightLayer):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + x.square() * (self.weight.detach() - self.weight)[0, 0]
+
+
+class SteepSquare(torch.autograd.Function):
+    """x^2 with the derivative 3 x, which has a right derivative in turn."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x * grads[0]
+
+
+class WrongFirstDerivative(Pointwise):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = SteepSquare.apply(super().forward(x))
+        return result
 
 
 class SquareOnce(torch.autograd.Function):
@@ -769,6 +835,11 @@ class Overflowing(RightLayer):
 WRONG_LAYERS: dict[str, tuple[type[nn.Module], type[Exception] | tuple[type[Exception], ...], str]] = {
     "first-derivative": (NoFirstDerivative, GradcheckError, "Jacobian mismatch for output 0 with respect to input 0"),
     "first-derivative-parameter": (WeightDetached, GradcheckError, "mismatch for output 0 with respect to input 1"),
+    "first-derivative-alone": (
+        WrongFirstDerivative,
+        GradcheckError,
+        "Jacobian mismatch for output 0 with respect to input 0",
+    ),
     "second-derivative": (NoSecondDerivative, GradcheckError, "Jacobian mismatch for output 0 with respect to input"),
     "state": (Remembering, AssertionError, "the output must not depend on signals seen before"),
     "buffer": (CountingLayer, AssertionError, "forward must not change the buffer calls"),
@@ -795,9 +866,10 @@ def test_check_layer_refuses(name: str) -> None:
         check_layer(make(2, 2, dtype=torch.float64), sample_input())
 
 
-def test_the_layer_without_a_second_derivative_has_a_right_first_one() -> None:
-    layer, x = NoSecondDerivative(2, 2, dtype=torch.float64), sample_input()
-    torch.autograd.gradcheck(layer, x.requires_grad_(), fast_mode=True)
+def test_one_derivative_does_not_vouch_for_the_other() -> None:
+    x = sample_input().requires_grad_()
+    torch.autograd.gradcheck(NoSecondDerivative(2, 2, dtype=torch.float64), x, fast_mode=True)
+    torch.autograd.gradgradcheck(WrongFirstDerivative(2, 2, dtype=torch.float64), x, fast_mode=True)
 
 
 def test_check_layer_refuses_batch_norm_that_is_training() -> None:

@@ -1,0 +1,50 @@
+"""What `import omniconv` costs over `import torch`.
+
+Fresh processes take turns; the medians of their times are compared. Writes import_time.json and .md into `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from _report import interleaved, markdown, provenance, table, write
+
+LIMIT = 0.3
+"""Seconds over torch that importing the library may take."""
+
+
+def load(module: str) -> None:
+    """Import a module in a fresh process."""
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+
+
+def main() -> None:
+    """Measure, print and write; exit code 1 above the limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    load("torch, numpy, safetensors.torch")  # fills the caches of the file system
+    print(f"{options.repeats} imports of each, about {2 * options.repeats * (time.perf_counter() - start):.0f} s")
+    torch_times, our_times = interleaved(
+        [lambda: load("torch"), lambda: load("omniconv")], repeats=options.repeats, seconds=600
+    )
+    torch_seconds, our_seconds = statistics.median(torch_times), statistics.median(our_times)
+    extra = our_seconds - torch_seconds
+    rows = [["import torch", f"{torch_seconds:.2f}"], ["import omniconv", f"{our_seconds:.2f}"]]
+    page = table(["medians of fresh processes", "seconds"], [*rows, ["difference", f"{extra:.2f}"]])
+    about = provenance(seed=0)
+    data = {"torch": torch_times, "omniconv": our_times, "extra": extra, "limit": LIMIT, **about}
+    write(options.out, "import_time", markdown("Import time", about, page), data)
+    print(page)
+    sys.exit(extra > LIMIT)
+
+
+if __name__ == "__main__":
+    main()
