@@ -25,15 +25,15 @@ def definition(x: Tensor, taps: Tensor, causal: tuple[bool, ...], boundary: tupl
     size, lengths = signal.shape[2:], kernel.shape[2:]
     origin = [0 if past else k // 2 for k, past in zip(lengths, causal, strict=True)]
     y = np.zeros((signal.shape[0], kernel.shape[0], *size))
-    t: tuple[Any, ...]
-    s: tuple[Any, ...]
     for t in itertools.product(*map(range, size)):
         for s in itertools.product(*map(range, lengths)):
-            u: list[Any] = [a + o - b for a, o, b in zip(t, origin, s, strict=True)]
+            u = [a + o - b for a, o, b in zip(t, origin, s, strict=True)]
             u = [i % n if edge == "circular" else i for i, n, edge in zip(u, size, boundary, strict=True)]
             if all(0 <= i < n for i, n in zip(u, size, strict=True)):
-                place: Any = (..., *t)
-                y[place] += np.einsum("oc,bc->bo", kernel[(..., *s)], signal[(..., *u)])
+                output: Any = (..., *t)
+                tap: Any = (..., *s)
+                sample: Any = (..., *u)
+                y[output] += np.einsum("oc,bc->bo", kernel[tap], signal[sample])
     return torch.from_numpy(y)
 
 
