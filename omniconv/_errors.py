@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
 
@@ -33,21 +34,33 @@ def check_floating_tensor(name: str, value: Any) -> None:
 
 def check_integer(name: str, value: Any, minimum: int = 1) -> int:
     """Return `value` as an int, or raise unless it is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be an integer; got {describe(value)}.")
     if int(value) < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}; got {int(value)}.")
     return int(value)
 
 
-def check_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
-    """Return `value` as a float, or raise unless it is a finite number with `low < value <= high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def check_number(name: str, value: Any, low: float, high: float = math.inf, *, closed: bool = False) -> float:
+    """Return `value` as a float, or raise unless it is a finite number with `low < value <= high`.
+
+    `closed`: whether `low` itself is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"`{name}` must be a number; got {describe(value)}.")
-    if not (math.isfinite(value) and low < value <= high):
-        bound = f"above {low:g}" + (f" and at most {high:g}" if math.isfinite(high) else "")
+    number = float(value)
+    if not (math.isfinite(number) and (low < number or (closed and low == number)) and number <= high):
+        bound = f"at least {low:g}" if closed else f"above {low:g}"
+        bound += f" and at most {high:g}" if math.isfinite(high) else ""
         raise ValueError(f"`{name}` must be finite and {bound}; got {value!r}.")
-    return float(value)
+    return number
+
+
+def check_positions(positions: Any, dim: int) -> None:
+    """Raise unless `positions` are floating-point numbers of shape `*points dim`."""
+    check_floating_tensor("positions", positions)
+    if positions.ndim == 0 or positions.shape[-1] != dim:
+        raise ValueError(f"`positions` must be (*points, {dim}), a coordinate per axis; got {describe(positions)}.")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -195,5 +195,5 @@ def main() -> None:
             description="One convolution for every signal.",
         )
         command.run()
-    except (ImportError, ValueError, TypeError) as error:
+    except (ImportError, OSError, ValueError, TypeError) as error:
         sys.exit(f"omniconv: {error}")

@@ -50,6 +50,10 @@ def test_import_loads_nothing_but_torch_numpy_and_safetensors() -> None:
     assert third_party <= {"omniconv", "safetensors", "torch", "numpy"}, f"import omniconv also loads {third_party}"
 
 
+def test_type_checkers_see_the_types() -> None:
+    assert (Path(oc.__file__).parent / "py.typed").exists()
+
+
 def test_import_leaves_the_global_generator_alone() -> None:
     code = (
         "import torch; torch.manual_seed(0); state = torch.get_rng_state(); import omniconv; "

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from omniconv._errors import check_choice, check_integer, check_number
-from omniconv._typing import PerAxis, per_axis
-
-BOUNDARIES = ("zero", "circular")
+from omniconv._errors import check_integer, check_number
+from omniconv._typing import PerAxis, check_bool, check_boundary, per_axis
 
 
 @dataclass(frozen=True, init=False)
@@ -39,7 +38,7 @@ class Grid:
     boundary: tuple[str, ...]
 
     def __init__(self, size: PerAxis[int], spacing: PerAxis[float] = 1.0, boundary: PerAxis[str] = "zero"):
-        dim = len(size) if isinstance(size, Sequence) else 1
+        dim = len(size) if isinstance(size, (Sequence, np.ndarray)) else 1
         if not 1 <= dim <= 3:
             raise ValueError(f"`size` must have one to three axes; got {size!r}.")
         object.__setattr__(self, "size", per_axis("size", size, dim, check_integer))
@@ -82,11 +81,10 @@ class Grid:
         >>> Grid(16, spacing=0.5).lags(1.0)[0].tolist()
         [-1.0, -0.5, 0.0, 0.5, 1.0]
         """
-        axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
         return tuple(
             torch.arange(0 if past else -count(far, step), count(far, step) + 1, device=device, dtype=torch.float64)
             * step
-            for far, past, step in axes
+            for far, past, step in self._sides(reach, causal)
         )
 
     def quadrature(
@@ -102,14 +100,12 @@ class Grid:
         >>> Grid(16, spacing=0.5).quadrature(1.0, causal=True)[0].sum().item()
         2.0
         """
-        axes = zip(self._reach(reach), self._causal(causal), self.spacing, strict=True)
-        return tuple(axis_weights(far, past, step, device) for far, past, step in axes)
+        return tuple(axis_weights(far, past, step, device) for far, past, step in self._sides(reach, causal))
 
-    def _reach(self, reach: PerAxis[float]) -> tuple[float, ...]:
-        return per_axis("reach", reach, self.dim, check_reach)
-
-    def _causal(self, causal: PerAxis[bool]) -> tuple[bool, ...]:
-        return tuple(causal) if isinstance(causal, Sequence) else (causal,) * self.dim
+    def _sides(self, reach: PerAxis[float], causal: PerAxis[bool]) -> Iterator[tuple[float, bool, float]]:
+        """Reach, direction and spacing of every axis."""
+        reaches = per_axis("reach", reach, self.dim, check_distance)
+        return zip(reaches, per_axis("causal", causal, self.dim, check_bool), self.spacing, strict=True)
 
 
 def check_spacing(name: str, value: Any) -> float:
@@ -117,14 +113,9 @@ def check_spacing(name: str, value: Any) -> float:
     return check_number(name, value, low=0.0)
 
 
-def check_boundary(name: str, value: Any) -> str:
-    """Return a boundary, or raise unless it is one that the engines know."""
-    return check_choice(name, value, BOUNDARIES)
-
-
-def check_reach(name: str, value: Any) -> float:
-    """Return a reach as a float, or raise unless it is finite and not negative."""
-    return 0.0 if value == 0 else check_number(name, value, low=0.0)
+def check_distance(name: str, value: Any) -> float:
+    """Return a distance as a float, or raise unless it is finite and not negative."""
+    return check_number(name, value, low=0.0, closed=True)
 
 
 def count(reach: float, step: float) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch.autograd import forward_ad
+
 from omniconv._typing import PerAxis, Signal, Taps
 from omniconv.engines._operator import convolve_op
 from omniconv.engines._problem import Problem
@@ -35,5 +38,21 @@ def convolve(
     [[[1.0, 2.0, 3.0, 2.0]]]
     """
     check_engine_name(engine)
+    check_reverse_mode(x, taps)
     problem = Problem.of(x, taps, causal=causal, boundary=boundary)
     return convolve_op(x, taps, problem.causal, problem.circular, engine, problem.training)
+
+
+def check_reverse_mode(*operands: object) -> None:
+    """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
+    for operand in operands:
+        if isinstance(operand, torch.Tensor) and not torch.compiler.is_compiling() and has_tangent(operand):
+            raise NotImplementedError(
+                "`convolve` has no forward-mode derivatives: the framework's custom operators drop tangents. Use "
+                "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
+            )
+
+
+def has_tangent(tensor: torch.Tensor) -> bool:
+    """Whether the tensor is a dual number of forward-mode differentiation."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omniconv.engines._problem import HALF, Problem
+from omniconv._precision import HALF
+from omniconv.engines._problem import Problem
 from omniconv.engines._select import select_engine
 from omniconv.engines._shorten import lengthen, shorten, shortened
 
@@ -27,6 +28,8 @@ def convolve_op(
 ) -> Tensor:
     """C(x, taps)."""
     problem = problem_of(x, taps, causal, circular, training)
+    if problem.batch == 0:
+        return x.new_empty(0, problem.out_channels, *problem.size)
     x_, taps_ = working_precision(x, taps)
     y = select_engine(problem, engine).run(x_, shorten(taps_, problem), shortened(problem))
     return y.to(x.dtype).contiguous()
@@ -45,6 +48,8 @@ def adjoint_op(
 ) -> tuple[Tensor, Tensor]:
     """B(grad, x, taps); what is not needed comes back empty."""
     problem = problem_of(x, taps, causal, circular, training=True)
+    if problem.batch == 0:
+        return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
     grad_, x_, taps_ = working_precision(grad, x, taps)
     dx, dtaps = select_engine(problem, engine).adjoint(
         grad_, x_, shorten(taps_, problem), shortened(problem), need_x, need_taps

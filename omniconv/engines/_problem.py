@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from omniconv._errors import check_choice, check_floating_tensor
-from omniconv._typing import PerAxis, Signal, Taps, check_bool, per_axis
-
-BOUNDARIES = ("zero", "circular")
-HALF = (torch.float16, torch.bfloat16)
+from omniconv._errors import check_floating_tensor
+from omniconv._precision import HALF
+from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_boundary, check_directions, per_axis
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,8 @@ class Problem:
         check_operands(x, taps)
         dim = x.ndim - 2
         causal = per_axis("causal", causal, dim, check_bool)
-        boundary = per_axis("boundary", boundary, dim, lambda name, value: check_choice(name, value, BOUNDARIES))
-        if any(past and edge == "circular" for past, edge in zip(causal, boundary, strict=True)):
-            raise ValueError(
-                '`causal` and boundary "circular" exclude each other on one axis: around a circle the past is the '
-                f'future. Got causal={causal}, boundary={boundary}; use boundary="zero" or causal=False there.'
-            )
+        boundary = per_axis("boundary", boundary, dim, check_boundary)
+        check_directions(causal, boundary)
         depthwise = taps.ndim == x.ndim - 1
         return Problem(
             batch=x.shape[0],
@@ -133,9 +127,9 @@ def check_operands(x: Any, taps: Any) -> None:
             f"`taps` of shape {tuple(taps.shape)} are {kind} and need an `x` of {channels} channels; "
             f"got `x` of shape {tuple(x.shape)}."
         )
-    if min(x.shape[2:]) < 1 or min(taps.shape[2 - x.ndim :]) < 1:
+    if min(x.shape[1:]) < 1 or min(taps.shape) < 1:
         raise ValueError(
-            f"`x` and `taps` must have at least one sample per axis; got shapes {tuple(x.shape)} and "
+            f"`x` and `taps` must have at least one channel and one sample per axis; got shapes {tuple(x.shape)} and "
             f"{tuple(taps.shape)}."
         )
     if taps.dtype != x.dtype and not (x.dtype in HALF and taps.dtype == torch.float32):

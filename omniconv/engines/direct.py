@@ -1,4 +1,7 @@
-"""Sums over the taps by the framework's own convolution: the engine for short kernels."""
+"""Sums over the taps by the framework's own convolution: the engine for short kernels.
+
+Its float32 sums round more the longer they are: 2e-7 for tens of terms, 2e-6 for sixteen thousand.
+"""
 
 from __future__ import annotations
 

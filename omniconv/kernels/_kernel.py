@@ -8,15 +8,16 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from omniconv._errors import check_integer
+from omniconv._errors import check_integer, check_number
+from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
-from omniconv._typing import PerAxis, Positions, Values, check_bool, per_axis
+from omniconv._typing import PerAxis, Positions, Values, check_bool, check_reach, per_axis
 
 
-class Kernel(Cited, Tagged, nn.Module, ABC):
+class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
     """A function from relative positions to kernel values: position 0 is the sample itself, 1 the reach of the kernel.
 
     `dim`: number of axes, 1 or more. `channels`: values per position.
@@ -25,6 +26,7 @@ class Kernel(Cited, Tagged, nn.Module, ABC):
     `causal`: whether positions are in [0, 1] rather than [-1, 1], one or one per axis.
 
     At construction a kernel has unit mean square over its window, so that the layer alone settles the gain.
+    Its parameters stay in float32 when a network is cast to half precision.
     A subclass writes `forward` and `reset_parameters` (called at the end of its constructor).
     """
 
@@ -32,7 +34,7 @@ class Kernel(Cited, Tagged, nn.Module, ABC):
         super().__init__()
         self.dim = check_integer("dim", dim)
         self.channels = check_integer("channels", channels)
-        self.reach = per_axis("reach", reach, dim, lambda name, value: check_integer(name, value, minimum=0))
+        self.reach = per_axis("reach", reach, dim, check_reach)
         self.causal = per_axis("causal", causal, dim, check_bool)
 
     @abstractmethod
@@ -52,18 +54,25 @@ class Kernel(Cited, Tagged, nn.Module, ABC):
         return [math.pi * max(far, 1) for far in self.reach]
 
     def reference_positions(self, limit: int = 4096) -> Tensor:
-        """At most about `limit` evenly spaced positions that cover the window, as `points dim` in float64."""
+        """About `limit` or fewer even positions that cover the window, as `points dim` in float64 on the CPU."""
         side = max(2, round(limit ** (1 / self.dim)))
-        axes = [
-            torch.linspace(0.0 if past else -1.0, 1.0, min(side, far + 1 if past else 2 * far + 1), dtype=torch.float64)
-            if far
-            else torch.zeros(1, dtype=torch.float64)
-            for far, past in zip(self.reach, self.causal, strict=True)
-        ]
+        axes = []
+        for far, past in zip(self.reach, self.causal, strict=True):
+            first, points = (0.0, far + 1) if past else (-1.0, 2 * far + 1)
+            ends = (first, 1.0) if far else (0.0, 0.0)
+            axes.append(torch.linspace(*ends, min(side, points), dtype=torch.float64, device="cpu"))
         return torch.cartesian_prod(*axes).reshape(-1, self.dim)
 
     def extra_repr(self) -> str:
         return f"{self.dim}, {self.channels}, reach={self.reach}, causal={self.causal}"
+
+
+def check_frequency(bandwidth: float | None, omega_0: float | None, *, default: float) -> tuple[float, float | None]:
+    """The bandwidth, and `omega_0` if that is what was given; raise `ValueError` if both were."""
+    if bandwidth is not None and omega_0 is not None:
+        raise ValueError(f"`bandwidth` and `omega_0` exclude each other; got {bandwidth} and {omega_0}. Give one.")
+    checked = None if omega_0 is None else check_number("omega_0", omega_0, low=0.0)
+    return check_number("bandwidth", default if bandwidth is None else bandwidth, low=0.0), checked
 
 
 class KernelFactory(Protocol):

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import nn
 
-from omniconv._errors import check_integer, check_number
+from omniconv._errors import check_integer, check_number, check_positions
+from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER, MFN_PAPER
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, affine, calibrate, phases
+from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
 
 
 class Gabor(Kernel):
@@ -22,8 +23,9 @@ class Gabor(Kernel):
 
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per filter, at least 1. `depth`: multiplications, at least 1; there are `depth + 1` filters.
-    `bandwidth`: bound on `bandlimit()` at construction, in units of the reference grid's Nyquist frequency, (0, inf).
-    In a product the frequencies add, so it bounds their sum over the filters; windows get at most half of it.
+    `bandwidth`: bound on `bandlimit()` at construction, in units of the reference grid's Nyquist frequency, (0, inf);
+    1 if neither this nor `omega_0` is given. In a product the frequencies add, so it bounds their sum over the filters;
+    windows get at most half of it.
     `omega_0`: the published parameter instead of `bandwidth`, for replication:
     w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
     `spread`: the filters' centres are drawn within this fraction of the window around the zero lag, (0, 1].
@@ -49,16 +51,16 @@ class Gabor(Kernel):
         causal: PerAxis[bool] = False,
         hidden: int = 32,
         depth: int = 3,
-        bandwidth: float = 1.0,
+        bandwidth: float | None = None,
         omega_0: float | None = None,
         spread: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, channels, reach=reach, causal=causal)
+        dtype = at_least_float32(dtype)
         self.hidden, self.depth = check_integer("hidden", hidden), check_integer("depth", depth)
-        self.bandwidth = check_number("bandwidth", bandwidth, low=0.0)
-        self.omega_0 = None if omega_0 is None else check_number("omega_0", omega_0, low=0.0)
+        self.bandwidth, self.omega_0 = check_frequency(bandwidth, omega_0, default=1.0)
         self.spread = check_number("spread", spread, low=0.0, high=1.0)
         filters = (depth + 1, hidden, dim)
         self.inverse_width = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
@@ -73,9 +75,9 @@ class Gabor(Kernel):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        shape = torch.tensor([6 / (layer + 1) for layer in range(self.depth + 1)])
+        shape = single([6 / (layer + 1) for layer in range(self.depth + 1)])
         gamma = torch._standard_gamma(shape[:, None, None].expand(-1, self.hidden, self.dim).contiguous())
-        gamma = gamma * torch.tensor([2.0 if past else 1.0 for past in self.causal])  # a causal window has length 1
+        gamma = gamma * single([2.0 if past else 1.0 for past in self.causal])  # a causal window has length 1
         if self.omega_0 is None:
             gamma = gamma * (self._budget() / 2 / summed_maxima(2 * gamma)).clamp(max=1.0)
         self.inverse_width.copy_(gamma)
@@ -99,9 +101,10 @@ class Gabor(Kernel):
 
     def _budget(self) -> torch.Tensor:
         """Highest frequency allowed per axis, in radians per unit of position."""
-        return self.bandwidth * torch.tensor(self.nyquist())
+        return self.bandwidth * single(self.nyquist())
 
     def forward(self, positions: Positions) -> Values:
+        check_positions(positions, self.dim)
         values = self._filter(0, positions)
         for index, (weight, bias) in enumerate(zip(self.hidden_weight, self.hidden_bias, strict=True), start=1):
             values = self._filter(index, positions) * affine(values, weight, bias)
@@ -127,3 +130,8 @@ class Gabor(Kernel):
 def summed_maxima(width: torch.Tensor) -> torch.Tensor:
     """The largest spectral width among the units of each filter, summed over the filters, per axis."""
     return width.amax(1).sum(0)
+
+
+def single(values: list[float]) -> torch.Tensor:
+    """Values in float32 on the CPU, whatever the defaults: the sampler of the Gamma distribution needs both."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import nn
 
-from omniconv._errors import check_integer, check_number
+from omniconv._errors import check_integer, check_positions
+from omniconv._precision import at_least_float32
 from omniconv._references import CKCONV_PAPER, SIREN_PAPER
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, affine, calibrate, phases
+from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
 
 
 class SIREN(Kernel):
@@ -22,7 +23,8 @@ class SIREN(Kernel):
     `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
     `hidden`: units per layer, at least 1. `depth`: linear layers with the output, at least 2.
     `bandwidth`: highest frequency of the first layer at construction, in units of the reference grid's Nyquist
-    frequency, (0, inf); the frequencies are uniform in [-bandwidth, bandwidth]. Every later sine adds harmonics.
+    frequency, (0, inf), 0.25 if neither this nor `omega_0` is given; the frequencies are uniform in
+    [-bandwidth, bandwidth]. Every later sine adds harmonics.
     `omega_0`: the published parameter instead of `bandwidth`, for replication. It is in radians per unit of a position
     that spans [-1, 1] whether the kernel is causal or not, and gives frequencies uniform in [-omega_0, omega_0] / dim.
 
@@ -47,15 +49,15 @@ class SIREN(Kernel):
         causal: PerAxis[bool] = False,
         hidden: int = 32,
         depth: int = 3,
-        bandwidth: float = 0.25,
+        bandwidth: float | None = None,
         omega_0: float | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, channels, reach=reach, causal=causal)
+        dtype = at_least_float32(dtype)
         self.hidden, self.depth = check_integer("hidden", hidden), check_integer("depth", depth, minimum=2)
-        self.bandwidth = check_number("bandwidth", bandwidth, low=0.0)
-        self.omega_0 = None if omega_0 is None else check_number("omega_0", omega_0, low=0.0)
+        self.bandwidth, self.omega_0 = check_frequency(bandwidth, omega_0, default=0.25)
         self.frequency = nn.Parameter(torch.empty(hidden, dim, device=device, dtype=dtype))
         self.phase = nn.Parameter(torch.empty(hidden, device=device, dtype=dtype))
         layers = depth - 2
@@ -83,6 +85,7 @@ class SIREN(Kernel):
         return [self.omega_0 * (2 if past else 1) / self.dim for past in self.causal]
 
     def forward(self, positions: Positions) -> Values:
+        check_positions(positions, self.dim)
         values = torch.sin(phases(positions, self.frequency, self.phase))
         for weight, bias in zip(self.hidden_weight, self.hidden_bias, strict=True):
             values = torch.sin(affine(values, weight, bias))
@@ -91,7 +94,7 @@ class SIREN(Kernel):
     def bandlimit(self) -> tuple[float, ...]:
         """Highest frequency of the first layer times the number of sine layers, per axis, in Nyquist units.
 
-        Sines of sines have no sharp limit; 99 % of a new kernel's energy lies below this one.
+        Sines of sines have no sharp limit; on average 99 % of a new kernel's energy lies below this one.
         """
         highest = self.frequency.detach().abs().amax(0).tolist()
         sines = self.depth - 1

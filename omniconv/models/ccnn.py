@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import CCNN_PAPER, Cited
-from omniconv._typing import PerAxis, Signal, check_bool, per_axis
+from omniconv._typing import PerAxis, Signal, check_bool, check_reach, per_axis
 from omniconv.domains.grid import check_spacing
 from omniconv.kernels import SIREN, Gabor, KernelFactory
 from omniconv.models._registry import register_model
@@ -29,7 +29,8 @@ class CCNN(Cited, nn.Module):
     `in_channels`, `out_features`: at least 1.
     `size`: samples per axis of the reference grid, an int for one axis. The number of axes comes from here alone.
     `blocks`: at least 1. `width`: channels in the blocks, at least 1.
-    `kernel`, `support`, `mixing`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
+    `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
+    `mixing`: "separable" or "dense", as in `Conv`.
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1).
 
@@ -71,8 +72,9 @@ class CCNN(Cited, nn.Module):
         self.out_features = check_integer("out_features", out_features)
         check_integer("blocks", blocks)
         check_integer("width", width)
-        if dropout != 0.0:
-            check_number("dropout", dropout, low=0.0, high=1.0 - 1e-9)
+        check_choice("mixing", mixing, ("dense", "separable"))
+        if check_number("dropout", dropout, low=0.0, closed=True) >= 1.0:
+            raise ValueError(f"`dropout` must be a probability below 1; got {dropout!r}.")
 
         def conv(channels: int) -> Conv:
             return Conv(
@@ -104,15 +106,14 @@ class CCNN(Cited, nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
-        for module in self.modules():
-            if isinstance(module, (Conv, Pointwise, BatchNorm)):
-                module.reset_parameters()
+        for part in (self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
+            part.reset_parameters()
 
     def at_resolution(self, factor: PerAxis[float]) -> CCNN:
         """The model for signals sampled `factor` times as finely as the reference grid, (0, inf), one or one per axis.
 
-        A view: it shares parameters, statistics and mode with this model. Warns, naming the layer, where a coarser
-        grid cannot carry a kernel's frequencies.
+        A view: it shares its layers with this model, parameters, statistics and mode. Warns, naming the layer, where a
+        coarser grid cannot carry a kernel's frequencies.
         """
         factors = per_axis("factor", factor, self.stem.dim, check_spacing)
         view = copy.copy(self)
@@ -217,7 +218,7 @@ def published_support(
 
     A causal axis here has the unit of position that two published units make.
     """
-    reaches = per_axis("reach", reach, dim, lambda name, value: check_integer(name, value, minimum=0))
+    reaches = per_axis("reach", reach, dim, check_reach)
     pasts = per_axis("causal", causal, dim, check_bool)
     width = [
         max(PUBLISHED_WIDTH / (2 if past else 1), 0.5 / max(far, 1)) for far, past in zip(reaches, pasts, strict=True)

@@ -8,6 +8,7 @@ from torch import nn
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import PerAxis, Signal
 from omniconv.nn.conv import Conv
+from omniconv.nn.norm import BatchNorm, LayerNorm
 from omniconv.nn.pointwise import Pointwise
 
 
@@ -21,9 +22,14 @@ class ResidualBlock(Cited, nn.Module):
 
     references = (CCNN_PAPER,)
 
-    def __init__(self, norm: nn.Module, conv: Conv, linear: Pointwise, dropout: float = 0.0):
+    def __init__(self, norm: BatchNorm | LayerNorm, conv: Conv, linear: Pointwise, dropout: float = 0.0):
         super().__init__()
         self.norm, self.conv, self.linear, self.dropout = norm, conv, linear, nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all parts anew."""
+        for part in (self.norm, self.conv, self.linear):
+            part.reset_parameters()
 
     def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
         y = F.gelu(self.conv(self.norm(x), spacing))

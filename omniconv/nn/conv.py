@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
-from omniconv._typing import PerAxis, Signal, Taps, check_bool, per_axis
+from omniconv._precision import HALF
+from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
-from omniconv.kernels import SIREN, Kernel, KernelFactory
+from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn.pointwise import Pointwise
-from omniconv.supports import Gaussian, Support, SupportFactory
+from omniconv.supports import Gaussian, SupportFactory
 
 MIXINGS = ("dense", "depthwise", "separable")
 THRESHOLD = 0.01
@@ -87,11 +90,11 @@ class Conv(nn.Module):
                 f'mixing="depthwise" needs as many output as input channels; got `in_channels` (={in_channels}) and '
                 f'`out_channels` (={out_channels}). Use mixing="separable" to change the number.'
             )
-        check_causal_boundary(self.causal, self.grid.boundary)
+        check_directions(self.causal, self.grid.boundary)
         channels = in_channels * out_channels if mixing == "dense" else in_channels
         where: dict[str, Any] = {"reach": self.reach, "causal": self.causal, "device": device, "dtype": dtype}
-        self.kernel = check_kernel_shape(kernel(self.dim, channels, **where), self.dim, channels)
-        self.support = check_support_shape(support(self.dim, **where), self.dim)
+        self.kernel = build_kernel(kernel, self.dim, channels, where)
+        self.support = build_support(support, self.dim, where)
         self.register_buffer("gain", torch.ones((), device=device, dtype=dtype))
         filtered = out_channels if mixing == "dense" else in_channels
         self.bias = nn.Parameter(torch.zeros(filtered, device=device, dtype=dtype)) if bias else None
@@ -114,7 +117,7 @@ class Conv(nn.Module):
     def _reach(self, reach: PerAxis[int] | None) -> tuple[int, ...]:
         if reach is None:
             return tuple(n - 1 if past else n // 2 for n, past in zip(self.grid.size, self.causal, strict=True))
-        return per_axis("reach", reach, self.dim, lambda name, value: check_integer(name, value, minimum=0))
+        return per_axis("reach", reach, self.dim, check_reach)
 
     def reset_parameters(self) -> None:
         """Draw kernel, support, bias and mixer anew and set the gain for them."""
@@ -136,7 +139,7 @@ class Conv(nn.Module):
         if self.gain.is_meta:
             return
         self.gain.fill_(1.0)
-        energy = self.taps().double().square()
+        energy = self._folded(self.taps().double()).square()
         for axis, lags in enumerate(self.grid.lags(self.window, causal=self.causal, device=energy.device)):
             if self.grid.boundary[axis] == "zero":
                 met = (1 - lags.abs() / self.grid.size[axis]).clamp(min=0)
@@ -144,7 +147,22 @@ class Conv(nn.Module):
         if self.mixer is not None:
             passed = self.mixer.weight.double().square().sum(0)
             energy = energy * passed.reshape(-1, *[1] * self.dim)
-        self.gain.fill_((energy.sum() / self.out_channels).rsqrt())
+        total = (energy.sum() / self.out_channels).item()
+        if not (math.isfinite(total) and total > 0):
+            raise ValueError(
+                f"`kernel` and `support` must make taps of finite, positive energy; {type(self.kernel).__name__} and "
+                f"{type(self.support).__name__} made {total}. Check their initialisation."
+            )
+        self.gain.fill_(total**-0.5)
+
+    def _folded(self, taps: Tensor) -> Tensor:
+        """Taps with those that coincide on a circular axis, a period apart, added up."""
+        for axis, (edge, n) in enumerate(zip(self.grid.boundary, self.grid.size, strict=True), start=-self.dim):
+            if edge == "circular" and taps.shape[axis] > n:
+                place = torch.arange(taps.shape[axis], device=taps.device) % n
+                shape = [*taps.shape[:axis], n, *taps.shape[axis:][1:]]
+                taps = taps.new_zeros(shape).index_add(axis, place, taps)
+        return taps
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -155,6 +173,11 @@ class Conv(nn.Module):
         if self.gain.is_meta:
             return
         extents = self.support.extent(THRESHOLD)
+        if len(extents) != self.dim or not all(0 < extent <= 1 for extent in extents):
+            raise ValueError(
+                f"the extent of {type(self.support).__name__} must be in (0, 1] on each of {self.dim} axes; got "
+                f"{extents}. If it is not a number, training has diverged: lower the learning rate."
+            )
         steps = (2.0 ** (-math.floor(-4 * math.log2(extent) + 1e-6) / 4) for extent in extents)
         self.window = tuple(min(far, math.ceil(step * far - 1e-6)) for step, far in zip(steps, self.reach, strict=True))
         self.bandlimit = self.kernel.bandlimit()
@@ -172,7 +195,7 @@ class Conv(nn.Module):
         lags = grid.lags(self.window, causal=self.causal, device=device)
         axes = [lag / max(far, 1) for lag, far in zip(lags, self.reach, strict=True)]
         positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).to(dtype)
-        with torch.autocast(device.type, enabled=False):  # large phases do not survive half precision
+        with strict_precision(device):
             values = self.kernel(positions) * self.support(positions)[..., None]
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=device)):
             values = values * weights.to(dtype).reshape(-1, *[1] * (self.dim - axis))
@@ -190,6 +213,7 @@ class Conv(nn.Module):
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
             y = self.mixer(y)
+        y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
@@ -211,6 +235,17 @@ class Conv(nn.Module):
             axes = "".join(f", size_{axis}" for axis in range(self.dim))
             raise ValueError(
                 f"`x` must be (batch, {self.in_channels}{axes}) or ({self.in_channels}{axes}); got {describe(x)}."
+            )
+        own = torch.promote_types(self.gain.dtype, torch.float32)
+        if x.dtype not in HALF and x.dtype != own:
+            raise TypeError(
+                f"`x` must have the dtype of the layer, {own} (or half precision); got {x.dtype}. Convert the "
+                "signal with `x.to(dtype)` or the layer with `.to(dtype)`."
+            )
+        if x.device != self.gain.device:
+            raise ValueError(
+                f"`x` must be on the device of the layer, {self.gain.device}; got {x.device}. Move one of them with "
+                "`.to(device)`."
             )
 
     def extra_repr(self) -> str:
@@ -239,6 +274,12 @@ class Conv3d(Conv):
     axes = 3
 
 
+def strict_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast: large phases do not survive half precision."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+
 def refresh(model: nn.Module) -> None:
     """`refresh()` of every convolution in `model`: call it after the parameters have changed."""
     for module in model.modules():
@@ -249,47 +290,3 @@ def refresh(model: nn.Module) -> None:
 def refresh_after_loading(module: nn.Module, incompatible_keys: object) -> None:
     """Read the loaded sizes; a function of the module, so that layers can be copied and pickled."""
     refresh(module)
-
-
-def check_causal_boundary(causal: tuple[bool, ...], boundary: tuple[str, ...]) -> None:
-    """Raise `ValueError` if an axis is both causal and circular."""
-    for axis, (past, edge) in enumerate(zip(causal, boundary, strict=True)):
-        if past and edge == "circular":
-            raise ValueError(
-                f'`causal` and boundary "circular" exclude each other: axis {axis} has both, and around a circle the '
-                'past is the future. Use boundary="zero" or causal=False there.'
-            )
-
-
-@torch.no_grad()
-def check_kernel_shape(kernel: Any, dim: int, channels: int) -> Kernel:
-    """Return what the kernel callable made, or raise unless it is a kernel of `dim` axes and `channels` values."""
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"`kernel` must be a callable that returns an omniconv Kernel; it returned {describe(kernel)}.")
-    parameter = next(kernel.parameters(), torch.zeros(()))
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    values = kernel(torch.zeros(2, dim, device=parameter.device, dtype=dtype))
-    if values.shape != (2, channels):
-        raise ValueError(
-            f"`kernel` must map positions of shape (points, {dim}) to values of shape (points, {channels}); two points "
-            f"gave {describe(values)}. Check the `channels` of {type(kernel).__name__}."
-        )
-    return kernel
-
-
-@torch.no_grad()
-def check_support_shape(support: Any, dim: int) -> Support:
-    """Return what the support callable made, or raise unless it is a support of `dim` axes."""
-    if not isinstance(support, Support):
-        raise TypeError(
-            f"`support` must be a callable that returns an omniconv Support; it returned {describe(support)}."
-        )
-    parameter = next(support.parameters(), torch.zeros(()))
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    weights = support(torch.zeros(2, dim, device=parameter.device, dtype=dtype))
-    if weights.shape != (2,):
-        raise ValueError(
-            f"`support` must map positions of shape (points, {dim}) to weights of shape (points,); two points gave "
-            f"{describe(weights)}. Check the `forward` of {type(support).__name__}."
-        )
-    return support

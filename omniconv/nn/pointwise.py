@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from omniconv._errors import check_integer
+from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal
 
 
@@ -46,6 +46,8 @@ class Pointwise(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Signal) -> Signal:
+        if x.ndim < 3 or x.shape[1] != self.in_channels:
+            raise ValueError(f"`x` must be (batch, {self.in_channels}, *size); got {describe(x)}.")
         y = torch.matmul(self.weight.to(x.dtype), x.flatten(2))
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None]

@@ -6,25 +6,26 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from omniconv._errors import check_integer
+from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
-from omniconv._typing import PerAxis, Positions, Weights, check_bool, per_axis
+from omniconv._typing import PerAxis, Positions, Weights, check_bool, check_reach, per_axis
 
 
-class Support(Cited, Tagged, nn.Module, ABC):
+class Support(Cited, Tagged, AtLeastFloat32, ABC):
     """A window on a kernel: a function from relative positions to [0, 1], and how far it reaches.
 
-    `dim`, `reach`, `causal`: the same as for the `Kernel` that it multiplies. A subclass writes `forward`, `extent`
-    and `reset_parameters` (called at the end of its constructor).
+    `dim`, `reach`, `causal`: the same as for the `Kernel` that it multiplies. Its parameters, too, stay in float32 when
+    a network is cast to half precision. A subclass writes `forward`, `extent` and `reset_parameters` (called at the end
+    of its constructor).
     """
 
     def __init__(self, dim: int, *, reach: PerAxis[int], causal: PerAxis[bool] = False):
         super().__init__()
         self.dim = check_integer("dim", dim)
-        self.reach = per_axis("reach", reach, dim, lambda name, value: check_integer(name, value, minimum=0))
+        self.reach = per_axis("reach", reach, dim, check_reach)
         self.causal = per_axis("causal", causal, dim, check_bool)
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from omniconv._errors import check_positions
 from omniconv._typing import PerAxis, Positions, Weights
 from omniconv.supports._support import Support
 
@@ -30,6 +31,7 @@ class Full(Support):
         """Nothing is learned."""
 
     def forward(self, positions: Positions) -> Weights:
+        check_positions(positions, self.dim)
         return positions.new_ones(positions.shape[:-1])
 
     def extent(self, threshold: float) -> tuple[float, ...]:

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_number
+from omniconv._errors import check_number, check_positions
+from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
 from omniconv._tags import Tag
-from omniconv._typing import PerAxis, Positions, Weights, per_axis
+from omniconv._typing import PerAxis, Positions, Weights, check_bool, per_axis
 from omniconv.supports._support import Support
 
 
@@ -56,10 +57,11 @@ class Gaussian(Support):
                     f"`width` must lie between {low:g} (a quarter of a sample at reach {self.reach}) and "
                     f"{self.widest:g} (`widest`), in units of the reach; got {value:g}."
                 )
-        if learn_mean and all(self.causal):
+        if check_bool("learn_mean", learn_mean) and all(self.causal):
             raise ValueError(
                 "`learn_mean` needs an axis that is not causal: a causal window is anchored at the zero lag."
             )
+        dtype = at_least_float32(dtype)
         self.width_logit = nn.Parameter(torch.empty(dim, device=device, dtype=dtype))
         self.mean_logit = nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if learn_mean else None
         self.reset_parameters()
@@ -70,7 +72,7 @@ class Gaussian(Support):
             math.log(value / low) / math.log(self.widest / low)
             for value, low in zip(self.initial_width, self.narrowest, strict=True)
         ]
-        self.width_logit.copy_(torch.tensor(share, dtype=torch.float64).logit())
+        self.width_logit.copy_(torch.tensor(share, dtype=torch.float64, device="cpu").logit())
         if self.mean_logit is not None:
             self.mean_logit.zero_()
 
@@ -88,6 +90,7 @@ class Gaussian(Support):
         return torch.tanh(self.mean_logit) * self.mean_logit.new_tensor([not past for past in self.causal])
 
     def forward(self, positions: Positions) -> Weights:
+        check_positions(positions, self.dim)
         offset = (positions - self.mean.to(positions.dtype)) / self.width.to(positions.dtype)
         return torch.exp(-0.5 * offset.square().sum(-1))
 

@@ -38,12 +38,15 @@ def train_classifier(
     generator. `report(step, steps, loss)` is called after every step.
 
     Device, precision and processes are those of Hugging Face accelerate's configuration. Raises `ValueError` for
-    inputs and labels of different counts, and for a loss that is not finite.
+    inputs and labels of different counts, and for a loss that is not finite; `TypeError` for
+    labels that are not integers.
     """
     accelerate: Any = require("accelerate", extra="train", purpose="training")
     check_counts(inputs, labels)
     check_integer("epochs", epochs)
     check_number("clip", clip, low=0.0)
+    check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, closed=True)
+    check_labels(labels)
     order = torch.Generator().manual_seed(seed)
     loader = DataLoader(TensorDataset(inputs, labels), batch_size, shuffle=True, generator=order)
     steps = epochs * len(loader)
@@ -78,14 +81,25 @@ def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: in
     """
     check_counts(inputs, labels)
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
-    correct = sum(
-        int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-    )
-    model.train(training)
+    try:
+        correct = sum(
+            int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+            for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+        )
+    finally:
+        for module in training:  # one by one: a view of a model has a mode of its own, its layers are the model's
+            module.training = True
     return correct / len(labels)
+
+
+def check_labels(labels: Tensor) -> None:
+    """Raise unless labels are one axis of 64-bit integers, none negative."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise TypeError(f"`labels` must be an int64 tensor of shape (n,); got {describe(labels)}. Try `.long()`.")
+    if int(labels.min()) < 0:
+        raise ValueError(f"`labels` must be 0 or more; got {int(labels.min())}.")
 
 
 def check_counts(inputs: Tensor, labels: Tensor) -> None:

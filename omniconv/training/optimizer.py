@@ -24,6 +24,7 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float = 0.0) -
     [(0.01, 0.0, 1), (0.01, 0.1, 1)]
     """
     check_number("lr", lr, low=0.0)
+    check_number("weight_decay", weight_decay, low=0.0, closed=True)
     tags = {
         id(module.get_parameter(name)): tag
         for module in model.modules()
@@ -34,6 +35,8 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float = 0.0) -
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[tags.get(id(parameter), Tag(decay=parameter.ndim > 1))].append(parameter)
+    if not groups:
+        raise ValueError("`model` has no parameter that requires a gradient; there is nothing to train.")
     return torch.optim.AdamW(
         [
             {"params": members, "lr": lr * tag.lr_scale, "weight_decay": weight_decay if tag.decay else 0.0}

@@ -74,6 +74,13 @@ def test_the_difference_to_the_reference_is_of_second_order_in_the_rate_of_chang
     assert math.log2(error(0.2) / error(0.1)) == pytest.approx(2.0, abs=0.1)
 
 
+def test_bad_windows_are_named() -> None:
+    with pytest.raises(ValueError, match="`reach` must be finite and at least 0; got -1"):
+        Grid(8).lags(-1)
+    with pytest.raises(TypeError, match="`causal` must be True or False; got str 'yes'"):
+        Grid(8).lags(2, causal="yes")  # type: ignore[arg-type]
+
+
 def test_end_corrections_vanish_at_the_reference() -> None:
     assert end_corrections(0.0, 1.0) == pytest.approx((0.0, 0.0))
 

@@ -178,6 +178,25 @@ def test_inputs_with_strides_and_empty_batches() -> None:
         assert convolve(x[:0], taps, engine=engine).shape == (0, 6, 9)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_empty_batches_have_zero_gradients(depthwise: bool, engine: str) -> None:
+    x = torch.zeros(0, 3, 16, requires_grad=True)
+    taps = torch.randn(*((3,) if depthwise else (4, 3)), 5, requires_grad=True)
+    y = convolve(x, taps, engine=engine)
+    y.sum().backward()
+    assert y.shape == (0, 3 if depthwise else 4, 16)
+    assert x.grad is not None
+    assert taps.grad is not None
+    assert (x.grad.shape, int(taps.grad.count_nonzero())) == (x.shape, 0)
+
+
+def test_forward_mode_is_refused_rather_than_wrong() -> None:
+    taps = torch.randn(1, 3)
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives.*Use reverse mode"):
+        torch.func.jvp(lambda x: convolve(x, taps), (torch.randn(1, 1, 5),), (torch.ones(1, 1, 5),))
+
+
 def test_autograd_keeps_the_inputs_and_nothing_else() -> None:
     x, taps = torch.randn(1, 2, 64, requires_grad=True), torch.randn(2, 64, requires_grad=True)
     kept: list[Tensor] = []
@@ -204,7 +223,8 @@ def test_autograd_keeps_the_inputs_and_nothing_else() -> None:
         (torch.ones(1, 2, 4), torch.ones(3), {}, ValueError, r"`taps` must be \(channels, \*kernel\)"),
         (torch.ones(1, 2, 4), torch.ones(3, 3), {}, ValueError, r"are depthwise and need an `x` of 3 channels"),
         (torch.ones(1, 2, 4), torch.ones(2, 3, 3), {}, ValueError, r"are dense and need an `x` of 3 channels"),
-        (torch.ones(1, 2, 0), torch.ones(2, 3), {}, ValueError, "at least one sample per axis"),
+        (torch.ones(1, 0, 4), torch.ones(0, 3), {}, ValueError, "at least one channel and one sample per axis"),
+        (torch.ones(1, 2, 0), torch.ones(2, 3), {}, ValueError, "one sample per axis"),
         (torch.ones(1, 2, 4), torch.ones(2, 3).double(), {}, TypeError, "`taps` must have the dtype of `x`"),
         (torch.ones(1, 2, 4).double(), torch.ones(2, 3), {}, TypeError, r"Convert one of them with `\.to\(dtype\)`"),
         (

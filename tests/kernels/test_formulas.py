@@ -130,6 +130,28 @@ def test_gabor_centres_lie_within_the_spread(spread: float) -> None:
     assert max(past.max().item(), both.max().item()) <= spread
 
 
+@pytest.mark.parametrize("reach", [7, 50, 3000])
+@pytest.mark.parametrize("spacing", [1.0, 0.5])
+def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> None:
+    kernel = Table(1, 2, reach=reach)
+    lags = torch.arange(-reach / spacing, reach / spacing + 1, dtype=torch.float64) * spacing
+    values = kernel((lags / reach)[:, None].float())
+    assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
+
+
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table])
+def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
+    kernel = make(1, 4, reach=4096, causal=True)
+    positions = torch.rand(100, 1)
+    values = kernel(positions)
+    for cast in (kernel.half, kernel.bfloat16, lambda: kernel.to(torch.bfloat16)):
+        cast()
+        assert {parameter.dtype for parameter in kernel.parameters()} == {torch.float32}
+        assert torch.equal(kernel(positions), values)
+    assert next(make(1, 4, reach=8, dtype=torch.float16).parameters()).dtype == torch.float32
+    assert next(kernel.double().parameters()).dtype == torch.float64
+
+
 def test_large_phases_are_exact_in_float32() -> None:
     torch.manual_seed(1)
     kernel = SIREN(1, 8, reach=1000, bandwidth=1.0)
@@ -145,6 +167,9 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: SIREN(1, 4, reach=-1), ValueError, "`reach` must be at least 0; got -1"),
         (lambda: SIREN(1, 0, reach=4), ValueError, "`channels` must be at least 1; got 0"),
         (lambda: SIREN(1, 4, reach=4, depth=1), ValueError, "`depth` must be at least 2; got 1"),
+        (lambda: SIREN(1, 4, reach=4, bandwidth=0.5, omega_0=30.0), ValueError, "`bandwidth` and `omega_0` exclude"),
+        (lambda: SIREN(2, 4, reach=4)(torch.zeros(5, 1)), ValueError, r"`positions` must be \(\*points, 2\)"),
+        (lambda: Table(1, 4, reach=4)(torch.zeros(5, 1).long()), TypeError, "`positions` must hold floating-point"),
         (lambda: SIREN(1, 4, reach=4, bandwidth=0.0), ValueError, "`bandwidth` must be finite and above 0"),
         (lambda: Gabor(1, 4, reach=4, hidden=2.0), TypeError, "`hidden` must be an integer; got float 2.0"),  # type: ignore[arg-type]
         (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),

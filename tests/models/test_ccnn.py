@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import omniconv as oc
 from omniconv import CCNN, Conv, Gabor
+from omniconv.training import accuracy
 
 PUBLISHED = [
     # in, out, size, 4 blocks of 140, 6 blocks of 380: counts of the published networks, methods' definitions alike
@@ -114,6 +115,31 @@ def test_compiled_training_step_equals_eager() -> None:
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_new_parameters_are_those_of_a_new_model() -> None:
+    torch.manual_seed(5)
+    fresh = CCNN(2, 4, 16, blocks=2, width=6)
+    torch.manual_seed(5)
+    model = CCNN(2, 4, 16, blocks=2, width=6, device="meta").to_empty(device="cpu")
+    model.reset_parameters()
+    for layer in model.modules():
+        if isinstance(layer, Conv):
+            with torch.no_grad():
+                noise = torch.randn(512, layer.in_channels, 16)
+                assert 0.8 < layer(noise).var().item() < 1.2
+    assert fresh.state_dict().keys() == model.state_dict().keys()
+
+
+def test_evaluating_a_view_leaves_the_model_in_its_mode() -> None:
+    model = CCNN(1, 2, (8, 8), blocks=1, width=4)
+    view = model.at_resolution(2.0)
+    model.eval()
+    accuracy(view, torch.randn(3, 1, 16, 16), torch.tensor([0, 1, 0]))
+    assert not any(module.training for module in model.modules())
+    model.train()
+    accuracy(view, torch.randn(3, 1, 16, 16), torch.tensor([0, 1, 0]))
+    assert all(module.training for module in model.modules())
+
+
 def test_evaluation_is_pure() -> None:
     model = CCNN(1, 4, 64, blocks=2, width=8, causal=True).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -180,7 +206,9 @@ def test_every_layer_of_a_new_network_keeps_the_variance() -> None:
         (lambda: CCNN(1, 0, 8), ValueError, "`out_features` must be at least 1; got 0"),
         (lambda: CCNN(1, 2, 8, blocks=0), ValueError, "`blocks` must be at least 1; got 0"),
         (lambda: CCNN(1, 2, 8, head="mean"), ValueError, "`head` must be one of 'pool', 'last', 'dense'; got 'mean'"),
-        (lambda: CCNN(1, 2, 8, dropout=1.0), ValueError, "`dropout` must be finite and above 0 and at most 1"),
+        (lambda: CCNN(1, 2, 8, dropout=1.0), ValueError, "`dropout` must be a probability below 1; got 1.0"),
+        (lambda: CCNN(1, 2, 8, dropout=-0.1), ValueError, "`dropout` must be finite and at least 0; got -0.1"),
+        (lambda: CCNN(1, 2, 8, mixing="depthwise"), ValueError, "`mixing` must be one of 'dense', 'separable'"),
         (
             lambda: CCNN(1, 2, 8, width=4)(torch.randn(1, 8)),
             ValueError,

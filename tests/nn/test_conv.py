@@ -7,6 +7,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,59 @@ def test_new_layers_keep_the_variance_of_white_noise(dim: int, n: int, batch: in
         with torch.no_grad():
             variance = layer(torch.randn(batch, 8, *(n,) * dim)).var().item()
         assert 0.8 < variance < 1.2, f"{variance:.2f} for width {width}, {mixing}, causal={causal}"
+
+
+@pytest.mark.parametrize(("n", "reach"), [(2, None), (16, None), (16, 16), (16, 40)])
+def test_new_layers_keep_the_variance_around_a_circle(n: int, reach: int | None) -> None:
+    """Taps that coincide a period apart add up before their energy counts."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layer = Conv1d(8, 64, n, boundary="circular", support=Full, reach=reach)
+        with torch.no_grad():
+            assert 0.8 < layer(torch.randn(2000, 8, n)).var().item() < 1.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", [SIREN, Gabor])
+def test_half_precision_at_any_length(kernel: KernelFactory, dtype: torch.dtype) -> None:
+    layer = Conv1d(1, 4, 8192, kernel=kernel, support=partial(Gaussian, width=0.05), causal=True).eval()
+    x = torch.randn(1, 1, 8192)
+    with torch.no_grad():
+        exact = layer(x)
+        low = layer.to(dtype).eval()(x.to(dtype))
+    assert low.dtype == dtype
+    assert ((low.float() - exact).norm() / exact.norm()).item() < 0.01
+
+
+@pytest.mark.parametrize("mixing", ["dense", "separable"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_returns_the_dtype_of_the_input(dtype: torch.dtype, mixing: str) -> None:
+    layer = Conv1d(2, 3, 16, mixing=mixing)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(1, 2, 16, dtype=dtype)).dtype == dtype
+
+
+def test_a_layer_on_the_meta_device_tells_its_shapes() -> None:
+    layer = Conv2d(2, 3, (8, 8), device="meta")
+    assert layer(torch.empty(5, 2, 8, 8, device="meta")).shape == (5, 3, 8, 8)
+    with torch.device("meta"):
+        assert Conv1d(1, 1, 8, kernel=Gabor, device="cpu")(torch.zeros(1, 1, 8, device="cpu")).shape == (1, 1, 8)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    size, factor = np.array([8, 6]), np.float32(0.5)
+    channels, width, causal = mistyped(np.int64(2)), mistyped(np.float32(0.3)), mistyped(np.bool_(True))
+    layer = Conv2d(channels, 3, mistyped(size), support=partial(Gaussian, width=width), causal=causal)
+    assert (layer.grid.size, layer.causal) == ((8, 6), (True, True))
+    assert layer(torch.zeros(1, 2, 8, 6), spacing=mistyped(factor)).shape == (1, 3, 8, 6)
+
+
+def test_a_support_that_diverged_says_so() -> None:
+    layer = Conv1d(1, 1, 16)
+    with torch.no_grad():
+        layer.support.get_parameter("width_logit").fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"extent of Gaussian must be in \(0, 1\].*training has diverged"):
+        layer.eval()
 
 
 @pytest.mark.parametrize("length", [16, 17])
@@ -205,7 +259,12 @@ def test_learned_extents_take_few_values() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_factory_keywords_reach_every_tensor(dtype: torch.dtype) -> None:
     layer = Conv1d(2, 3, 16, mixing="separable", dtype=dtype)
-    assert {tensor.dtype for tensor in layer.state_dict().values()} == {dtype}
+    assert layer.mixer is not None
+    assert layer.mixer.weight.dtype == dtype
+    # A kernel in half precision would be another kernel.
+    precise = torch.promote_types(dtype, torch.float32)
+    parts = (*layer.kernel.parameters(), *layer.support.parameters())
+    assert {tensor.dtype for tensor in parts} == {precise}
     assert layer(torch.randn(1, 2, 16, dtype=dtype)).dtype == dtype
 
 
@@ -249,11 +308,28 @@ def mistyped(value: Any) -> Any:
     return value
 
 
+def wrong_reach(dim: int, channels: int, **where: Any) -> Table:
+    """A factory that does not hand on the reach."""
+    return Table(dim, channels, reach=3)
+
+
+def wrong_channels(dim: int, channels: int, **where: Any) -> SIREN:
+    """A factory with a mind of its own."""
+    return SIREN(dim, 3, **where)
+
+
 class WrongShape(SIREN):
     """A kernel with a channel too many."""
 
     def forward(self, positions: Tensor) -> Tensor:
         return F.pad(super().forward(positions), (0, 1))
+
+
+class Silent(Table):
+    """A kernel that is zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.taps)
 
 
 class WrongWeights(Full):
@@ -300,7 +376,40 @@ class WrongWeights(Full):
         ),
         (lambda: Conv2d(2, 1, 8)(torch.randn(8, 8)), ValueError, r"size_0, size_1\) or .* got a float32 tensor"),
         (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8, dtype=torch.int)), TypeError, "`x` must hold floating-point numb"),
-        (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8).double()), TypeError, "`taps` must have the dtype of `x`"),
+        (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8).double()), TypeError, "`x` must have the dtype of the layer"),
+        (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8, device="meta")), ValueError, "on the device of the layer, cpu"),
+        (
+            lambda: Conv2d(1, 1, 8, kernel=mistyped(wrong_reach)),
+            ValueError,
+            "`kernel` must have the `re",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(wrong_channels)),
+            ValueError,
+            "1 axes and 1 channels",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(wrong_reach)),
+            ValueError,
+            r"it is called with, \(4,\)",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped("siren")),
+            TypeError,
+            "Kernel class .*got str 'siren'",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(SIREN(1, 1, reach=4))),
+            TypeError,
+            "must be a Kernel class",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(Gaussian)),
+            TypeError,
+            "got the class Gaussian",
+        ),
+        (lambda: Conv1d(1, 1, 8, support=mistyped(SIREN)), TypeError, "got the class SIREN"),
+        (lambda: Conv1d(1, 1, 8, kernel=Silent), ValueError, "must make taps of finite, positive energy; Silent"),
         (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8), spacing=float("nan")), ValueError, "`spacing` must be finite"),
         (
             lambda: Conv2d(1, 1, 8)(torch.ones(1, 1, 8, 8), spacing=(1.0,)),
