@@ -49,7 +49,7 @@ class Demo:
             rows.append(evaluate(model, view, digits.test_labels, seconds))
             save_file(model.state_dict(), self.out / f"{view.name}.safetensors", metadata={"size": str(view.size)})
             plots.kernels(model).savefig(self.out / f"{view.name}_kernels.png")
-            models[f"{view.name} {view.size}"] = model
+            models[f"{view.name}, {by(view.size)}"] = model
         signals = {title: view.test[0] for title, view in zip(models, digits.views, strict=True)}
         plots.views(signals, models).savefig(self.out / "views.png", dpi=120)
         (self.out / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
@@ -123,12 +123,17 @@ def results_table(rows: list[Row]) -> Any:
         shares = (row.accuracy, row.half_resolution, row.double_resolution)
         table.add_row(
             row.view,
-            "x".join(map(str, row.size)),
+            by(row.size),
             f"{row.parameters:,}",
             *("-" if share is None else f"{share:.4f}" for share in shares),
             f"{row.seconds:.0f}",
         )
     return table
+
+
+def by(size: tuple[int, ...]) -> str:
+    """A size as people write it: 8x8x17."""
+    return "x".join(map(str, size))
 
 
 @dataclass(frozen=True)
