@@ -1,0 +1,147 @@
+"""Laws of the predicted times: they grow with the work, and choose what is known to be faster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise, product
+
+import pytest
+import torch
+
+from omniconv.engines import ENGINES, Problem, select_engine
+from omniconv.engines._costs import levels
+from omniconv.engines.fft import frame
+
+SIZES = {1: (96,), 2: (20, 24), 3: (8, 10, 12)}
+KERNELS = {1: (5,), 2: (5, 3), 3: (3, 3, 3)}
+NAMES = ("direct", "fft")
+
+
+@pytest.fixture(params=[False, True], ids=["forward", "training"])
+def training(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def problem(
+    dim: int,
+    *,
+    depthwise: bool = True,
+    training: bool = False,
+    batch: int = 2,
+    channels: int = 16,
+    size: tuple[int, ...] | None = None,
+    kernel_size: tuple[int, ...] | None = None,
+    causal: bool = False,
+    boundary: str = "zero",
+    dtype: torch.dtype = torch.float32,
+) -> Problem:
+    return Problem(
+        batch=batch,
+        in_channels=channels,
+        out_channels=channels,
+        depthwise=depthwise,
+        size=size or SIZES[dim],
+        kernel_size=kernel_size or KERNELS[dim],
+        causal=(causal,) * dim,
+        boundary=(boundary,) * dim,
+        dtype=dtype,
+        device="cpu",
+        training=training,
+    )
+
+
+def grid(training: bool) -> list[Problem]:
+    """Every mixing, number of axes, boundary and precision."""
+    return [
+        problem(dim, depthwise=depthwise, training=training, boundary=boundary, dtype=dtype)
+        for dim, depthwise, boundary, dtype in product(
+            (1, 2, 3), (True, False), ("zero", "circular"), (torch.float32, torch.float64, torch.bfloat16)
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_times_are_positive_and_finite(name: str, training: bool) -> None:
+    tiny = [
+        replace(p, batch=1, in_channels=1, out_channels=1, size=(1,) * p.dim, kernel_size=(1,) * p.dim)
+        for p in grid(training)
+    ]
+    for p in [*grid(training), *tiny]:
+        assert 0 < ENGINES[name].cost(p) < math.inf
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_times_grow_with_batch_channels_and_size(name: str, training: bool) -> None:
+    cost = ENGINES[name].cost
+    for p in grid(training):
+        assert cost(replace(p, batch=2 * p.batch)) > cost(p)
+        assert cost(replace(p, in_channels=2 * p.in_channels, out_channels=2 * p.out_channels)) > cost(p)
+        for axis in range(p.dim):
+            size = tuple(n * (2 if i == axis else 1) for i, n in enumerate(p.size))
+            assert cost(replace(p, size=size)) > cost(p)
+
+
+def test_direct_time_grows_with_every_tap(training: bool) -> None:
+    for dim, depthwise in product((1, 2, 3), (True, False)):
+        taps = [(k, *KERNELS[dim][1:]) for k in range(1, 41)] + [(40, *(k + 1 for k in KERNELS[dim][1:]))] * (dim > 1)
+        costs = [
+            ENGINES["direct"].cost(problem(dim, depthwise=depthwise, training=training, kernel_size=k)) for k in taps
+        ]
+        assert all(shorter < longer for shorter, longer in pairwise(costs))
+
+
+def test_fft_time_depends_on_the_kernel_through_the_frame(training: bool) -> None:
+    for depthwise in (True, False):
+        short, same, long = (
+            problem(1, depthwise=depthwise, training=training, size=(96,), kernel_size=(k,), causal=True)
+            for k in (32, 33, 96)
+        )
+        assert frame(short) == frame(same) == (128,)
+        assert frame(long) == (192,)
+        cost = ENGINES["fft"].cost
+        assert cost(short) == cost(same) < cost(long)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_and_double_precision_cost_extra(name: str, training: bool) -> None:
+    for p in grid(training):
+        assert ENGINES[name].cost(replace(p, training=True)) >= ENGINES[name].cost(p)
+        single, double = (ENGINES[name].cost(replace(p, dtype=dtype)) for dtype in (torch.float32, torch.float64))
+        assert double > single
+        assert ENGINES[name].cost(replace(p, dtype=torch.float16)) == single
+
+
+@pytest.mark.parametrize("length", [1024, 8192, 65536])
+def test_three_taps_on_a_long_signal_are_summed(length: int, training: bool) -> None:
+    asked = problem(1, training=training, batch=4, channels=64, size=(length,), kernel_size=(3,), causal=True)
+    assert select_engine(asked).name == "direct"
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_a_kernel_as_long_as_its_signal_is_transformed(depthwise: bool, training: bool) -> None:
+    asked = problem(
+        1, depthwise=depthwise, training=training, batch=4, channels=64, size=(1024,), kernel_size=(1024,), causal=True
+    )
+    assert select_engine(asked).name == "fft"
+
+
+@pytest.mark.parametrize("channels", [16, 32, 64])
+def test_large_kernels_on_images_are_transformed(channels: int, training: bool) -> None:
+    asked = problem(2, training=training, batch=4, channels=channels, size=(32, 32), kernel_size=(33, 33))
+    assert select_engine(asked).name == "fft"
+
+
+def test_the_choice_is_a_function_of_the_problem(training: bool) -> None:
+    def choices() -> list[str]:
+        select_engine.cache_clear()
+        return [select_engine(p).name for p in grid(training)]
+
+    assert choices() == choices()
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(1, 0), (2, 1), (64, 6), (96, 5 + 2 * math.log2(3)), (34, 1 + 5 * math.log2(17))]
+)
+def test_levels_weigh_prime_factors(n: int, expected: float) -> None:
+    assert levels(n) == pytest.approx(expected)
