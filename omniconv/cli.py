@@ -29,7 +29,7 @@ class Demo:
     out: Path = Path("demo")
     """Folder for the figures, the models and the results."""
 
-    epochs: int = 30
+    epochs: int = 20
     """Passes over the training data, per view."""
 
     seed: int = 0
