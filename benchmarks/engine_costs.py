@@ -33,8 +33,9 @@ SEED = 0
 NAMES = ("direct", "fft")
 TOLERANCE = 1e-5
 """Largest relative difference between the engines' results in float32."""
-SWEEPS, MINUTES = 8, 5.0
-"""Times that the whole list is measured, so that no spell of other work decides a cell; and when to stop."""
+SWEEPS, ENOUGH, MINUTES = 8, 3, 5.0
+"""Times that the whole list is measured, so that no spell of other work decides a cell; the fewest that will do; and
+when to stop."""
 REPEATS, SECONDS = 20, 0.05
 """Most repeats of one engine per sweep, and the time after which it is not repeated."""
 
@@ -196,12 +197,17 @@ def measure(grid: Sequence[Problem], sweeps: int) -> list[Cell]:
     shortest = [[math.inf] * 4 for _ in grid]
     for sweep in range(sweeps):
         for i, problem in enumerate(grid):
-            if sweep and time.monotonic() > stop:
+            if time.monotonic() > stop:
+                if sweep < min(sweeps, ENOUGH):
+                    sys.exit(f"the machine is too busy: {sweep} sweeps of at least {ENOUGH} in {MINUTES:g} minutes")
                 break
             wait_until_quiet(stop)
             times = interleaved(actions(problem), repeats=REPEATS, seconds=SECONDS)
             shortest[i] = [min(best, *taken) for best, taken in zip(shortest[i], times, strict=True)]
-        print(f"sweep {sweep + 1} of {sweeps}, {(stop - time.monotonic()) / 60:.1f} minutes left", flush=True)
+        left = stop - time.monotonic()
+        print(f"sweep {sweep + 1} of {sweeps}, {left / 60:.1f} minutes left", flush=True)
+        if left < 0:
+            break
     return [
         Cell(replace(problem, training=training), i % 4 == 3, dict(zip(NAMES, times[2 * training :], strict=False)))
         for i, (problem, times) in enumerate(zip(grid, shortest, strict=True))
