@@ -1,6 +1,7 @@
 """Sums over the taps by the framework's own convolution: the engine for short kernels.
 
-Its float32 sums round more the longer they are: 2e-7 for tens of terms, 2e-6 for sixteen thousand.
+Its float32 sums round in proportion to the square root of their number of terms, and pass 1e-6 at about 4,000 terms; so
+do the framework's. The transform's rounding hardly grows.
 """
 
 from __future__ import annotations

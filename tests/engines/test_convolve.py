@@ -180,6 +180,16 @@ def test_low_precision_is_exact_up_to_the_rounding_of_the_output(engine: str, dt
     assert (x.grad.dtype, taps.grad.dtype) == (dtype, torch.float32)
 
 
+@pytest.mark.parametrize("channels", [1, 4, 16])
+def test_rounding_of_long_sums(channels: int) -> None:
+    """1,023 taps: the transform stays within the tolerance, direct sums grow with the root of the number of terms."""
+    x, taps = torch.randn(2, channels, 1023), torch.randn(8, channels, 1023)
+    exact = convolve(x.double(), taps.double(), engine="fft")
+    assert_close(convolve(x, taps, engine="fft"), exact)
+    growth = max(1.0, (channels * 1023 / 4092) ** 0.5)
+    assert_close(convolve(x, taps, engine="direct"), exact, tolerance=1.1e-6 * growth)
+
+
 def test_inputs_with_strides_and_empty_batches() -> None:
     x = torch.randn(2, 9, 6, dtype=torch.float64).transpose(1, 2)
     taps = torch.randn(5, 6, dtype=torch.float64).T
