@@ -32,14 +32,18 @@ def shorten(taps: Taps, problem: Problem) -> Taps:
     for axis, n, circular, (start, stop) in zip(
         problem.axes, problem.size, problem.circular, kept(problem), strict=True
     ):
-        k = taps.shape[axis]
-        if circular and k > n:
-            shape = list(taps.shape)
-            shape[axis] = n
-            taps = taps.new_zeros(shape).index_add(axis, wrapped(k, n, taps.device), taps)
-        elif not circular:
-            taps = taps.narrow(axis, start, stop - start)
+        taps = fold(taps, axis, n) if circular else taps.narrow(axis, start, stop - start)
     return taps
+
+
+def fold(taps: Taps, axis: int, n: int) -> Taps:
+    """Taps on a circular axis of n samples: those a period apart are added up, so that at most n are left."""
+    k = taps.shape[axis]
+    if k <= n:
+        return taps
+    shape = list(taps.shape)
+    shape[axis] = n
+    return taps.new_zeros(shape).index_add(axis, wrapped(k, n, taps.device), taps)
 
 
 def lengthen(taps: Taps, problem: Problem) -> Taps:

@@ -16,6 +16,7 @@ from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_directions
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
+from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn.pointwise import Pointwise
@@ -139,7 +140,11 @@ class Conv(nn.Module):
         if self.gain.is_meta:
             return
         self.gain.fill_(1.0)
-        energy = self._folded(self.taps().double()).square()
+        taps = self.taps().double()
+        for axis, edge in enumerate(self.grid.boundary):
+            if edge == "circular":
+                taps = fold(taps, axis - self.dim, self.grid.size[axis])
+        energy = taps.square()
         for axis, lags in enumerate(self.grid.lags(self.window, causal=self.causal, device=energy.device)):
             if self.grid.boundary[axis] == "zero":
                 met = (1 - lags.abs() / self.grid.size[axis]).clamp(min=0)
@@ -154,15 +159,6 @@ class Conv(nn.Module):
                 f"{type(self.support).__name__} made {total}. Check their initialisation."
             )
         self.gain.fill_(total**-0.5)
-
-    def _folded(self, taps: Tensor) -> Tensor:
-        """Taps with those that coincide on a circular axis, a period apart, added up."""
-        for axis, (edge, n) in enumerate(zip(self.grid.boundary, self.grid.size, strict=True), start=-self.dim):
-            if edge == "circular" and taps.shape[axis] > n:
-                place = torch.arange(taps.shape[axis], device=taps.device) % n
-                shape = [*taps.shape[:axis], n, *taps.shape[axis:][1:]]
-                taps = taps.new_zeros(shape).index_add(axis, place, taps)
-        return taps
 
     @torch.no_grad()
     def refresh(self) -> None:
