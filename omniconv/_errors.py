@@ -15,6 +15,18 @@ class EngineError(ValueError):
     """A named engine cannot run the convolution it was asked for."""
 
 
+class CheckpointError(OSError):
+    """A checkpoint cannot be written, or none can be read."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is not a finite number; the message names where that began."""
+
+
+class Interrupted(Exception):  # noqa: N818, it is no error
+    """Training was asked to stop, and wrote a checkpoint to go on from."""
+
+
 def describe(value: object) -> str:
     """A short description of a value for error messages: dtype and shape of a tensor, else type and value."""
     if isinstance(value, torch.Tensor):

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from omniconv import plots
 from omniconv._errors import check_integer, require
-from omniconv.data import View, load_digits
+from omniconv.data import ArraySamples, View, load_digits
 from omniconv.engines import Problem, explain_engine
 from omniconv.models import CCNN
-from omniconv.training import accuracy, train_classifier
+from omniconv.training import Classification, Recipe, accuracy, train
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,11 @@ class Demo:
         columns = (*rich.Progress.get_default_columns(), rich.TextColumn("loss {task.fields[loss]:.3f}"))
         with rich.Progress(*columns) as progress:
             bar = progress.add_task(f"{view.name:8} {view.size}", total=None, loss=float("nan"))
-            train_classifier(
+            train(
                 model,
-                view.train,
-                labels,
-                epochs=self.epochs,
-                seed=self.seed,
+                Classification(tuple(range(10))),
+                ArraySamples(view.train.numpy(), labels.numpy()),
+                recipe=Recipe(epochs=self.epochs, batch_size=64, weight_decay=0.0, seed=self.seed),
                 report=lambda step, steps, loss: progress.update(bar, completed=step, total=steps, loss=loss),
             )
         return model.eval(), time.perf_counter() - start

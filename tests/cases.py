@@ -23,6 +23,7 @@ from omniconv.nn import (
     Pointwise,
     PoolHead,
     ResidualBlock,
+    Standardize,
 )
 from omniconv.supports import Full, Gaussian, SupportFactory
 
@@ -66,6 +67,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "pointwise": (lambda: Pointwise(3, 2, dtype=F64), (2, 3, 4, 2)),
     "layer-norm": (lambda: LayerNorm(3, dtype=F64), (2, 3, 5)),
+    "standardize": (lambda: Standardize(3, dtype=F64), (2, 3, 5)),
     "batch-norm": (lambda: BatchNorm(3, dtype=F64).eval(), (2, 3, 5)),
     "block": (block, (2, 3, 5)),
     "pool": (lambda: PoolHead(3, 2, dtype=F64), (2, 3, 4, 2)),

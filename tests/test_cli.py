@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from omniconv.cli import Demo, Explain, Row, demo_model, evaluate, integers, main, results_table
-from omniconv.data import Digits, View, load_digits
+from omniconv.data import ArraySamples, Digits, View, load_digits
 from omniconv.engines import ENGINES, Problem, explain_engine, select_engine
 from omniconv.models import CCNN
-from omniconv.training import accuracy, train_classifier
+from omniconv.training import Classification, Recipe, accuracy, train
 
 pytest.importorskip("tyro")
 pytestmark = pytest.mark.timeout(280)
@@ -319,7 +319,9 @@ def test_the_demo_trains_for_the_epochs_and_with_the_seed_that_were_asked_for(ra
     view = ran.view("image")
     torch.manual_seed(0)
     model = demo_model(view)
-    train_classifier(model, view.train, ran.digits.train_labels, epochs=1, seed=0)
+    samples = ArraySamples(view.train.numpy(), ran.digits.train_labels.numpy())
+    recipe = Recipe(epochs=1, batch_size=64, weight_decay=0.0)
+    train(model, Classification(tuple(range(10))), samples, recipe=recipe)
     saved = load_file(ran.folder / "image.safetensors")
     torch.testing.assert_close(dict(model.state_dict()), saved, rtol=0, atol=1e-3)
 

@@ -19,7 +19,19 @@ PUBLIC = [
     "refresh", "select_engine",
 ]  # fmt: skip
 
-FOLDERS = ["domains", "kernels", "supports", "engines", "nn", "models", "plots", "training", "data", "testing"]
+FOLDERS = [
+    "domains",
+    "kernels",
+    "supports",
+    "engines",
+    "nn",
+    "models",
+    "plots",
+    "training",
+    "data",
+    "estimators",
+    "testing",
+]
 
 
 def test_public_names_are_these() -> None:

@@ -1,7 +1,27 @@
 """Data sets and loaders."""
 
+from omniconv.data.builtin import list_series as list_series
+from omniconv.data.builtin import load_series as load_series
 from omniconv.data.digits import Digits as Digits
 from omniconv.data.digits import View as View
 from omniconv.data.digits import load_digits as load_digits
+from omniconv.data.idx import load_cifar10 as load_cifar10
+from omniconv.data.idx import load_mnist as load_mnist
+from omniconv.data.read import has_split as has_split
+from omniconv.data.read import read as read
+from omniconv.data.samples import ArraySamples as ArraySamples
+from omniconv.data.samples import Samples as Samples
 
-__all__ = ["Digits", "View", "load_digits"]
+__all__ = [
+    "ArraySamples",
+    "Digits",
+    "Samples",
+    "View",
+    "has_split",
+    "list_series",
+    "load_cifar10",
+    "load_digits",
+    "load_mnist",
+    "load_series",
+    "read",
+]

@@ -1,8 +1,9 @@
 """Networks made only of the library's layers."""
 
+from omniconv.models._pretrained import read_config as read_config
 from omniconv.models._registry import create_model as create_model
 from omniconv.models._registry import list_models as list_models
 from omniconv.models._registry import register_model as register_model
 from omniconv.models.ccnn import CCNN as CCNN
 
-__all__ = ["CCNN", "create_model", "list_models", "register_model"]
+__all__ = ["CCNN", "create_model", "list_models", "read_config", "register_model"]

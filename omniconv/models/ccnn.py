@@ -11,20 +11,33 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import CCNN_PAPER, Cited
-from omniconv._typing import PerAxis, Signal, check_bool, check_reach, per_axis
+from omniconv._typing import Mask, PerAxis, Signal, check_bool, check_reach, per_axis
 from omniconv.domains.grid import check_spacing
 from omniconv.kernels import SIREN, Gabor, KernelFactory
+from omniconv.models._pretrained import Pretrained
 from omniconv.models._registry import register_model
-from omniconv.nn import BatchNorm, Conv, DenseHead, LastHead, Pointwise, PoolHead, ResidualBlock
+from omniconv.nn import (
+    BatchNorm,
+    Conv,
+    DenseHead,
+    LastHead,
+    Pointwise,
+    PoolHead,
+    ResidualBlock,
+    Standardize,
+    check_mask,
+    observed,
+)
 from omniconv.supports import Gaussian, SupportFactory
 
 HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
 
 
-class CCNN(Cited, nn.Module):
+class CCNN(Cited, Pretrained):
     """Continuous CNN: one network for sequences, images and volumes, at any length and resolution.
 
-    stem: conv, norm, GELU; then `blocks` pre-norm residual blocks; then norm and head.
+    standardize; stem: conv, norm, GELU; then `blocks` pre-norm residual blocks; then norm and head. `standardize` is
+    the identity until `model.standardize.set(mean, std)` gives it the constants of the data.
 
     `in_channels`, `out_features`: at least 1.
     `size`: samples per axis of the reference grid, an int for one axis. The number of axes comes from here alone.
@@ -34,8 +47,9 @@ class CCNN(Cited, nn.Module):
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1).
 
-    `forward(x, spacing=None)` takes `batch in_channels *size` of any size and returns `batch out_features`, or
-    `batch out_features *size` with head "dense"; `spacing` is as in `Conv`.
+    `forward(x, spacing=None, mask=None)` takes `batch in_channels *size` of any size and returns `batch out_features`,
+    or `batch out_features *size` with head "dense"; `spacing` is as in `Conv`. `mask` (batch, *size), bool, is False
+    where a signal is padded: whatever lies there changes nothing, and each signal has the outputs it has alone.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> model = CCNN(3, 10, size=(32, 32), blocks=1, width=8)
@@ -95,6 +109,7 @@ class CCNN(Cited, nn.Module):
         def norm() -> BatchNorm:
             return BatchNorm(width, device=device, dtype=dtype)
 
+        self.standardize = Standardize(in_channels, device=device, dtype=dtype)
         self.stem, self.stem_norm = conv(in_channels), norm()
         self.blocks = nn.ModuleList(
             ResidualBlock(norm(), conv(width), Pointwise(width, width, device=device, dtype=dtype), dropout)
@@ -103,10 +118,26 @@ class CCNN(Cited, nn.Module):
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
         self.spacing = (1.0,) * self.stem.dim
+        self.arguments = {
+            "in_channels": in_channels,
+            "out_features": out_features,
+            "size": self.stem.grid.size,
+            "blocks": blocks,
+            "width": width,
+            "kernel": kernel,
+            "support": support,
+            "mixing": mixing,
+            "reach": self.stem.reach,
+            "causal": self.stem.causal,
+            "boundary": self.stem.grid.boundary,
+            "head": head,
+            "dropout": dropout,
+            "engine": engine,
+        }
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
-        for part in (self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
+        for part in (self.standardize, self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
             part.reset_parameters()
 
     def at_resolution(self, factor: PerAxis[float]) -> CCNN:
@@ -123,16 +154,24 @@ class CCNN(Cited, nn.Module):
                 module.check_resolution(view.spacing, name)
         return view
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Tensor:
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != self.stem.dim + 2:
             raise ValueError(
                 f"`x` must be (batch, {self.in_channels}, *size) with {self.stem.dim} axes in size; got {describe(x)}."
             )
+        if mask is not None:
+            self._check_mask(mask, x)
         step = self._spacing(spacing)
-        x = F.gelu(self.stem_norm(self.stem(x, step)))
+        x = observed(self.standardize(x), mask)
+        x = F.gelu(self.stem_norm(self.stem(x, step), mask))
         for block in self.blocks:
-            x = block(x, step)
-        return self.head(self.norm(x))
+            x = block(x, step, mask)
+        return self.head(self.norm(x, mask), mask)
+
+    def _check_mask(self, mask: Mask, x: Signal) -> None:
+        check_mask(mask, x)
+        if "circular" in self.stem.grid.boundary:
+            raise ValueError('`mask` needs boundary="zero" on every axis: a padded circle is another circle.')
 
     def _spacing(self, spacing: PerAxis[float] | None) -> tuple[float, ...] | None:
         """What to hand to the layers: None at the reference spacing."""

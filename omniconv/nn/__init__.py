@@ -9,8 +9,12 @@ from omniconv.nn.conv import refresh as refresh
 from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
+from omniconv.nn.masks import check_mask as check_mask
+from omniconv.nn.masks import observed as observed
 from omniconv.nn.norm import BatchNorm as BatchNorm
 from omniconv.nn.norm import LayerNorm as LayerNorm
+from omniconv.nn.norm import Standardize as Standardize
+from omniconv.nn.norm import synchronize as synchronize
 from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
@@ -25,5 +29,9 @@ __all__ = [
     "Pointwise",
     "PoolHead",
     "ResidualBlock",
+    "Standardize",
+    "check_mask",
+    "observed",
     "refresh",
+    "synchronize",
 ]

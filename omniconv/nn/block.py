@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from omniconv._references import CCNN_PAPER, Cited
-from omniconv._typing import PerAxis, Signal
+from omniconv._typing import Mask, PerAxis, Signal
 from omniconv.nn.conv import Conv
+from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
 from omniconv.nn.pointwise import Pointwise
 
@@ -16,6 +17,7 @@ class ResidualBlock(Cited, nn.Module):
     """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
+    `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing.
 
     Romero et al. 2022 (CCNN).
     """
@@ -31,6 +33,6 @@ class ResidualBlock(Cited, nn.Module):
         for part in (self.norm, self.conv, self.linear):
             part.reset_parameters()
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
-        y = F.gelu(self.conv(self.norm(x), spacing))
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Signal:
+        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing))
         return x + F.gelu(self.linear(self.dropout(y)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from omniconv._typing import Signal
+from omniconv._typing import Mask, Signal
+from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 
 
@@ -26,23 +27,41 @@ class Head(nn.Module):
     def reset_parameters(self) -> None:
         self.readout.reset_parameters()
 
+    @torch.no_grad()
+    def rescale(self, scale: Tensor, shift: Tensor) -> None:
+        """Make the outputs `scale` times what they are, plus `shift`, each (out_features,): the read-out is linear."""
+        self.readout.weight.mul_(scale.to(self.readout.weight)[:, None])
+        if self.readout.bias is not None:
+            self.readout.bias.mul_(scale.to(self.readout.bias)).add_(shift.to(self.readout.bias))
+
 
 class PoolHead(Head):
-    """The mean over all positions, read out: `batch channels *size` to `batch out_features`."""
+    """The mean over all observed positions, read out: `batch channels *size` to `batch out_features`."""
 
-    def forward(self, x: Signal) -> Tensor:
-        return self.readout(x.flatten(2).mean(-1, keepdim=True)).squeeze(-1)
+    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
+        if mask is None:
+            return self.readout(x.flatten(2).mean(-1, keepdim=True)).squeeze(-1)
+        count = mask.flatten(1).sum(-1).clamp(min=1).to(x.dtype)
+        return self.readout(observed(x, mask).flatten(2).sum(-1, keepdim=True) / count[:, None, None]).squeeze(-1)
 
 
 class LastHead(Head):
-    """The last position of every axis, read out: `batch channels *size` to `batch out_features`."""
+    """The last observed position of every signal, read out: `batch channels *size` to `batch out_features`.
 
-    def forward(self, x: Signal) -> Tensor:
-        return self.readout(x.flatten(2)[..., -1:]).squeeze(-1)
+    On several axes the last is the one with the largest indices, axis by axis.
+    """
+
+    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
+        if mask is None:
+            return self.readout(x.flatten(2)[..., -1:]).squeeze(-1)
+        seen = mask.flatten(1)
+        last = (seen * torch.arange(seen.shape[1], device=seen.device)).argmax(-1)
+        chosen = last[:, None, None].expand(-1, x.shape[1], 1)
+        return self.readout(x.flatten(2).gather(-1, chosen)).squeeze(-1)
 
 
 class DenseHead(Head):
-    """Every position, read out: `batch channels *size` to `batch out_features *size`."""
+    """Every position, read out: `batch channels *size` to `batch out_features *size`, zero where not observed."""
 
-    def forward(self, x: Signal) -> Tensor:
-        return self.readout(x)
+    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
+        return observed(self.readout(x), mask)

@@ -1,27 +1,167 @@
-"""Normalisation of signals with any number of axes."""
+"""Normalisation of signals with any number of axes, over what was observed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from omniconv._errors import check_integer
+from omniconv._typing import Mask, Signal
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std, per channel, with constants of the data: the identity until `set` gives them.
+
+    A part of the network, so that a saved network takes signals in their own unit.
+
+    >>> layer = Standardize(2)
+    >>> layer.set(mean=[1.0, 0.0], std=[2.0, 1.0])
+    >>> layer(torch.tensor([[[3.0], [5.0]]])).flatten().tolist()
+    [1.0, 5.0]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
+        super().__init__()
+        self.channels = check_integer("channels", channels)
+        self.register_buffer("mean", torch.zeros(channels, device=device, dtype=dtype))
+        self.register_buffer("std", torch.ones(channels, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Be the identity."""
+        self.mean.zero_()
+        self.std.fill_(1.0)
+
+    def set(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Take these constants, one per channel; raises `ValueError` unless they are finite and `std` is positive."""
+        for name, values in (("mean", mean), ("std", std)):
+            given = torch.as_tensor(values, dtype=torch.float64)
+            if given.shape != (self.channels,) or not given.isfinite().all() or (name == "std" and given.min() <= 0):
+                kind = "finite, positive" if name == "std" else "finite"
+                raise ValueError(f"`{name}` must be {self.channels} {kind} numbers, one per channel; got {values!r}.")
+            getattr(self, name).copy_(given)
+
+    def forward(self, x: Signal) -> Signal:
+        shape = (-1, *[1] * (x.ndim - 2))
+        return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
 
 
 class BatchNorm(_BatchNorm):
     """`torch.nn.BatchNorm1d`, `2d` and `3d` in one: each channel over the batch and all positions.
 
-    >>> import torch
+    `forward(x, mask=None)`: positions (batch, *size) that are False count for nothing in the statistics.
+    `synchronized`: whether statistics are taken over the batches of all processes (see `synchronize`).
+
     >>> BatchNorm(4)(torch.zeros(2, 4, 8, 8, 8)).shape
     torch.Size([2, 4, 8, 8, 8])
     """
+
+    synchronized = False
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2 or input.shape[1] != self.num_features:
             raise ValueError(f"`x` must be (batch, {self.num_features}, *size); got shape {tuple(input.shape)}.")
 
+    def forward(self, x: Signal, mask: Mask | None = None) -> Signal:
+        if not self.training or (mask is None and not self.synchronized):
+            return super().forward(x)
+        self._check_input_dim(x)
+        mean, variance, count = observed_moments(x, mask, self.synchronized)
+        self._track(mean.detach(), variance.detach(), count)
+        shape = (-1, *[1] * (x.ndim - 2))
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            scale = scale * self.weight.float()
+        y = (x - mean.reshape(shape)) * scale.reshape(shape)
+        return (y + self.bias.float().reshape(shape) if self.affine else y).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics, with the unbiased variance, as torch does."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share: Any = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+def observed_moments(x: Signal, mask: Mask | None, synchronized: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance per channel over the observed positions, and how many there are.
+
+    In float32 at least; of all processes together if `synchronized`. Twice the data are gone through: sums of squares
+    would cancel where the mean is large.
+    """
+    weight = x.new_ones(x.shape[0], 1, *x.shape[2:]) if mask is None else mask[:, None]
+    axes = [0, *range(2, x.ndim)]
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    weight = weight.to(exact.dtype)
+    total = AllReduce.apply if synchronized else (lambda values: values)
+    count = total(weight.sum().reshape(1)).clamp(min=1)
+    mean = total((exact * weight).sum(axes)) / count
+    centred = (exact - mean.reshape(-1, *[1] * (x.ndim - 2))) * weight
+    return mean, total(centred.square().sum(axes)) / count, count
+
+
+class AllReduce(torch.autograd.Function):
+    """The sum over processes; its gradient is the sum of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def synchronize(model: nn.Module) -> None:
+    """Let every `BatchNorm` of `model` take its statistics over all processes.
+
+    Then several processes compute what one does with all their batches together. Every process has to call the network
+    equally often. Without several processes this changes nothing.
+    """
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.synchronized = several
+
 
 class LayerNorm(nn.GroupNorm):
-    """Each sample over its channels and positions together, as CKCNN does; scale and shift per channel."""
+    """Each sample over its channels and positions together, as CKCNN does; scale and shift per channel.
+
+    `forward(x, mask=None)`: positions (batch, *size) that are False count for nothing.
+    """
 
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         super().__init__(1, channels, device=device, dtype=dtype)
+
+    def forward(self, x: Signal, mask: Mask | None = None) -> Signal:
+        if mask is None:
+            return super().forward(x)
+        axes = list(range(1, x.ndim))
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        weight = mask[:, None].to(exact.dtype)
+        count = weight.sum(axes, keepdim=True).clamp(min=1) * x.shape[1]
+        centred = exact - (exact * weight).sum(axes, keepdim=True) / count
+        variance = (centred * weight).square().sum(axes, keepdim=True) / count
+        shape = (-1, *[1] * (x.ndim - 2))
+        y = centred * torch.rsqrt(variance + self.eps)
+        return (y * self.weight.to(y.dtype).reshape(shape) + self.bias.to(y.dtype).reshape(shape)).to(x.dtype)

@@ -1,8 +1,45 @@
-"""Training: the optimiser that reads parameter tags, and the loop."""
+"""Training: the loop, what it is told, its checkpoints, and networks that know their task."""
 
-from omniconv.training.loop import accuracy as accuracy
-from omniconv.training.loop import train_classifier as train_classifier
+from omniconv.training.architecture import Architecture as Architecture
+from omniconv.training.architecture import choose as choose
+from omniconv.training.checkpoints import Checkpoint as Checkpoint
+from omniconv.training.checkpoints import read_checkpoint as read_checkpoint
+from omniconv.training.checkpoints import read_latest as read_latest
+from omniconv.training.checkpoints import write_checkpoint as write_checkpoint
+from omniconv.training.evaluation import accuracy as accuracy
+from omniconv.training.evaluation import outputs_of as outputs_of
+from omniconv.training.fitting import fit as fit
+from omniconv.training.interrupts import EXIT_CODE as EXIT_CODE
+from omniconv.training.loop import Run as Run
+from omniconv.training.loop import train as train
 from omniconv.training.optimizer import build_optimizer as build_optimizer
 from omniconv.training.optimizer import warmup_cosine as warmup_cosine
+from omniconv.training.predictor import Predictor as Predictor
+from omniconv.training.recipe import Recipe as Recipe
+from omniconv.training.tasks import Classification as Classification
+from omniconv.training.tasks import Regression as Regression
+from omniconv.training.tasks import Task as Task
+from omniconv.training.tasks import infer_task as infer_task
 
-__all__ = ["accuracy", "build_optimizer", "train_classifier", "warmup_cosine"]
+__all__ = [
+    "EXIT_CODE",
+    "Architecture",
+    "Checkpoint",
+    "Classification",
+    "Predictor",
+    "Recipe",
+    "Regression",
+    "Run",
+    "Task",
+    "accuracy",
+    "build_optimizer",
+    "choose",
+    "fit",
+    "infer_task",
+    "outputs_of",
+    "read_checkpoint",
+    "read_latest",
+    "train",
+    "warmup_cosine",
+    "write_checkpoint",
+]

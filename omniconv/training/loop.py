@@ -2,109 +2,367 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from omniconv._errors import check_integer, check_number, describe, require
-from omniconv._typing import Signal
-from omniconv.nn import refresh
+from omniconv._errors import Interrupted, NonFiniteError, check_integer, check_number, require
+from omniconv.data import Samples
+from omniconv.nn import refresh, synchronize
+from omniconv.training.average import Average
+from omniconv.training.batches import Batch, BatchPlan, StepSampler, loader
+from omniconv.training.checkpoints import Checkpoint, list_checkpoints, read_latest, remove_old, write_checkpoint
+from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
+from omniconv.training.evaluation import outputs_of
+from omniconv.training.interrupts import Interrupts
+from omniconv.training.logs import Logs
+from omniconv.training.objective import Objective
 from omniconv.training.optimizer import build_optimizer, warmup_cosine
+from omniconv.training.parts import Best, Parts
+from omniconv.training.progress import progress_for
+from omniconv.training.recipe import Recipe
+from omniconv.training.tasks import Task
+
+Report = Callable[[int, int, float], None]
+Record = list[dict[str, float]]
 
 
-def train_classifier(
+@dataclass(frozen=True)
+class Run:
+    """Where and how a training runs: nothing here changes its result.
+
+    `folder`: for checkpoints/, log.jsonl and log.csv; None writes nothing. `resume`: go on from the last sound
+    checkpoint there, from the beginning if there is none. `every`: steps between checkpoints; None: about
+    `seconds` between them. `keep`: how many of the last are kept. `time_limit`: seconds after which to stop with a
+    checkpoint. `trackers`: of accelerate, such as "tensorboard" and "wandb". `device`: "auto" or "cpu". `progress`:
+    whether to show it.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    every: int | None = None
+    seconds: float = 120.0
+    keep: int = 2
+    time_limit: float | None = None
+    trackers: tuple[str, ...] = ()
+    device: str = "auto"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            check_integer("every", self.every)
+        check_integer("keep", self.keep)
+        check_number("seconds", self.seconds, low=0.0)
+        if self.time_limit is not None:
+            check_number("time_limit", self.time_limit, low=0.0, closed=True)
+
+
+def train(
     model: nn.Module,
-    inputs: Signal,
-    labels: Tensor,
+    task: Task,
+    samples: Samples,
     *,
-    epochs: int,
-    batch_size: int = 64,
-    lr: float = 0.01,
-    weight_decay: float = 0.0,
-    label_smoothing: float = 0.0,
-    clip: float = 1.0,
-    seed: int = 0,
-    report: Callable[[int, int, float], None] | None = None,
-) -> list[float]:
-    """Train `model` in place to give `labels` (n,), integers, for `inputs` (n, channels, *size); losses of every step.
+    recipe: Recipe | None = None,
+    validation: Samples | None = None,
+    run: Run | None = None,
+    report: Report | None = None,
+) -> Record:
+    """Train `model` in place for `task`; returns the record, a row per step.
 
-    AdamW by parameter tags, warm-up over a tenth of the steps, cosine to zero, gradients clipped to norm `clip`. The
-    learned supports are read anew after every step. `seed` orders the batches; drop-out draws from the global
-    generator. `report(step, steps, loss)` is called after every step.
+    `samples`: with targets. `recipe`: every option that the result depends on. `validation`: samples with targets that
+    are evaluated after every epoch; the model keeps the weights of the best epoch. `run`: where and how. `report`:
+    called as `report(step, steps, loss)` after every step.
 
-    Device, precision and processes are those of Hugging Face accelerate's configuration. Raises `ValueError` for
-    inputs and labels of different counts, and for a loss that is not finite; `TypeError` for
-    labels that are not integers.
+    With one seed on one machine the result is bit-identical, however often the run was killed and resumed. The global
+    random state is left as it was. Processes, devices and FSDP are those of `torchrun` and accelerate's configuration;
+    P processes with batches of B compute what one does with batches of P * B.
+
+    Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
+    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
+    `CheckpointError` if one can be neither written nor read.
     """
+    return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
+
+
+class Loop:
+    """One training: its parts, and where it stands: `step` of `steps`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        samples: Samples,
+        validation: Samples | None,
+        recipe: Recipe,
+        run: Run,
+        report: Report | None,
+    ):
+        self.model, self.task, self.samples, self.validation = model, task, samples, validation
+        self.recipe, self.run, self.report = recipe, run, report
+        self.encoded = encode(task, samples, "samples")
+        if validation is not None:
+            encode(task, validation, "validation")
+        self.accelerator = make_accelerator(recipe, run)
+        self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.plan = BatchPlan(samples.sizes, recipe.batch_size * self.processes, recipe.seed)
+        self.steps = recipe.epochs * self.plan.batches
+        smallest, needed = len(samples) // self.plan.batches, self.processes * recipe.accumulate
+        if smallest < needed:
+            raise ValueError(
+                f"a batch of {smallest} of the {len(samples)} samples is less than one per process and part "
+                f"({needed}). Lower `accumulate` or use fewer processes."
+            )
+        self.checkpoint = self._checkpoint_to_resume()
+        self.parts = self._make_parts()
+        self.step, self.score = 0, ""
+        self.counts: dict[int, list[int]] = {}
+        if self.checkpoint is not None:
+            self.parts.restore(self.checkpoint)
+            self.step = int(self.checkpoint.state["step"])
+        self.logs = self._open_logs()
+        self.record: Record = []
+
+    def _make_parts(self) -> Parts:
+        """Objective, optimiser, schedule and average, on their devices, for all processes."""
+        recipe = self.recipe
+        synchronize(self.model)
+        if recipe.compile:
+            self.model.compile()
+        optimizer = build_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        objective, prepared = self.accelerator.prepare(Objective(self.model, self.task, recipe.kernel_norm), optimizer)
+        self.optimizer = prepared  # knows about scaled gradients
+        warmup = min(math.ceil(recipe.warmup * self.steps), self.steps - 1)
+        schedule = warmup_cosine(prepared.optimizer, steps=self.steps, warmup=warmup)
+        average = Average(objective, recipe.average)
+        return Parts(objective, prepared.optimizer, schedule, average, self.accelerator.scaler)
+
+    def complete(self) -> Record:
+        """Take every step that is left, then leave the weights to keep in the model."""
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            interrupts = stack.enter_context(Interrupts(self.run.time_limit, signals=self.run.folder is not None))
+            stack.enter_context(torch.random.fork_rng(self._devices()))
+            progress = stack.enter_context(progress_for(self.run.progress and self.rank == 0))
+            self.model.train()
+            batches = iter(self._batches())
+            saved = time.monotonic()
+            while self.step < self.steps and not self._waited_enough():
+                began = time.monotonic()
+                row = self._take_step(batches)
+                if self.step % self.plan.batches == 0:
+                    row |= self._validate()
+                self._log({**row, "seconds": round(time.monotonic() - began, 6)})
+                progress.update(self.step, self.steps, int(row["samples"]), row["loss"], self.score)
+                if self.report is not None:
+                    self.report(self.step, self.steps, row["loss"])
+                reason = self._reason_to_stop(interrupts)
+                if self.step < self.steps and (reason or self._due(saved)):
+                    self._save()
+                    saved = time.monotonic()
+                    if reason:
+                        raise Interrupted(self._stopped(reason))
+            self._save()
+            self.parts.keep_best()
+        return self.record
+
+    def _take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One step of the optimiser; its row of the record."""
+        epoch, position = divmod(self.step, self.plan.batches)
+        if epoch not in self.counts:
+            self.counts = {epoch: self.plan.counts(epoch)}
+        total = self.counts[epoch][position]
+        loss = torch.zeros((), dtype=torch.float64)
+        for part in range(self.recipe.accumulate):
+            self._seed(part)
+            batch = next(batches).to(self.accelerator.device)
+            loss += self._add_gradient(batch, total, last=part == self.recipe.accumulate - 1)
+        mean = self._sum_over_processes(loss).item()
+        if not math.isfinite(mean):
+            self._seed(self.recipe.accumulate - 1)  # the same drop-out again
+            raise NonFiniteError(self._explained(f"the loss is {mean}", first_bad_part(self.model, batch), batch))
+        lr = float(self.parts.schedule.get_last_lr()[0])
+        self._descend(batch)
+        return {"step": self.step, "epoch": epoch, "loss": mean, "lr": lr, "samples": total}
+
+    def _add_gradient(self, batch: Batch, total: int, *, last: bool) -> Tensor:
+        """Add the gradient of one part of a batch of `total` samples; returns this process's share of the loss."""
+        objective, accelerator = self.parts.objective, self.accelerator
+        encoded = self.encoded[batch.indices].to(accelerator.device)
+        alone: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(objective)
+        with alone:
+            with accelerator.autocast():
+                losses, penalty = objective(batch.signals, batch.mask, encoded)
+            penalty = penalty / self.recipe.accumulate
+            # gradients are averaged over processes: the sum over all samples becomes the mean over all samples
+            accelerator.backward(losses * (self.processes / total) + penalty)
+        return (losses.detach() / total + penalty.detach() / self.processes).double().cpu()
+
+    def _descend(self, batch: Batch) -> None:
+        """Move the weights along the gradient."""
+        norm = self.accelerator.clip_grad_norm_(self.parts.objective.parameters(), self.recipe.clip)
+        if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
+            raise NonFiniteError(self._explained("the gradient is not finite", first_bad_gradient(self.model), batch))
+        self.optimizer.step()
+        self.parts.schedule.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.parts.average.update(self.step)
+        refresh(self.model)
+
+    def _validate(self) -> dict[str, float]:
+        """Figures of the validation samples; the best weights are kept."""
+        if self.validation is None or self.validation.targets is None:
+            return {}
+        epoch, targets = self.step // self.plan.batches, self.validation.targets
+        with self.parts.average.applied():
+            refresh(self.model)
+            outputs = outputs_of(
+                self.model, self.validation, batch_size=self.recipe.batch_size, forward=self.parts.objective
+            )
+            figures = self.task.metrics(outputs, targets)
+            loss = self.task.losses(outputs, self.task.encode(targets).to(outputs.device)).mean().item()
+            score = figures[self.task.metric]
+            if self.parts.best.beaten_by(score, loss):
+                self.parts.best = Best(score, loss, epoch, self.parts.weights())
+        refresh(self.model)
+        self.score = f"{self.task.metric} {score:.4f}"
+        return {f"validation_{name}": value for name, value in {"loss": loss, **figures}.items()}
+
+    def _waited_enough(self) -> bool:
+        best = self.parts.best
+        waiting = self.step // self.plan.batches - best.epoch
+        return bool(self.recipe.patience) and best.score is not None and waiting >= self.recipe.patience
+
+    # ---- random states, batches, processes
+
+    def _seed(self, part: int) -> None:
+        """Random numbers are a function of the step: a run that goes on draws what it would have drawn."""
+        words = np.random.SeedSequence([self.recipe.seed, self.step, part, self.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0] >> 1))
+
+    def _devices(self) -> list[int]:
+        device = self.accelerator.device
+        return [device.index or 0] if device.type == "cuda" else []
+
+    def _batches(self) -> Any:
+        sampler = StepSampler(self.plan, self.step, self.steps, self.rank, self.processes, parts=self.recipe.accumulate)
+        return loader(self.samples, sampler, self.recipe.workers)
+
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
+        if self.processes == 1:
+            return value
+        return self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum").cpu()
+
+    def _any_process(self, here: bool) -> bool:
+        return here if self.processes == 1 else bool(self._sum_over_processes(torch.tensor(float(here))).item())
+
+    def _reason_to_stop(self, interrupts: Interrupts) -> str:
+        """Why to stop, agreed by all processes: a signal may reach only one of them."""
+        reason = interrupts.reason
+        return reason or ("another process was asked to stop" if self._any_process(bool(reason)) else "")
+
+    # ---- records and checkpoints
+
+    def _open_logs(self) -> Logs | None:
+        if self.run.folder is None or self.rank != 0:
+            return None
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        if self.run.trackers:
+            self.accelerator.init_trackers("omniconv", config=asdict(self.recipe))
+        return Logs(self.run.folder, self.step)
+
+    def _log(self, row: dict[str, float]) -> None:
+        self.record.append(row)
+        if self.logs is not None:
+            self.logs.write(row)
+        if self.run.trackers:
+            self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
+
+    def _close(self) -> None:
+        if self.logs is not None:
+            self.logs.close()
+        self.accelerator.end_training()
+
+    def _checkpoint_to_resume(self) -> Checkpoint | None:
+        if self.run.folder is None or not self.run.resume or not list_checkpoints(self.run.folder / "checkpoints"):
+            return None
+        checkpoint = read_latest(self.run.folder / "checkpoints")
+        check_same_run(checkpoint.state["identity"], self._identity())
+        return checkpoint
+
+    def _identity(self) -> dict[str, Any]:
+        """What has to be the same for a run to go on; of processes and batches only their product."""
+        recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("batch_size", "workers")}
+        data = hashlib.sha256(self.plan.sizes.tobytes() + self.encoded.numpy().tobytes()).hexdigest()
+        return {**recipe, "batch_of_all_processes": self.plan.batch_size, "data": data}
+
+    def _due(self, saved: float) -> bool:
+        if self.run.folder is None:
+            return False
+        if self.run.every is not None:
+            return self.step % self.run.every == 0
+        return self._any_process(time.monotonic() - saved >= self.run.seconds)
+
+    def _save(self) -> None:
+        if self.run.folder is None:
+            return
+        state, tensors = self.parts.saved()
+        if self.logs is not None:  # the first process
+            self.logs.flush()
+            folder = self.run.folder / "checkpoints"
+            write_checkpoint(folder, self.step, {"step": self.step, "identity": self._identity(), **state}, tensors)
+            remove_old(folder, self.run.keep)
+
+    # ---- when something is wrong
+
+    def _explained(self, what: str, where: str, batch: Batch) -> str:
+        """What happened, where it begins, and where the batch is kept."""
+        told = f"{what} at step {self.step + 1}; it begins with {where}."
+        if self.run.folder is None:
+            return f"{told} The batch holds the samples {batch.indices.tolist()}. Look at these, or lower `lr`."
+        tensors = {"signals": batch.signals, "indices": batch.indices}
+        if batch.mask is not None:
+            tensors["mask"] = batch.mask
+        state = {"step": self.step + 1, "process": self.rank, "told": told}
+        kept = write_checkpoint(self.run.folder / f"nonfinite-{self.rank}", self.step + 1, state, tensors)
+        return f"{told} The batch is kept in {kept}; earlier checkpoints are sound. Look at the batch, or lower `lr`."
+
+    def _stopped(self, reason: str) -> str:
+        kept = f" A checkpoint is in {self.run.folder}; resume to go on." if self.run.folder else ""
+        return f"{reason} after step {self.step} of {self.steps}.{kept}"
+
+
+def encode(task: Task, samples: Samples, name: str) -> Tensor:
+    """The targets of `samples` as a tensor; raises `ValueError` if there are none."""
+    if samples.targets is None:
+        raise ValueError(f"`{name}` must have targets to learn from; got samples without.")
+    return task.encode(samples.targets)
+
+
+def make_accelerator(recipe: Recipe, run: Run) -> Any:
+    """The accelerator of Hugging Face for these options; raises `ImportError` that names the extra."""
     accelerate: Any = require("accelerate", extra="train", purpose="training")
-    check_counts(inputs, labels)
-    check_integer("epochs", epochs)
-    check_number("clip", clip, low=0.0)
-    check_number("label_smoothing", label_smoothing, low=0.0, high=1.0, closed=True)
-    check_labels(labels)
-    order = torch.Generator().manual_seed(seed)
-    loader = DataLoader(TensorDataset(inputs, labels), batch_size, shuffle=True, generator=order)
-    steps = epochs * len(loader)
-    optimizer = build_optimizer(model, lr=lr, weight_decay=weight_decay)
-    schedule = warmup_cosine(optimizer, steps=steps, warmup=math.ceil(steps / 10) if steps > 1 else 0)
-    accelerator = accelerate.Accelerator()
-    module, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-    losses: list[float] = []
-    module.train()
-    for _ in range(epochs):
-        for x, y in loader:
-            loss = F.cross_entropy(module(x), y, label_smoothing=label_smoothing)
-            if not torch.isfinite(loss):
-                raise ValueError(f"the loss is {loss.item()} at step {len(losses)}, for inputs {describe(x)}.")
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(module.parameters(), clip)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            refresh(model)
-            losses.append(loss.item())
-            if report is not None:
-                report(len(losses), steps, losses[-1])
-    return losses
+    return accelerate.Accelerator(
+        cpu=run.device == "cpu",
+        mixed_precision=recipe.precision,
+        log_with=list(run.trackers) or None,
+        project_dir=str(run.folder) if run.folder else None,
+    )
 
 
-@torch.inference_mode()
-def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
-    """Share of samples (n, channels, *size) whose largest output is their label (n,); the model keeps its mode.
-
-    Raises `ValueError` for inputs and labels of different counts, or none.
-    """
-    check_counts(inputs, labels)
-    device = next((parameter.device for parameter in model.parameters()), inputs.device)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        correct = sum(
-            int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-            for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-        )
-    finally:
-        for module in training:  # one by one: a view of a model has a mode of its own, its layers are the model's
-            module.training = True
-    return correct / len(labels)
-
-
-def check_labels(labels: Tensor) -> None:
-    """Raise unless labels are one axis of 64-bit integers, none negative."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise TypeError(f"`labels` must be an int64 tensor of shape (n,); got {describe(labels)}. Try `.long()`.")
-    if int(labels.min()) < 0:
-        raise ValueError(f"`labels` must be 0 or more; got {int(labels.min())}.")
-
-
-def check_counts(inputs: Tensor, labels: Tensor) -> None:
-    """Raise `ValueError` unless there is a label for every input, and at least one."""
-    if len(inputs) != len(labels) or len(labels) == 0:
-        raise ValueError(
-            f"`inputs` and `labels` must have one entry per sample, at least one; got {len(inputs)} and {len(labels)}."
-        )
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `ValueError` that names what differs, unless a checkpoint belongs to this run."""
+    changed = [key for key in now if json.loads(json.dumps(now[key])) != before.get(key)]
+    if changed:
+        listed = ", ".join(f"{key}: {before.get(key)!r} before, {now[key]!r} now" for key in changed)
+        raise ValueError(f"the checkpoint belongs to another run ({listed}). Resume with what it began with.")

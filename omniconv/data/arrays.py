@@ -1,0 +1,163 @@
+"""Signals in NumPy files: `.npy`, memory-mapped, and `.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omniconv._errors import check_choice
+from omniconv.data.samples import Array, ArraySamples, Samples
+
+SPLITS = ("train", "valid", "test")
+SIBLINGS = ("targets", "labels")
+"""What the file with the targets of `<stem>.npy` is called: `<stem>_targets.npy` or `<stem>_labels.npy`."""
+
+
+def read_npy(path: Path, target: str | None = None) -> Samples:
+    """The signals of an `.npy` file, memory-mapped: what is not asked for is not read.
+
+    The array is `n length` for one channel, or `n channels *size` with one to three axes. Integers stay as they are.
+    The targets, (n,), are in the file `<stem>_<target>.npy` beside it; `target`: by default "targets" or "labels",
+    and no targets where there is no such file.
+    Raises `ValueError` for arrays of other shapes, of objects or of what is no number, and for damaged files.
+    """
+    siblings = {name: path.with_name(f"{path.stem}_{name}.npy") for name in ((target,) if target else SIBLINGS)}
+    found = [sibling for sibling in siblings.values() if sibling.exists()]
+    if target and not found:
+        raise ValueError(f'target="{target}": there is no file {siblings[target]} with the targets of {path.name}.')
+    if len(found) > 1:
+        raise ValueError(f"{path}: both {found[0].name} and {found[1].name} may hold its targets. Choose with target=.")
+    signals = with_channels(check_numbers(load_npy(path, mapped=True), str(path)), str(path))
+    targets = check_targets(load_npy(found[0]), len(signals), str(found[0])) if found else None
+    return ArraySamples(signals, targets)
+
+
+def read_npz(path: Path, split: str = "train", target: str | None = None) -> Samples:
+    """The signals of an `.npz` file: array `X` (or `x`), targets `y`, or those of a split, `X_train` and `y_train`.
+
+    `X` is `n length` for one channel, or `n channels *size` with one to three axes. Signals of unequal length are
+    joined end to end in one `X`, `channels total`, and their lengths are in `lengths`, (n,), which sum to `total`.
+    `target`: name of the array with the targets, without its split; by default `y`, if there.
+    Raises `ValueError` for missing or wrong arrays, arrays of objects, and damaged files.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "walks.npz"
+    >>> np.savez(path, X=np.arange(10).reshape(2, 5), y=["a", "b"], lengths=[2, 3])
+    >>> samples = read_npz(path)
+    >>> samples[1].tolist(), samples.targets.tolist()
+    ([[2.0, 3.0, 4.0], [7.0, 8.0, 9.0]], ['a', 'b'])
+    """
+    check_choice("split", split, npz_splits(path))
+    suffix = f"_{split}" if {f"X_{split}", f"x_{split}"} & set(array_names(path)) else ""
+    names = [name + suffix for name in ("X", "x", target or "y", "lengths")]
+    arrays = load_npz(path, names)
+    signals = [name for name in names[:2] if name in arrays]
+    if len(signals) != 1:
+        raise ValueError(
+            f"{path} must hold one array {names[0]}; it holds {', '.join(array_names(path)) or 'nothing'}."
+        )
+    if target and names[2] not in arrays:
+        raise ValueError(f'target="{target}": {path} holds no array {names[2]}, only {", ".join(array_names(path))}.')
+    where = f"{path}, array {signals[0]}"
+    values = check_numbers(arrays[signals[0]], where)
+    whole = pieces(values, arrays[names[3]], where) if names[3] in arrays else with_channels(values, where)
+    targets = check_targets(arrays[names[2]], len(whole), f"{path}, array {names[2]}") if names[2] in arrays else None
+    return ArraySamples(whole, targets)
+
+
+def npz_splits(path: Path) -> tuple[str, ...]:
+    """The splits that an `.npz` file has: those with an array `X_<split>`, or "train" alone for an array `X`."""
+    names = {name.lower() for name in array_names(path)}
+    return tuple(split for split in SPLITS if f"x_{split}" in names) or ("train",)
+
+
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays in an `.npz` file; reads no array."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged, or no .npz file: {error}. Write it with np.savez.") from error
+
+
+def load_npz(path: Path, names: list[str]) -> Mapping[str, Array]:
+    """Those of the named arrays that an `.npz` file holds."""
+    arrays = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in names:
+            if name in archive.files:
+                try:
+                    arrays[name] = np.asarray(archive[name])
+                except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
+                    raise refusal(f"{path}, array {name}", error) from error
+    return arrays
+
+
+def load_npy(path: Path, *, mapped: bool = False) -> Any:
+    """The array of an `.npy` file, or a read-only memory map of it."""
+    try:
+        with path.open("rb") as file:
+            # np.load takes other files for archives or pickles, and then speaks of those.
+            if file.read(6) != b"\x93NUMPY":
+                raise ValueError("it does not start like an .npy file")
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise refusal(str(path), error) from error
+
+
+def refusal(where: str, error: Exception) -> ValueError:
+    """What to tell about a file that NumPy did not load."""
+    if "object" in str(error).lower():
+        return ValueError(
+            f"{where} holds Python objects. They are stored as pickles, which can run any code and are never loaded. "
+            "Save arrays of numbers; for signals of unequal length np.savez(path, X=np.concatenate(signals, axis=-1), "
+            "lengths=[signal.shape[-1] for signal in signals])."
+        )
+    return ValueError(f"{where} is damaged, or no NumPy file: {error}.")
+
+
+def check_numbers(array: Array, where: str) -> Array:
+    """Return `array`, or raise `ValueError` unless it holds real numbers."""
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{where}: signals must be real numbers; got an array of {array.dtype}.")
+    return array
+
+
+def with_channels(array: Array, where: str) -> Array:
+    """An array as `n channels *size`: one channel is put into `n length`."""
+    if not 2 <= array.ndim <= 5:
+        raise ValueError(
+            f"{where}: signals must be (n, length), (n, channels, length), (n, channels, height, width) or "
+            f"(n, channels, depth, height, width); got shape {array.shape}."
+        )
+    return array[:, None] if array.ndim == 2 else array
+
+
+def pieces(joined: Array, lengths: Array, where: str) -> list[Array]:
+    """Signals of those lengths, which `joined`, `channels total`, holds end to end."""
+    if joined.ndim != 2 or lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise ValueError(
+            f"{where}: with an array lengths of n integers, the signals are joined to (channels, total); "
+            f"got shape {joined.shape} and lengths {lengths.dtype} of shape {lengths.shape}."
+        )
+    if lengths.min(initial=1) < 1 or lengths.sum() != joined.shape[1]:
+        raise ValueError(
+            f"{where}: lengths must be at least 1 and sum to the {joined.shape[1]} steps; they sum to {lengths.sum()}."
+        )
+    return np.split(joined, np.cumsum(lengths)[:-1], axis=1)
+
+
+def check_targets(targets: Array, count: int, where: str) -> Array:
+    """Return `targets`, or raise `ValueError` unless there is one label or number per signal."""
+    if targets.shape == (count, 1):
+        targets = targets[:, 0]
+    if targets.shape != (count,):
+        raise ValueError(f"{where}: there must be one target per signal, {count}; got shape {targets.shape}.")
+    if targets.dtype.kind not in "fiubU":
+        raise ValueError(f"{where}: targets must be numbers or text; got {targets.dtype}.")
+    return targets

@@ -1,0 +1,154 @@
+"""What the classifier and the regressor share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from omniconv.data import ArraySamples
+from omniconv.estimators._inputs import as_samples, checked_arrays, is_ragged
+from omniconv.models import CCNN
+from omniconv.training import Predictor, Run, Task, choose, fit
+
+
+class CCNNEstimator(BaseEstimator):
+    """The parameters, inputs and files of both estimators; not for use by itself."""
+
+    def __init__(
+        self,
+        *,
+        effort: str = "standard",
+        blocks: int | None = None,
+        width: int | None = None,
+        reach: float | None = None,
+        causal: bool = False,
+        dropout: float = 0.1,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float = 0.01,
+        weight_decay: float = 0.01,
+        validation: float = 0.0,
+        patience: int = 0,
+        missing: str = "raise",
+        device: str = "auto",
+        verbose: bool | None = None,
+        random_state: Any = None,
+    ):
+        self.effort = effort
+        self.blocks = blocks
+        self.width = width
+        self.reach = reach
+        self.causal = causal
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.validation = validation
+        self.patience = patience
+        self.missing = missing
+        self.device = device
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing != "raise"
+        return tags
+
+    def _samples(self, X: Any, *, reset: bool) -> ArraySamples:  # noqa: N803
+        """X as samples; `reset`: whether it is what is learned from, rather than what is predicted."""
+        if is_ragged(X):
+            signals: Any = checked_arrays(X)
+            if reset and hasattr(self, "n_features_in_"):
+                del self.n_features_in_  # lengths are free
+        else:
+            signals = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, allow_nd=True)
+            if signals.ndim > 5:
+                raise ValueError(
+                    f"X must be (n, length) or (n, channels, *size) with up to 3 axes; got {signals.shape}."
+                )
+        samples = as_samples(signals, self.missing)
+        if not reset:
+            self.predictor_.check(samples)
+        return samples
+
+    def _fit(self, samples: ArraySamples, task: Task) -> None:
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        chosen, recipe = choose(samples, self.effort)
+        network: dict[str, Any] = {"blocks": self.blocks, "width": self.width, "reach": self.reach}
+        architecture = replace(
+            chosen,
+            **{name: value for name, value in network.items() if value is not None},
+            causal=self.causal,
+            dropout=self.dropout,
+        )
+        options: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
+        recipe = replace(
+            recipe,
+            **{name: value for name, value in options.items() if value is not None},
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            patience=self.patience,
+            seed=seed,
+        )
+        run = Run(device=self.device, progress=self._shown)
+        self.predictor_ = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
+
+    @property
+    def _shown(self) -> bool:
+        return sys.stderr.isatty() if self.verbose is None else self.verbose
+
+    @property
+    def model_(self) -> CCNN:
+        """The torch module, to export and inspect; it takes signals in their own unit."""
+        check_is_fitted(self, "predictor_")
+        return self.predictor_.model
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and a model card into a folder.
+
+        What `Predictor.load` and the command line read too. Raises `TypeError` for a `random_state` that is neither a
+        number nor None.
+        """
+        check_is_fitted(self, "predictor_")
+        parameters = self.get_params()
+        if not isinstance(self.random_state, (int, np.integer, type(None))):
+            raise TypeError("`random_state` must be an integer or None to be saved; a generator has no JSON form.")
+        parameters["random_state"] = None if self.random_state is None else int(self.random_state)
+        fitted = {name: to_json(getattr(self, name)) for name in self._saved() if hasattr(self, name)}
+        self.predictor_.about["estimator"] = {"class": type(self).__name__, "parameters": parameters, "fitted": fitted}
+        self.predictor_.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "cpu") -> Self:
+        """What `save` wrote. Raises `ValueError` for a folder with something else, or with damaged files."""
+        predictor = Predictor.load(folder, device=device)
+        described = predictor.about.get("estimator", {})
+        if described.get("class") != cls.__name__:
+            raise ValueError(
+                f"{folder} holds {described.get('class') or 'no estimator'}, not a {cls.__name__}. Load it with "
+                "omniconv.training.Predictor.load."
+            )
+        estimator = cls(**described["parameters"])
+        estimator.predictor_ = predictor
+        for name, value in described["fitted"].items():
+            setattr(estimator, name, np.asarray(value) if isinstance(value, list) else value)
+        return estimator
+
+    def _saved(self) -> tuple[str, ...]:
+        """Names of the fitted attributes that go into a file."""
+        return ("n_features_in_", "feature_names_in_")
+
+
+def to_json(value: Any) -> Any:
+    """An attribute as JSON: arrays as lists."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

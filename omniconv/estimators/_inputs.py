@@ -1,0 +1,80 @@
+"""What users pass as X, as samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omniconv._errors import check_choice, describe
+from omniconv.data import ArraySamples
+
+Array = NDArray[Any]
+
+MISSING = ("raise", "interpolate", "mean")
+
+
+def as_samples(signals: Array | list[Array], missing: str) -> ArraySamples:
+    """Signals as samples: an array (n, length) or (n, channels, *size), or a list of arrays of unequal size.
+
+    In a list, arrays (length,) have one channel; the others are (channels, *size). `missing`: what NaN means, "raise"
+    (an error), "interpolate" (linearly between the neighbours in time, the nearest at the ends; sequences only) or
+    "mean" (the mean of the channel in that signal).
+    """
+    check_choice("missing", missing, MISSING)
+    if isinstance(signals, np.ndarray):
+        arrays: Any = signals[:, None] if signals.ndim == 2 else signals
+    else:
+        arrays = [signal[None] if signal.ndim == 1 else signal for signal in signals]
+    gaps = [position for position, signal in enumerate(arrays) if np.isnan(signal).any()]
+    for signal in arrays:
+        if np.isinf(signal).any():
+            raise ValueError("X contains infinity. Remove or replace it.")
+    if gaps and missing == "raise":
+        raise ValueError(
+            f"X contains NaN in {len(gaps)} of {len(arrays)} signals, first in number {gaps[0]}. Say what it means: "
+            'missing="interpolate" or missing="mean".'
+        )
+    if gaps:
+        arrays = arrays.copy()
+        for position in gaps:
+            arrays[position] = filled(arrays[position], missing, position)
+    return ArraySamples(arrays)
+
+
+def filled(signal: Array, missing: str, position: int) -> Array:
+    """A signal (channels, *size) with its gaps filled."""
+    if missing == "interpolate" and signal.ndim != 2:
+        raise ValueError(f'missing="interpolate" needs sequences; signal {position} has {signal.ndim - 1} axes.')
+    complete = signal.copy()
+    for channel in complete:
+        gap = np.isnan(channel)
+        if gap.all():
+            raise ValueError(f"X has a channel without any value in signal {position}. Remove the signal or fill it.")
+        if missing == "interpolate":
+            channel[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), channel[~gap])
+        else:
+            channel[gap] = channel[~gap].mean()
+    return complete
+
+
+def is_ragged(X: Any) -> bool:  # noqa: N803
+    """Whether X is a sequence of arrays that do not all have one shape; a list of numbers or of rows is an array."""
+    if not isinstance(X, (list, tuple)) or not X or not all(isinstance(item, np.ndarray) for item in X):
+        return False
+    return len({item.shape for item in X}) > 1
+
+
+def checked_arrays(X: Sequence[Array]) -> list[Array]:  # noqa: N803
+    """Arrays of unequal size as float arrays, or an error that names the one that does not fit."""
+    for position, signal in enumerate(X):
+        if signal.dtype.kind not in "fiub":
+            raise TypeError(f"X must hold real numbers; signal {position} is {describe(signal.dtype)}.")
+        if signal.ndim == 0 or signal.ndim > 4 or signal.ndim != X[0].ndim:
+            raise ValueError(
+                f"X must hold arrays (length,) or (channels, *size), all with the same number of axes; signal 0 has "
+                f"shape {X[0].shape}, signal {position} has {signal.shape}."
+            )
+    return [np.asarray(signal, dtype=np.float64) for signal in X]

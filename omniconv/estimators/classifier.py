@@ -1,0 +1,124 @@
+"""Classification of signals."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+from omniconv.estimators._base import CCNNEstimator
+from omniconv.training import Classification
+
+Array = NDArray[Any]
+
+
+class CCNNClassifier(ClassifierMixin, CCNNEstimator):
+    """Classifies sequences, images and volumes, of equal or unequal size, with a continuous convolutional network.
+
+    X is (n, length), (n, channels, length), (n, channels, height, width), (n, channels, depth, height, width), or a
+    list of arrays (length,) or (channels, *size) of unequal size. y is (n,) labels of any kind.
+
+    `effort`: "quick", "standard" or "strong" chooses everything that is None, by the size of the data.
+    `blocks`, `width`: residual blocks and their channels. `reach`: initial width of the learned supports in samples.
+    `causal`: whether the network may look at the past only. `dropout`: [0, 1).
+    `epochs`, `batch_size`, `lr`, `weight_decay`: of the training.
+    `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1].
+    `validation`: share of the training samples that chooses the best epoch, [0, 1); 0 trains on all. `patience`: epochs
+    without improvement after which training ends, 0 for never.
+    `missing`: what NaN means: "raise", "interpolate" (linearly in time) or "mean" (of the channel in that signal).
+    `device`: "auto" or "cpu". `verbose`: whether progress is shown; None: on a terminal.
+    `random_state`: seed of weights, batches and drop-out; the global random state is not touched.
+
+    Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (of arrays). Raises `ValueError` or `TypeError`
+    that names what is wrong with X, y or a parameter.
+
+    >>> X = np.sin(np.linspace(0, 6, 50) * np.repeat([1, 3], 10)[:, None] + np.arange(20)[:, None])
+    >>> classifier = CCNNClassifier(effort="quick", epochs=20, random_state=0).fit(X, ["slow"] * 10 + ["fast"] * 10)
+    >>> classifier.predict(X[:2]).tolist()
+    ['slow', 'slow']
+
+    Romero et al. 2022 (CCNN).
+    """
+
+    def __init__(
+        self,
+        *,
+        effort: str = "standard",
+        blocks: int | None = None,
+        width: int | None = None,
+        reach: float | None = None,
+        causal: bool = False,
+        dropout: float = 0.1,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float = 0.01,
+        weight_decay: float = 0.01,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        validation: float = 0.0,
+        patience: int = 0,
+        missing: str = "raise",
+        device: str = "auto",
+        verbose: bool | None = None,
+        random_state: Any = None,
+    ):
+        super().__init__(
+            effort=effort,
+            blocks=blocks,
+            width=width,
+            reach=reach,
+            causal=causal,
+            dropout=dropout,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            validation=validation,
+            patience=patience,
+            missing=missing,
+            device=device,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Train a new network on signals X with labels y."""
+        samples = self._samples(X, reset=True)
+        labels = column_or_1d(np.asarray(y), warn=True)
+        check_classification_targets(labels)
+        check_consistent_length(samples.sizes, labels)
+        self.classes_, encoded = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y must hold at least two classes; got one class only, {self.classes_[0]!r}.")
+        weights = None
+        if self.class_weight is not None:
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
+            weights = weights / weights[encoded].mean()  # 1 on average: the learning rate keeps its meaning
+        samples.targets = labels
+        task = Classification(
+            tuple(self.classes_.tolist()),
+            None if weights is None else tuple(weights.tolist()),
+            label_smoothing=self.label_smoothing,
+        )
+        self._fit(samples, task)
+        return self
+
+    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+        """The probability of every class, (n, classes), in the order of `classes_`."""
+        check_is_fitted(self, "predictor_")
+        return self.predictor_.probabilities(self._samples(X, reset=False), progress=self._shown)
+
+    def predict(self, X: Any) -> Array:  # noqa: N803
+        """The most probable label of every signal, (n,)."""
+        probabilities = self.predict_proba(X)  # first: it checks whether there are classes at all
+        return self.classes_[probabilities.argmax(1)]
+
+    def _saved(self) -> tuple[str, ...]:
+        return (*super()._saved(), "classes_")

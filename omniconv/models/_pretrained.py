@@ -1,0 +1,152 @@
+"""Networks as folders: config.json, model.safetensors and, where something is to be told, a model card README.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from omniconv import kernels, supports
+from omniconv._errors import describe
+from omniconv._files import write_whole
+from omniconv.nn import refresh
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT = 1
+PARTS = {"kernel": kernels, "support": supports}
+"""Arguments that are parts, and the folder whose public names they are looked up in."""
+
+
+class Pretrained(nn.Module):
+    """Base of networks that are saved as JSON and safetensors, and never as anything that runs when it is loaded.
+
+    A subclass keeps the arguments of its constructor, the ones without `device` and `dtype`, in `self.arguments`.
+    """
+
+    arguments: dict[str, Any]
+    trained: ClassVar[dict[str, type[Pretrained]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Pretrained.trained[cls.__name__] = cls
+
+    def save_pretrained(
+        self, folder: str | Path, *, extra: Mapping[str, Any] | None = None, card: str | None = None
+    ) -> None:
+        """Write the network into `folder`: config.json, model.safetensors and, if there is one, the model card.
+
+        `extra`: what else config.json shall hold, JSON values by name. `card`: Markdown for README.md.
+        Each file is written whole or not at all. Raises `ValueError` for a kernel or support that is not a public class
+        of the library (or `functools.partial` of one).
+        """
+        config = {**(extra or {}), "format": FORMAT, "class": type(self).__name__, "arguments": self._described()}
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_whole(target / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+        write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        if card is not None:
+            write_whole(target / CARD, card.encode())
+
+    def _described(self) -> dict[str, Any]:
+        return {name: describe_part(name, value) if name in PARTS else value for name, value in self.arguments.items()}
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: torch.device | str | None = None, kernel: Any = None, support: Any = None
+    ) -> Self:
+        """The network that `save_pretrained` wrote into the local `folder`, in evaluation mode.
+
+        `kernel`, `support`: the parts to use where those of the file are not the library's own. Nothing is downloaded
+        and nothing in the folder is executed. Raises `FileNotFoundError` for a missing file and `ValueError` that names
+        the file for one that is damaged or of another kind.
+        """
+        config = read_config(folder)
+        kind = Pretrained.trained.get(str(config.get("class")))
+        if kind is None or not issubclass(kind, cls):
+            raise ValueError(f"{Path(folder) / CONFIG} describes a {config.get('class')!r}, not a {cls.__name__}.")
+        arguments = dict(config["arguments"])
+        for name, given in (("kernel", kernel), ("support", support)):
+            arguments[name] = given if given is not None else built_part(name, arguments[name])
+        try:
+            model = kind(**arguments, device=device)
+        except TypeError as error:
+            raise ValueError(f"{Path(folder) / CONFIG} does not fit this version of {cls.__name__}: {error}") from error
+        path = Path(folder) / WEIGHTS
+        tensors = read_tensors(path)
+        check_tensors(path, tensors, model.state_dict())
+        model.to(next(iter(value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32))
+        model.load_state_dict(tensors)
+        refresh(model)
+        return model.eval()
+
+
+def describe_part(name: str, factory: Any) -> dict[str, Any]:
+    """A kernel or support factory as JSON: the name of the class and its keywords."""
+    inner, keywords = (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
+    known = getattr(inner, "__name__", "")
+    if (
+        known not in PARTS[name].__all__
+        or getattr(PARTS[name], known) is not inner
+        or getattr(factory, "args", ()) != ()
+    ):
+        raise ValueError(
+            f"`{name}` must be a class of omniconv.{name}s, or functools.partial of one with keywords, to be saved; "
+            f"got {describe(factory)}. Save `model.state_dict()` with safetensors instead, and build the network in "
+            "code."
+        )
+    return {"class": known, **keywords}
+
+
+def built_part(name: str, described: Mapping[str, Any]) -> Any:
+    """The factory that `describe_part` described; only public classes of the library are looked up."""
+    known = str(described.get("class"))
+    if known not in PARTS[name].__all__:
+        raise ValueError(
+            f"`{name}` {known!r} is not part of omniconv.{name}s. Give it: from_pretrained(folder, {name}=...)."
+        )
+    return partial(getattr(PARTS[name], known), **{key: value for key, value in described.items() if key != "class"})
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a saved network; raises as `Pretrained.from_pretrained` does."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}. A saved network is a local folder with {CONFIG} and {WEIGHTS}; nothing is downloaded."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT or not isinstance(config.get("arguments"), dict):
+        raise ValueError(f"{path} is not the configuration of a network in format {FORMAT}.")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises `ValueError` that names the file if it is not one, or damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}.")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a sound safetensors file: {error}. Nothing of it was loaded.") from error
+
+
+def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless the file holds the tensors of the network, in their shapes."""
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    wrong = [name for name in sorted(expected.keys() & found.keys()) if found[name].shape != expected[name].shape]
+    if missing or surplus or wrong:
+        raise ValueError(
+            f"{path} does not fit its {CONFIG}: missing {missing[:3]}, unknown {surplus[:3]}, "
+            f"of another shape {wrong[:3]}."
+        )

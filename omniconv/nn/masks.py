@@ -1,0 +1,25 @@
+"""Which positions of a batch of signals were observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omniconv._errors import describe
+from omniconv._typing import Mask, Signal
+
+
+def check_mask(mask: Any, x: Signal) -> None:
+    """Raise unless `mask` says for every position of every signal of `x` whether it was observed."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"`mask` must be a tensor of bool, True where a sample was observed; got {describe(mask)}.")
+    expected = (x.shape[0], *x.shape[2:])
+    if tuple(mask.shape) != expected:
+        raise ValueError(f"`mask` must be (batch, *size), here {expected}; got shape {tuple(mask.shape)}.")
+
+
+def observed(x: Signal, mask: Mask | None) -> Signal:
+    """The signal with zeros where nothing was observed, as it is beyond its ends."""
+    return x if mask is None else torch.where(mask[:, None], x, torch.zeros((), dtype=x.dtype, device=x.device))

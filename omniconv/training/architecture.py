@@ -1,0 +1,100 @@
+"""Sizes of a network and of its training, chosen from the size of the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._typing import check_bool
+from omniconv.data import Samples
+from omniconv.kernels import SIREN
+from omniconv.models import CCNN
+from omniconv.supports import Gaussian
+from omniconv.training.recipe import Recipe
+
+EFFORTS = {"quick": (32, 2, 2e6), "standard": (64, 4, 8e6), "strong": (128, 4, 24e6)}
+"""Width, blocks, and how many positions of training signals are gone through, all epochs together."""
+
+EPOCHS = {"quick": (8, 60), "standard": (12, 150), "strong": (30, 300)}
+"""Least and most epochs, whatever the data."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A CCNN but for what the data decide: channels, outputs and the size of the reference grid."""
+
+    blocks: int = 4
+    """Residual blocks."""
+
+    width: int = 64
+    """Channels in the blocks."""
+
+    reach: float | None = None
+    """Initial width of the learned supports in samples; without it 0.6 times the root of half the signal's length."""
+
+    bandwidth: float = 0.25
+    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
+
+    causal: bool = False
+    """Whether every output may depend on the past only."""
+
+    head: str = "pool"
+    """What the outputs are read from: pool (mean over positions) or last (the last position)."""
+
+    dropout: float = 0.1
+    """Share of values that drop-out removes in the blocks."""
+
+    def __post_init__(self) -> None:
+        check_integer("blocks", self.blocks)
+        check_integer("width", self.width)
+        if self.reach is not None:
+            check_number("reach", self.reach, low=0.0)
+        check_number("bandwidth", self.bandwidth, low=0.0)
+        check_bool("causal", self.causal)
+        check_choice("head", self.head, ("pool", "last"))
+        check_number("dropout", self.dropout, low=0.0, closed=True)
+
+    def build(self, channels: int, out_features: int, size: tuple[int, ...]) -> CCNN:
+        """The network for signals of `channels` and at most `size`; draws from the global random state."""
+        reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
+        widths = [min((0.6 * math.sqrt(far) if self.reach is None else self.reach) / far, 1.0) for far in reaches]
+        return CCNN(
+            channels,
+            out_features,
+            size,
+            blocks=self.blocks,
+            width=self.width,
+            kernel=partial(SIREN, bandwidth=self.bandwidth),
+            support=partial(Gaussian, width=widths),
+            causal=self.causal,
+            head=self.head,
+            dropout=self.dropout,
+        )
+
+
+def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) -> tuple[Architecture, Recipe]:
+    """The network and the recipe for these samples.
+
+    `effort`: "quick" (seconds for a few hundred series), "standard" (about a minute on two cores) or "strong" (several
+    times that). Epochs are as many as go through a fixed number of positions, within bounds.
+
+    >>> from omniconv.data import ArraySamples
+    >>> network, recipe = choose(ArraySamples(np.zeros((200, 1, 427))), "standard")
+    >>> network.width, recipe.epochs, recipe.batch_size
+    (64, 93, 32)
+    """
+    width, blocks, positions = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
+    least, most = EPOCHS[effort]
+    volume = float(samples.sizes.prod(1).sum())
+    epochs = int(np.clip(positions / volume, least, most))
+    batch_size = max(1, (32 if len(samples) < 2000 else 64) // processes)
+    return Architecture(blocks=blocks, width=width), Recipe(epochs=epochs, batch_size=batch_size)
+
+
+def with_options(chosen: Recipe, options: dict[str, object]) -> Recipe:
+    """The recipe with those of `options` that are not None."""
+    return replace(chosen, **{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""Which samples make which step: a pure function of the seed and the step, so that any run can go on anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from omniconv._typing import Mask, Signal
+from omniconv.data import Samples
+
+Array = NDArray[Any]
+
+POOL = 16
+"""Batches whose samples are sorted by size together: little padding, and still another order in every epoch."""
+
+
+class Batch(NamedTuple):
+    """Signals padded to one size, which positions were observed (None if all), and which samples they are."""
+
+    signals: Signal
+    mask: Mask | None
+    indices: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; indices stay."""
+        return Batch(self.signals.to(device), None if self.mask is None else self.mask.to(device), self.indices)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The batches of every epoch, for all processes together.
+
+    `sizes`: (n, dim), of the samples. `batch_size`: at most so many samples in a batch of all processes; the batches of
+    an epoch are nearly equal, so that none is tiny. Signals of similar size come into one batch.
+    """
+
+    sizes: Array
+    batch_size: int
+    seed: int
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.sizes) / self.batch_size)
+
+    def epoch(self, epoch: int) -> list[Array]:
+        """The samples of each batch of an epoch, counted from 0."""
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.sizes))
+        volumes = self.sizes.prod(1)
+        if (volumes == volumes[0]).all():
+            return np.array_split(order, self.batches)
+        pools = np.array_split(order, math.ceil(self.batches / POOL))
+        order = np.concatenate([pool[np.argsort(volumes[pool], kind="stable")] for pool in pools])
+        batches = np.array_split(order, self.batches)
+        return [batches[position] for position in random.permutation(self.batches)]
+
+    def counts(self, epoch: int) -> list[int]:
+        """How many samples each batch of an epoch has."""
+        return [len(batch) for batch in self.epoch(epoch)]
+
+
+@dataclass(frozen=True)
+class StepSampler:
+    """What process `rank` of `processes` computes from step `start` to before `stop`: each step is `parts` lists."""
+
+    plan: BatchPlan
+    start: int
+    stop: int
+    rank: int = 0
+    processes: int = 1
+    parts: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            epoch, position = divmod(step, self.plan.batches)
+            if position == 0 or step == self.start:
+                batches = self.plan.epoch(epoch)
+            for part in np.array_split(batches[position][self.rank :: self.processes], self.parts):
+                yield part.tolist()
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.parts
+
+
+class Signals(Dataset[tuple[Array, int]]):
+    """Samples as torch's loader wants them."""
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> tuple[Array, int]:
+        return self.samples[index], index
+
+
+def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
+    """Signals `channels *size` as one tensor, zeros behind those that are shorter; and where they are not zeros."""
+    sizes = {signal.shape[1:] for signal in signals}
+    if len(sizes) == 1:
+        return torch.from_numpy(np.stack(signals)), None
+    size = tuple(max(axis) for axis in zip(*sizes, strict=True))
+    padded = np.zeros((len(signals), signals[0].shape[0], *size), dtype=np.float32)
+    mask = np.zeros((len(signals), *size), dtype=bool)
+    for row, signal in enumerate(signals):
+        inside = tuple(slice(length) for length in signal.shape[1:])
+        padded[row][:, *inside] = signal
+        mask[row][inside] = True
+    return torch.from_numpy(padded), torch.from_numpy(mask)
+
+
+def collate(items: list[tuple[Array, int]]) -> Batch:
+    """Samples and their indices as a batch."""
+    signals, mask = pad([signal for signal, _ in items])
+    return Batch(signals, mask, torch.tensor([index for _, index in items]))
+
+
+def loader(samples: Samples, sampler: Any, workers: int) -> DataLoader[Any]:
+    """Batches of `samples` in the order of `sampler`."""
+    return DataLoader(Signals(samples), batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+
+
+def evaluation_batches(samples: Samples, batch_size: int) -> list[list[int]]:
+    """All samples once, those of similar size together."""
+    order = np.argsort(samples.sizes.prod(1), kind="stable")
+    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]

@@ -1,0 +1,78 @@
+"""Model cards: what a saved network is, as Markdown that hubs and people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omniconv._references import cite
+from omniconv.models import CCNN
+from omniconv.training.tasks import Classification, Task
+
+TEMPLATE = """---
+library_name: omniconv
+tags:
+- omniconv
+- {task}
+---
+
+# {title}
+
+{kind} by a continuous convolutional network with {parameters:,} parameters, for signals with {channels} channel(s) and
+{axes} axis or axes, sampled as on a grid of {size}. {targets}
+
+## Data and training
+
+{facts}
+
+## Use
+
+```python
+from omniconv.training import Predictor
+
+predictor = Predictor.load("path/to/this/folder")
+predictor.predict(samples)  # omniconv.data.read(path), or omniconv.data.ArraySamples(array)
+```
+
+## Citation
+
+```bibtex
+{citation}
+```
+"""
+
+
+def model_card(model: CCNN, task: Task, about: Mapping[str, Any]) -> str:
+    """The card of a network. `about`: facts by name, tables of figures as nested mappings."""
+    rows = [f"| {label(name)} | {shown(value)} |" for name, value in about.items() if name != "title"]
+    return TEMPLATE.format(
+        task=f"{task.name}",
+        title=about.get("title", f"CCNN for {task.name}"),
+        kind=task.name.capitalize(),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        channels=model.in_channels,
+        axes=model.stem.dim,
+        size=" x ".join(map(str, model.stem.grid.size)),
+        targets=targets(task),
+        facts="\n".join(["| | |", "|---|---|", *rows]) if rows else "Nothing was recorded.",
+        citation=cite(model),
+    )
+
+
+def targets(task: Task) -> str:
+    """What is predicted, as a sentence."""
+    if isinstance(task, Classification):
+        return f"Classes: {', '.join(str(label) for label in task.classes)}."
+    return "It predicts one number."
+
+
+def label(name: str) -> str:
+    """A name as people read it."""
+    return name.replace("_", " ")
+
+
+def shown(value: Any) -> str:
+    """A value as people read it; a mapping on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{label(name)} {shown(item)}" for name, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,53 @@
+"""Where a number stopped being finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniconv.training.batches import Batch
+
+
+@torch.no_grad()
+def first_bad_part(model: nn.Module, batch: Batch) -> str:
+    """What is the first that is not finite: the signals, a parameter, or what a layer makes of finite inputs."""
+    for row, (signal, index) in enumerate(zip(batch.signals, batch.indices.tolist(), strict=True)):
+        seen = signal if batch.mask is None else signal[:, batch.mask[row]]
+        if not seen.isfinite().all():
+            return f"sample {index} of the training data"
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not tensor.isfinite().all():
+            return f"the values of {name!r}"
+    found: list[str] = []
+    hooks = [
+        module.register_forward_hook(note(name, found))
+        for name, module in model.named_modules()
+        if name and not list(module.children())
+    ]
+    try:
+        model(batch.signals, mask=batch.mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return f"the output of layer {found[0]!r}" if found else "the loss itself: every layer's output is finite"
+
+
+def note(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook that notes the name of a layer whose output is not finite."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(name)
+
+    return hook
+
+
+def first_bad_gradient(model: nn.Module) -> str:
+    """The first parameter whose gradient is not finite."""
+    bad = [
+        name for name, value in model.named_parameters() if value.grad is not None and not value.grad.isfinite().all()
+    ]
+    return f"the gradient of {bad[0]!r}" if bad else "the norm of the gradients, which overflows"

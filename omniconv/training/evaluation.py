@@ -1,0 +1,78 @@
+"""Outputs of a network for samples of any sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniconv._errors import check_integer
+from omniconv._typing import Signal
+from omniconv.data import Samples
+from omniconv.training.batches import evaluation_batches, loader
+from omniconv.training.progress import Progress, Silent
+
+
+@torch.inference_mode()
+def outputs_of(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    forward: Callable[..., Any] | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """What `model` makes of every sample, (n, out_features), on the model's device, in the order of the samples.
+
+    Samples of similar size are computed together, padded and masked; a sample's outputs do not depend on its company.
+    `forward`: what to call instead of the model, such as what wraps it on several processes. The model keeps its mode.
+    """
+    check_integer("batch_size", batch_size)
+    batches = evaluation_batches(samples, batch_size)
+    like = next(model.parameters(), torch.zeros(()))
+    device, dtype = like.device, torch.promote_types(like.dtype, torch.float32)
+    compute = model if forward is None else forward
+    parts, order = [], []
+    with evaluating(model), progress or Silent() as shown:
+        for number, batch in enumerate(loader(samples, batches, workers), 1):
+            moved = batch.to(device)
+            signals = moved.signals.to(dtype)
+            outputs = compute(signals) if moved.mask is None else compute(signals, mask=moved.mask)
+            parts.append(outputs.to(dtype))
+            order.append(batch.indices)
+            shown.update(number, len(batches), len(batch.indices), None, "")
+    return torch.cat(parts)[torch.cat(order).argsort().to(device)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards each of its layers is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:  # one by one: a view of a model has a mode of its own, its layers are the model's
+            module.training = True
+
+
+def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
+    """Share of samples (n, channels, *size) whose largest output is their label (n,); the model keeps its mode.
+
+    Raises `ValueError` for inputs and labels of different counts, or none.
+    """
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise ValueError(
+            f"`inputs` and `labels` must have one entry per sample, at least one; got {len(inputs)} and {len(labels)}."
+        )
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    with torch.inference_mode(), evaluating(model):
+        correct = sum(
+            int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+            for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+        )
+    return correct / len(labels)

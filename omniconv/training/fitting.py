@@ -1,0 +1,116 @@
+"""From samples to a predictor: statistics, network, validation split, training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omniconv._errors import check_number, require
+from omniconv.data import Samples
+from omniconv.training.architecture import Architecture
+from omniconv.training.loop import Report, Run, train
+from omniconv.training.predictor import Predictor
+from omniconv.training.recipe import Recipe
+from omniconv.training.tasks import Classification, Regression, Task
+
+Array = NDArray[Any]
+
+STATISTICS_SAMPLES = 4096
+"""So many samples, evenly spaced, give mean and standard deviation of collections that are larger."""
+
+
+def fit(
+    samples: Samples,
+    task: Task,
+    architecture: Architecture,
+    recipe: Recipe,
+    *,
+    validation: float | Samples = 0.0,
+    run: Run | None = None,
+    report: Report | None = None,
+) -> Predictor:
+    """Train a network on samples with targets; signals are standardised per channel inside the network.
+
+    `validation`: the share of samples, stratified, that is held out to choose the best epoch, [0, 1), or samples of its
+    own; 0 trains on all and keeps the last weights. The rest as in `train`, whose errors this raises too.
+    """
+    began = time.monotonic()
+    held_out: Samples | None = None
+    if isinstance(validation, Samples):
+        held_out = validation
+    elif check_number("validation", validation, low=0.0, closed=True) > 0:
+        samples, held_out = split(samples, task, validation, recipe.seed)
+    mean, std = statistics(samples)
+    size = tuple(int(length) for length in samples.sizes.max(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = architecture.build(samples.channels, task.out_features, size)
+    model.standardize.set(torch.from_numpy(mean), torch.from_numpy(std))
+    record = train(model, task, samples, recipe=recipe, validation=held_out, run=run, report=report)
+    if isinstance(task, Regression):  # the network itself then predicts in the unit of the targets
+        model.head.rescale(torch.full((1,), task.std), torch.full((1,), task.mean))
+        task = Regression()
+    about = {
+        "training_samples": len(samples),
+        "channels": samples.channels,
+        "sizes": described_sizes(samples),
+        "epochs": recipe.epochs,
+        "final_loss": record[-1]["loss"] if record else None,
+        "training_seconds": round(time.monotonic() - began, 1),
+        "architecture": asdict(architecture),
+        "recipe": asdict(recipe),
+    }
+    return Predictor(model.eval(), task, about)
+
+
+def split(samples: Samples, task: Task, share: float, seed: int) -> tuple[Samples, Samples]:
+    """Training and validation samples; every class keeps its share where it has enough samples."""
+    selection: Any = require("sklearn.model_selection", extra="train", purpose="the validation split")
+    strata = samples.targets if isinstance(task, Classification) else None
+    everything = np.arange(len(samples))
+    if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
+        strata = None
+    try:
+        kept, held_out = selection.train_test_split(everything, test_size=share, random_state=seed, stratify=strata)
+    except ValueError as error:
+        raise ValueError(
+            f"`validation` (={share}) does not split {len(samples)} samples: {error} Use another share, or 0."
+        ) from error
+    return samples.subset(kept), samples.subset(held_out)
+
+
+def statistics(samples: Samples) -> tuple[Array, Array]:
+    """Mean and standard deviation per channel over all positions, float64; a constant channel has deviation 1.
+
+    Raises `ValueError` that names the first sample with a value that is not finite.
+    """
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), STATISTICS_SAMPLES)).astype(int))
+    count, total, squares = 0, np.zeros(samples.channels), np.zeros(samples.channels)
+    shift = samples[0].reshape(samples.channels, -1).mean(1, keepdims=True, dtype=np.float64)
+    for index in chosen:
+        flat = samples[int(index)].reshape(samples.channels, -1).astype(np.float64)
+        if not np.isfinite(flat).all():
+            raise ValueError(
+                f"sample {samples.names[index]!r} has values that are NaN or infinite. Say what they mean "
+                "(`missing=`), or repair them."
+            )
+        count += flat.shape[1]
+        total += (flat - shift).sum(1)  # the shift keeps the squares from cancelling
+        squares += np.square(flat - shift).sum(1)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    tiny = std <= 1e-12 * np.maximum(np.abs(mean + shift[:, 0]), 1e-300)
+    return mean + shift[:, 0], np.where(tiny, 1.0, std)
+
+
+def described_sizes(samples: Samples) -> str:
+    """The sizes of the signals in words."""
+    least, most = samples.sizes.min(0), samples.sizes.max(0)
+    if samples.equal:
+        return " x ".join(map(str, most))
+    return " x ".join(f"{low} to {high}" for low, high in zip(least, most, strict=True))

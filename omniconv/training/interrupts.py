@@ -1,0 +1,52 @@
+"""Requests to stop: signals of a scheduler, and a limit on the time."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+EXIT_CODE = 75
+"""Exit code of a run that stopped early and can be resumed: EX_TEMPFAIL of sysexits.h."""
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Interrupts:
+    """While entered, notes SIGTERM and SIGUSR1 instead of dying of them; `reason` says why to stop, or is "".
+
+    `time_limit`: seconds until it is time to stop, or None. `signals`: whether to note signals; that is possible in the
+    main thread only.
+    """
+
+    def __init__(self, time_limit: float | None = None, *, signals: bool = True):
+        self.time_limit, self.signals = time_limit, signals
+        self._signal = ""
+        self._before: dict[int, Any] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if self.signals and threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+
+    @property
+    def reason(self) -> str:
+        """Why to stop now; empty while there is no reason."""
+        if self._signal:
+            return f"received {self._signal}"
+        if self.time_limit is not None and time.monotonic() - self._began >= self.time_limit:
+            return f"reached the time limit of {self.time_limit:g} s"
+        return ""

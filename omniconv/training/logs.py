@@ -1,0 +1,55 @@
+"""The record of a run: one row per step, as JSON lines and as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TextIO
+
+
+class Logs:
+    """`log.jsonl` and `log.csv` in a folder: the same rows, one per step.
+
+    `step`: rows after it, which a run that goes on computes again, are removed. A value that only some rows have, as
+    those of validation, leaves its column of the table empty in the others.
+    """
+
+    def __init__(self, folder: Path, step: int = 0):
+        self.folder = folder
+        self.rows = [row for row in read_log(folder / "log.jsonl") if row["step"] <= step] if step else []
+        self._lines: TextIO = (folder / "log.jsonl").open("w", encoding="utf-8")
+        self._lines.writelines(json.dumps(row) + "\n" for row in self.rows)
+        self.flush()
+
+    def write(self, row: dict[str, float]) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        self._lines.write(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """Hand the lines to the system and write the table."""
+        self._lines.flush()
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with (self.folder / "log.csv").open("w", encoding="utf-8", newline="") as table:
+            writer = csv.DictWriter(table, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._lines.close()
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a `log.jsonl`; a last line that a kill cut off is left out. None if there is no such file."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

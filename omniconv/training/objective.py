@@ -1,0 +1,39 @@
+"""What is minimised, as a module: so that whatever wraps networks for several processes wraps all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniconv._typing import Mask, Signal
+from omniconv.nn import Conv
+from omniconv.training.tasks import Task
+
+
+class Objective(nn.Module):
+    """`forward(x, mask, encoded)` gives the sum of the samples' losses, and the penalty; without targets, the outputs.
+
+    penalty = kernel_norm * sum over convolutions of |taps|^2, on the kernels as they are sampled (FlexConv, Romero et
+    al. 2022).
+    """
+
+    def __init__(self, model: nn.Module, task: Task, kernel_norm: float):
+        super().__init__()
+        self.model, self.task, self.kernel_norm = model, task, kernel_norm
+
+    def forward(self, x: Signal, mask: Mask | None = None, encoded: Tensor | None = None) -> Any:
+        outputs = self.model(x) if mask is None else self.model(x, mask=mask)
+        if encoded is None:
+            return outputs
+        losses = self.task.losses(outputs.float() if outputs.dtype != torch.float64 else outputs, encoded)
+        return losses.sum(), self._penalty(losses)
+
+    def _penalty(self, like: Tensor) -> Tensor:
+        penalty = like.new_zeros(())
+        if self.kernel_norm:
+            for module in self.model.modules():
+                if isinstance(module, Conv):
+                    penalty = penalty + module.taps().square().sum()
+        return self.kernel_norm * penalty

@@ -1,0 +1,98 @@
+"""A trained network together with its task: samples in, predictions out; saved as one folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniconv._errors import require
+from omniconv.data import Samples
+from omniconv.models import CCNN, read_config
+from omniconv.training.card import model_card
+from omniconv.training.evaluation import outputs_of
+from omniconv.training.progress import progress_for
+from omniconv.training.tasks import Classification, Task, task_from
+
+Array = NDArray[Any]
+
+
+class Predictor:
+    """`model`: the network. `task`: what its outputs mean. `about`: facts on data and training for the model card.
+
+    Predictions are computed in float64 on a CPU, so that neither padding nor the company in a batch shows in them; in
+    the network's own precision elsewhere.
+    """
+
+    def __init__(self, model: CCNN, task: Task, about: Mapping[str, Any] | None = None):
+        self.model, self.task, self.about = model, task, dict(about or {})
+
+    def outputs(self, samples: Samples, *, batch_size: int = 64, progress: bool = False) -> Tensor:
+        """The outputs of the network, (n, out_features).
+
+        Raises `ValueError` for samples with other channels or another number of axes than the network has.
+        """
+        self.check(samples)
+        device = next(self.model.parameters()).device
+        model = copy.deepcopy(self.model).double() if device.type == "cpu" else self.model
+        return outputs_of(model, samples, batch_size=batch_size, progress=progress_for(progress))
+
+    def check(self, samples: Samples) -> None:
+        """Raise `ValueError` unless the network takes such samples."""
+        if (samples.channels, samples.dim) != (self.model.in_channels, self.model.stem.dim):
+            raise ValueError(
+                f"The network takes signals with {self.model.in_channels} channels and {self.model.stem.dim} axes; got "
+                f"{samples.channels} channels and {samples.dim} axes."
+            )
+
+    def predict(self, samples: Samples, *, progress: bool = False) -> Array:
+        """The predicted label or number of every sample."""
+        return self.task.predictions(self.outputs(samples, progress=progress))
+
+    def probabilities(self, samples: Samples, *, progress: bool = False) -> Array:
+        """The probability of every class, (n, classes); raises `TypeError` unless the task is classification."""
+        return self.classification.probabilities(self.outputs(samples, progress=progress))
+
+    @property
+    def classification(self) -> Classification:
+        """The task, if it is one; raises `TypeError` otherwise."""
+        if not isinstance(self.task, Classification):
+            raise TypeError(f"Only classification has probabilities; this network does {self.task.name}.")
+        return self.task
+
+    def evaluate(self, samples: Samples, *, progress: bool = False) -> dict[str, float]:
+        """Figures of merit by name; raises `ValueError` for samples without targets."""
+        if samples.targets is None:
+            raise ValueError("`samples` must have targets to be evaluated against; got samples without.")
+        return self.task.metrics(self.outputs(samples, progress=progress), np.asarray(samples.targets))
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and a model card README.md."""
+        extra = {"task": self.task.described(), "about": self.about}
+        self.model.save_pretrained(folder, extra=extra, card=model_card(self.model, self.task, self.about))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> Predictor:
+        """What `save` wrote; raises as `CCNN.from_pretrained` does, and for a network that was saved without a task.
+
+        `device`: "auto" (an accelerator if there is one) or what torch calls it.
+        """
+        config = read_config(folder)
+        if "task" not in config:
+            raise ValueError(f"{folder} holds a network without a task. Load it with CCNN.from_pretrained.")
+        model = CCNN.from_pretrained(folder, device="cpu")
+        return cls(model.to(chosen_device(device)), task_from(config["task"]), config.get("about"))
+
+
+def chosen_device(name: str) -> torch.device:
+    """A device by name; "auto" is the one accelerate would train on."""
+    if name != "auto":
+        return torch.device(name)
+    state: Any = require("accelerate", extra="train", purpose='device="auto"').PartialState()
+    return state.device

@@ -1,0 +1,83 @@
+"""How a network is trained: every option that the result depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._typing import check_bool
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The optimisation: AdamW by parameter tags, linear warm-up, cosine to zero."""
+
+    epochs: int = 100
+    """Passes over the training samples."""
+
+    batch_size: int = 32
+    """Samples per step and process; the batches of an epoch are made nearly equal, at most this large."""
+
+    accumulate: int = 1
+    """Parts in which a batch is computed one after the other, to save memory; normalisation is per part."""
+
+    lr: float = 0.01
+    """Highest learning rate; parameters may ask for a multiple of it."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay of the parameters that are not biases, norms or frequencies."""
+
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate grows."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+    label_smoothing: float = 0.0
+    """Probability given to all classes alike; for classification."""
+
+    kernel_norm: float = 0.0
+    """Weight of the sum of squares of the sampled kernels, added to the loss."""
+
+    average: float = 0.0
+    """Decay per step of the moving average of the weights that is evaluated and kept; 0 keeps the weights."""
+
+    patience: int = 0
+    """Epochs without a better validation score after which training ends; 0 never ends early."""
+
+    precision: str = "no"
+    """Mixed precision: no, bf16 or fp16."""
+
+    compile: bool = False
+    """Whether torch.compile compiles the network."""
+
+    workers: int = 0
+    """Processes that read the samples; 0 reads in the training process."""
+
+    seed: int = 0
+    """Of the order of the batches and of drop-out; with the same seed and machine a run is bit-identical."""
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs)
+        check_integer("batch_size", self.batch_size)
+        check_integer("accumulate", self.accumulate)
+        check_number("lr", self.lr, low=0.0)
+        check_number("weight_decay", self.weight_decay, low=0.0, closed=True)
+        check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True)
+        check_number("clip", self.clip, low=0.0)
+        check_number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, closed=True)
+        check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True)
+        if check_number("average", self.average, low=0.0, closed=True) >= 1.0:
+            raise ValueError(f"`average` must be below 1; got {self.average!r}.")
+        check_integer("patience", self.patience, minimum=0)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_bool("compile", self.compile)
+        check_integer("workers", self.workers, minimum=0)
+        check_integer("seed", self.seed, minimum=0)
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"`accumulate` (={self.accumulate}) must not exceed `batch_size` (={self.batch_size}): every part "
+                "needs a sample."
+            )

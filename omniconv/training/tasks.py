@@ -1,0 +1,207 @@
+"""What is learned: how targets become tensors, outputs become predictions, and how good they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omniconv._errors import check_choice, check_number
+
+Array = NDArray[Any]
+
+
+class Task(ABC):
+    """`name`: in saved files. `metric`: what `score` is called; higher is better. `out_features`: of the network."""
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def out_features(self) -> int:
+        """Outputs that the network needs."""
+
+    @abstractmethod
+    def encode(self, targets: Array) -> Tensor:
+        """Targets (n,) as a tensor for `losses`; raises `ValueError` for a target that cannot be."""
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """The loss of every sample, (n,), from outputs (n, out_features)."""
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor) -> Array:
+        """Predicted targets (n,)."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, targets: Array) -> dict[str, float]:
+        """Every figure of merit by name, `metric` among them."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """The task as JSON, for `task_from`."""
+
+    def score(self, outputs: Tensor, targets: Array) -> float:
+        """The value of `metric`."""
+        return self.metrics(outputs, targets)[self.metric]
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One of `classes`, labels of one kind in sorted order.
+
+    `weights`: how much a sample of each class counts in the loss, or None for 1. `label_smoothing`: [0, 1].
+
+    >>> Classification(("ebb", "flow")).encode(np.array(["flow", "ebb"])).tolist()
+    [1, 0]
+    """
+
+    name = "classification"
+    metric = "accuracy"
+
+    classes: tuple[Any, ...]
+    weights: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(
+                f"`classes` must be at least two; got {list(self.classes)}. With one class there is nothing to learn."
+            )
+        if self.weights is not None and len(self.weights) != len(self.classes):
+            raise ValueError(f"`weights` must be one per class, {len(self.classes)}; got {len(self.weights)}.")
+        check_number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, closed=True)
+
+    @property
+    def out_features(self) -> int:
+        return len(self.classes)
+
+    def encode(self, targets: Array) -> Tensor:
+        positions = {label: position for position, label in enumerate(self.classes)}
+        labels = np.asarray(targets).tolist()
+        unknown = sorted({repr(label) for label in labels if label not in positions})
+        if unknown:
+            raise ValueError(
+                f"`targets` must be among the classes {list(self.classes)[:5]}; got {', '.join(unknown[:5])} too."
+            )
+        return torch.tensor([positions[label] for label in labels], dtype=torch.int64)
+
+    def losses(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        losses = F.cross_entropy(outputs, encoded, reduction="none", label_smoothing=self.label_smoothing)
+        if self.weights is None:
+            return losses
+        return losses * torch.tensor(self.weights, dtype=losses.dtype, device=losses.device)[encoded]
+
+    def predictions(self, outputs: Tensor) -> Array:
+        return np.asarray(self.classes)[outputs.argmax(-1).cpu().numpy()]
+
+    def probabilities(self, outputs: Tensor) -> Array:
+        """Probability of every class, (n, classes), float64."""
+        return outputs.double().softmax(-1).cpu().numpy()
+
+    def metrics(self, outputs: Tensor, targets: Array) -> dict[str, float]:
+        encoded = self.encode(targets).to(outputs.device)
+        right = outputs.argmax(-1) == encoded
+        recalls = [right[encoded == label].double().mean() for label in encoded.unique()]
+        loss = F.cross_entropy(outputs.double(), encoded)
+        return {
+            "accuracy": right.double().mean().item(),
+            "balanced_accuracy": torch.stack(recalls).mean().item(),
+            "log_loss": loss.item(),
+        }
+
+    def described(self) -> dict[str, Any]:
+        return {"name": self.name, "classes": list(self.classes), "weights": self.weights}
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """A number; the network learns (target - mean) / std.
+
+    >>> Regression(mean=10.0, std=2.0).predictions(torch.tensor([[1.0]])).tolist()
+    [12.0]
+    """
+
+    name = "regression"
+    metric = "r2"
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("std", self.std, low=0.0)
+
+    @property
+    def out_features(self) -> int:
+        return 1
+
+    def encode(self, targets: Array) -> Tensor:
+        numbers = np.asarray(targets)
+        if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
+            raise ValueError("`targets` must be finite numbers for regression; got others, or missing ones.")
+        return torch.from_numpy((numbers.astype(np.float64) - self.mean) / self.std).float()
+
+    def losses(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        return (outputs.squeeze(-1) - encoded).square()
+
+    def predictions(self, outputs: Tensor) -> Array:
+        return outputs.double().squeeze(-1).cpu().numpy() * self.std + self.mean
+
+    def metrics(self, outputs: Tensor, targets: Array) -> dict[str, float]:
+        numbers = np.asarray(targets, dtype=np.float64)
+        errors = self.predictions(outputs) - numbers
+        spread = float(np.square(numbers - numbers.mean()).sum())
+        squares = float(np.square(errors).sum())
+        r2 = 1 - squares / spread if spread > 0 else float(squares == 0)
+        return {"r2": r2, "rmse": float(np.sqrt(np.mean(errors**2))), "mae": float(np.abs(errors).mean())}
+
+    def described(self) -> dict[str, Any]:
+        return {"name": self.name, "mean": self.mean, "std": self.std}
+
+
+def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, label_smoothing: float = 0.0) -> Task:
+    """The task that targets (n,) make: floats with fractions are numbers to predict, everything else is labels.
+
+    `name`: "auto", or "classification" or "regression" to decide it. `balanced`: weigh classes by one over their count.
+    Raises `ValueError` for one class only, missing labels, and numbers that all are the same.
+    """
+    check_choice("name", name, ("auto", "classification", "regression"))
+    values = np.asarray(targets)
+    numeric = values.dtype.kind == "f"
+    if numeric and not np.isfinite(values).all():
+        raise ValueError(f"`targets` must not be missing; {int((~np.isfinite(values)).sum())} of {len(values)} are.")
+    fractional = numeric and bool((values != np.round(values)).any())
+    if name == "regression" or (name == "auto" and fractional):
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"`targets` must be numbers for regression; got {values.dtype}.")
+        std = float(values.astype(np.float64).std())
+        return Regression(float(values.astype(np.float64).mean()), std if std > 0 else 1.0)
+    classes, counts = np.unique(values, return_counts=True)
+    return Classification(
+        tuple(classes.tolist()), balanced_weights(counts) if balanced else None, label_smoothing=label_smoothing
+    )
+
+
+def balanced_weights(counts: Sequence[int] | Array) -> tuple[float, ...]:
+    """Weights that let every class count alike: n / (classes * count), 1 on average over the samples."""
+    total = np.asarray(counts, dtype=np.float64)
+    return tuple((total.sum() / (len(total) * total)).tolist())
+
+
+def task_from(described: Mapping[str, Any]) -> Task:
+    """The task that `Task.described` described; raises `ValueError` for anything else."""
+    match described:
+        case {"name": "classification", "classes": list(classes)}:
+            weights = described.get("weights")
+            return Classification(tuple(classes), None if weights is None else tuple(weights))
+        case {"name": "regression", "mean": float(mean), "std": float(std)}:
+            return Regression(mean, std)
+    raise ValueError(f"{dict(described)!r} does not describe a task.")
