@@ -7,6 +7,7 @@ from omniconv.data.digits import View as View
 from omniconv.data.digits import load_digits as load_digits
 from omniconv.data.idx import load_cifar10 as load_cifar10
 from omniconv.data.idx import load_mnist as load_mnist
+from omniconv.data.missing import FilledSamples as FilledSamples
 from omniconv.data.read import has_split as has_split
 from omniconv.data.read import read as read
 from omniconv.data.samples import ArraySamples as ArraySamples
@@ -15,6 +16,7 @@ from omniconv.data.samples import Samples as Samples
 __all__ = [
     "ArraySamples",
     "Digits",
+    "FilledSamples",
     "Samples",
     "View",
     "has_split",

@@ -61,7 +61,7 @@ class Kind:
 
 
 class FileSamples(Samples):
-    """Signals in files, each read when it is asked for. `rate`: samples per second of audio, else None."""
+    """Signals in files, each read when it is asked for."""
 
     def __init__(
         self,

@@ -19,8 +19,10 @@ class Samples(ABC):
 
     `channels`: the same for all signals. `sizes`: integers (n, dim), the size of every signal; they may differ.
     `targets`: (n,) labels or numbers, or None where there are none. `names`: (n,) what people call the samples, such as
-    file names. All four are known without reading a signal.
+    file names. All four are known without reading a signal. `rate`: samples per second, where that is known.
     """
+
+    rate: float | None = None
 
     def __init__(self, channels: int, sizes: Array, targets: Array | None, names: Sequence[str] | None = None):
         self.channels = int(channels)
@@ -73,7 +75,7 @@ class Subset(Samples):
     def __init__(self, samples: Samples, indices: Array):
         targets = None if samples.targets is None else samples.targets[indices]
         super().__init__(samples.channels, samples.sizes[indices], targets, [samples.names[i] for i in indices])
-        self.samples, self.indices = samples, indices
+        self.samples, self.indices, self.rate = samples, indices, samples.rate
 
     def __getitem__(self, index: int) -> Array:
         return self.samples[int(self.indices[index])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from omniconv.data import ArraySamples
-from omniconv.estimators._inputs import as_samples, checked_arrays, is_ragged
+from omniconv.data import Samples
+from omniconv.estimators._inputs import as_samples, checked_arrays, is_list, is_ragged
 from omniconv.models import CCNN
 from omniconv.training import Predictor, Run, Task, choose, fit
 
@@ -64,12 +65,13 @@ class CCNNEstimator(BaseEstimator):
         tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
-    def _samples(self, X: Any, *, reset: bool) -> ArraySamples:  # noqa: N803
+    def _samples(self, X: Any, *, reset: bool) -> Samples:  # noqa: N803
         """X as samples; `reset`: whether it is what is learned from, rather than what is predicted."""
-        if is_ragged(X):
+        if is_ragged(X) or (is_list(X) and not reset):  # one signal is predicted as it is in the company of others
             signals: Any = checked_arrays(X)
-            if reset and hasattr(self, "n_features_in_"):
-                del self.n_features_in_  # lengths are free
+            for name in ("n_features_in_", "feature_names_in_"):
+                if reset and hasattr(self, name):
+                    delattr(self, name)  # lengths are free
         else:
             signals = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, allow_nd=True)
             if signals.ndim > 5:
@@ -81,7 +83,7 @@ class CCNNEstimator(BaseEstimator):
             self.predictor_.check(samples)
         return samples
 
-    def _fit(self, samples: ArraySamples, task: Task) -> None:
+    def _fit(self, samples: Samples, task: Task) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         chosen, recipe = choose(samples, self.effort)
         network: dict[str, Any] = {"blocks": self.blocks, "width": self.width, "reach": self.reach}
@@ -120,7 +122,7 @@ class CCNNEstimator(BaseEstimator):
         number nor None.
         """
         check_is_fitted(self, "predictor_")
-        parameters = self.get_params()
+        parameters = {name: to_json(value) for name, value in self.get_params().items()}
         if not isinstance(self.random_state, (int, np.integer, type(None))):
             raise TypeError("`random_state` must be an integer or None to be saved; a generator has no JSON form.")
         parameters["random_state"] = None if self.random_state is None else int(self.random_state)
@@ -138,10 +140,14 @@ class CCNNEstimator(BaseEstimator):
                 f"{folder} holds {described.get('class') or 'no estimator'}, not a {cls.__name__}. Load it with "
                 "omniconv.training.Predictor.load."
             )
-        estimator = cls(**described["parameters"])
+        try:
+            estimator = cls(**{name: from_json(value) for name, value in described["parameters"].items()})
+            for name in estimator._saved():
+                if name in described["fitted"]:
+                    setattr(estimator, name, from_json(described["fitted"][name]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} does not fit this version of {cls.__name__}: {error!r}.") from error
         estimator.predictor_ = predictor
-        for name, value in described["fitted"].items():
-            setattr(estimator, name, np.asarray(value) if isinstance(value, list) else value)
         return estimator
 
     def _saved(self) -> tuple[str, ...]:
@@ -150,5 +156,19 @@ class CCNNEstimator(BaseEstimator):
 
 
 def to_json(value: Any) -> Any:
-    """An attribute as JSON: arrays as lists."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    """An attribute or parameter as JSON: arrays with their dtype, mappings with keys that need not be strings."""
+    if isinstance(value, np.ndarray):
+        return {"dtype": value.dtype.str, "values": value.tolist()}
+    if isinstance(value, Mapping):
+        return {"pairs": [[to_json(key), to_json(item)] for key, item in value.items()]}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_json(value: Any) -> Any:
+    """What `to_json` described."""
+    match value:
+        case {"dtype": str(dtype), "values": list(values)}:
+            return np.array(values, dtype=dtype)
+        case {"pairs": list(pairs)}:
+            return dict(pairs)
+    return value

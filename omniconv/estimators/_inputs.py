@@ -9,19 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniconv._errors import check_choice, describe
-from omniconv.data import ArraySamples
+from omniconv.data import ArraySamples, FilledSamples, Samples
+from omniconv.data.missing import MISSING
 
 Array = NDArray[Any]
 
-MISSING = ("raise", "interpolate", "mean")
 
-
-def as_samples(signals: Array | list[Array], missing: str) -> ArraySamples:
+def as_samples(signals: Array | list[Array], missing: str) -> Samples:
     """Signals as samples: an array (n, length) or (n, channels, *size), or a list of arrays of unequal size.
 
-    In a list, arrays (length,) have one channel; the others are (channels, *size). `missing`: what NaN means, "raise"
-    (an error), "interpolate" (linearly between the neighbours in time, the nearest at the ends; sequences only) or
-    "mean" (the mean of the channel in that signal).
+    In a list, arrays (length,) have one channel; the others are (channels, *size). `missing`: as in `FilledSamples`.
     """
     check_choice("missing", missing, MISSING)
     if isinstance(signals, np.ndarray):
@@ -29,42 +26,25 @@ def as_samples(signals: Array | list[Array], missing: str) -> ArraySamples:
     else:
         arrays = [signal[None] if signal.ndim == 1 else signal for signal in signals]
     gaps = [position for position, signal in enumerate(arrays) if np.isnan(signal).any()]
-    for signal in arrays:
-        if np.isinf(signal).any():
-            raise ValueError("X contains infinity. Remove or replace it.")
+    if any(np.isinf(signal).any() for signal in arrays):
+        raise ValueError("X contains infinity. Remove or replace it.")
     if gaps and missing == "raise":
         raise ValueError(
             f"X contains NaN in {len(gaps)} of {len(arrays)} signals, first in number {gaps[0]}. Say what it means: "
             'missing="interpolate" or missing="mean".'
         )
-    if gaps:
-        arrays = arrays.copy()
-        for position in gaps:
-            arrays[position] = filled(arrays[position], missing, position)
-    return ArraySamples(arrays)
-
-
-def filled(signal: Array, missing: str, position: int) -> Array:
-    """A signal (channels, *size) with its gaps filled."""
-    if missing == "interpolate" and signal.ndim != 2:
-        raise ValueError(f'missing="interpolate" needs sequences; signal {position} has {signal.ndim - 1} axes.')
-    complete = signal.copy()
-    for channel in complete:
-        gap = np.isnan(channel)
-        if gap.all():
-            raise ValueError(f"X has a channel without any value in signal {position}. Remove the signal or fill it.")
-        if missing == "interpolate":
-            channel[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), channel[~gap])
-        else:
-            channel[gap] = channel[~gap].mean()
-    return complete
+    samples = ArraySamples(arrays)
+    return FilledSamples(samples, missing) if gaps else samples
 
 
 def is_ragged(X: Any) -> bool:  # noqa: N803
-    """Whether X is a sequence of arrays that do not all have one shape; a list of numbers or of rows is an array."""
-    if not isinstance(X, (list, tuple)) or not X or not all(isinstance(item, np.ndarray) for item in X):
-        return False
-    return len({item.shape for item in X}) > 1
+    """Whether X is a sequence of arrays that do not all have one shape."""
+    return is_list(X) and len({item.shape for item in X}) > 1
+
+
+def is_list(X: Any) -> bool:  # noqa: N803
+    """Whether X is a sequence of arrays, one per signal; a list of numbers or of rows is an array."""
+    return isinstance(X, (list, tuple)) and bool(X) and all(isinstance(item, np.ndarray) for item in X)
 
 
 def checked_arrays(X: Sequence[Array]) -> list[Array]:  # noqa: N803

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
@@ -32,7 +33,8 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     without improvement after which training ends, 0 for never.
     `missing`: what NaN means: "raise", "interpolate" (linearly in time) or "mean" (of the channel in that signal).
     `device`: "auto" or "cpu". `verbose`: whether progress is shown; None: on a terminal.
-    `random_state`: seed of weights, batches and drop-out; the global random state is not touched.
+    `random_state`: seed of weights, batches and drop-out; None draws one from numpy's global random state. Otherwise no
+    global random state is touched.
 
     Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (of arrays). Raises `ValueError` or `TypeError`
     that names what is wrong with X, y or a parameter.
@@ -113,7 +115,9 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     def predict_proba(self, X: Any) -> Array:  # noqa: N803
         """The probability of every class, (n, classes), in the order of `classes_`."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.probabilities(self._samples(X, reset=False), progress=self._shown)
+        samples = self._samples(X, reset=False)
+        with torch.random.fork_rng(devices=[]):  # torch's loader draws a seed
+            return self.predictor_.probabilities(samples, progress=self._shown)
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """The most probable label of every signal, (n,)."""

@@ -35,6 +35,7 @@ class SktimeCCNNClassifier(BaseClassifier):
     `CCNNClassifier`, whose fitted form is `estimator_`.
 
     >>> import numpy as np
+    >>> from omniconv.estimators.sktime import SktimeCCNNClassifier
     >>> X = np.random.default_rng(0).standard_normal((8, 1, 12))
     >>> SktimeCCNNClassifier(effort="quick", epochs=2, random_state=0).fit(X, np.repeat(["a", "b"], 4)).predict(X).shape
     (8,)
@@ -99,6 +100,7 @@ class SktimeCCNNRegressor(BaseRegressor):
     """`CCNNRegressor` as an sktime regressor; parameters as in `SktimeCCNNClassifier`.
 
     >>> import numpy as np
+    >>> from omniconv.estimators.sktime import SktimeCCNNRegressor
     >>> X = np.random.default_rng(0).standard_normal((8, 1, 12))
     >>> SktimeCCNNRegressor(effort="quick", epochs=2, random_state=0).fit(X, np.arange(8.0)).predict(X).shape
     (8,)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from omniconv import kernels, supports
 from omniconv._errors import describe
-from omniconv._files import write_whole
+from omniconv._files import flush_folder, write_flushed
 from omniconv.nn import refresh
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -43,17 +45,15 @@ class Pretrained(nn.Module):
         """Write the network into `folder`: config.json, model.safetensors and, if there is one, the model card.
 
         `extra`: what else config.json shall hold, JSON values by name. `card`: Markdown for README.md.
-        Each file is written whole or not at all. Raises `ValueError` for a kernel or support that is not a public class
-        of the library (or `functools.partial` of one).
+        If a file cannot be written, what was there is kept, all of it. Raises `ValueError` for a kernel or support that
+        is not a public class of the library (or `functools.partial` of one), `OSError` that names the folder.
         """
         config = {**(extra or {}), "format": FORMAT, "class": type(self).__name__, "arguments": self._described()}
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_whole(target / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-        write_whole(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: as_json(config)}
         if card is not None:
-            write_whole(target / CARD, card.encode())
+            files[CARD] = card.encode()
+        write_together(Path(folder), files)
 
     def _described(self) -> dict[str, Any]:
         return {name: describe_part(name, value) if name in PARTS else value for name, value in self.arguments.items()}
@@ -72,17 +72,17 @@ class Pretrained(nn.Module):
         kind = Pretrained.trained.get(str(config.get("class")))
         if kind is None or not issubclass(kind, cls):
             raise ValueError(f"{Path(folder) / CONFIG} describes a {config.get('class')!r}, not a {cls.__name__}.")
-        arguments = dict(config["arguments"])
-        for name, given in (("kernel", kernel), ("support", support)):
-            arguments[name] = given if given is not None else built_part(name, arguments[name])
-        try:
-            model = kind(**arguments, device=device)
-        except TypeError as error:
-            raise ValueError(f"{Path(folder) / CONFIG} does not fit this version of {cls.__name__}: {error}") from error
         path = Path(folder) / WEIGHTS
         tensors = read_tensors(path)
+        arguments = dict(config["arguments"])
+        try:
+            for name, given in (("kernel", kernel), ("support", support)):
+                arguments[name] = given if given is not None else built_part(name, arguments.get(name))
+            model = kind(**arguments, device=device)
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+            raise ValueError(f"{Path(folder) / CONFIG} does not fit this version of {cls.__name__}: {error}") from error
         check_tensors(path, tensors, model.state_dict())
-        model.to(next(iter(value.dtype for value in tensors.values() if value.is_floating_point()), torch.float32))
+        model.to(narrowest(tensors))
         model.load_state_dict(tensors)
         refresh(model)
         return model.eval()
@@ -105,8 +105,10 @@ def describe_part(name: str, factory: Any) -> dict[str, Any]:
     return {"class": known, **keywords}
 
 
-def built_part(name: str, described: Mapping[str, Any]) -> Any:
+def built_part(name: str, described: Any) -> Any:
     """The factory that `describe_part` described; only public classes of the library are looked up."""
+    if not isinstance(described, dict):
+        raise ValueError(f"`{name}` must be an object with the name of a class; got {described!r}.")
     known = str(described.get("class"))
     if known not in PARTS[name].__all__:
         raise ValueError(
@@ -124,7 +126,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT or not isinstance(config.get("arguments"), dict):
         raise ValueError(f"{path} is not the configuration of a network in format {FORMAT}.")
@@ -144,9 +146,51 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` unless the file holds the tensors of the network, in their shapes."""
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    wrong = [name for name in sorted(expected.keys() & found.keys()) if found[name].shape != expected[name].shape]
+    wrong = [
+        name
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+        or found[name].is_floating_point() != expected[name].is_floating_point()
+    ]
     if missing or surplus or wrong:
         raise ValueError(
             f"{path} does not fit its {CONFIG}: missing {missing[:3]}, unknown {surplus[:3]}, "
-            f"of another shape {wrong[:3]}."
+            f"of another shape or kind of number {wrong[:3]}."
         )
+
+
+def narrowest(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype of a network with these tensors: its kernels stay in float32 when the rest is in half precision."""
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return min(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)
+
+
+def as_json(config: Mapping[str, Any]) -> bytes:
+    """A configuration as a file; raises `ValueError` for what has no JSON form."""
+    try:
+        return (json.dumps(config, indent=2, default=plain) + "\n").encode()
+    except TypeError as error:
+        raise ValueError(f"{CONFIG} can hold JSON values, arrays and tensors: {error}.") from error
+
+
+def plain(value: Any) -> Any:
+    """An array, a tensor or a numpy number as numbers; raises `TypeError` for anything else."""
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        return value.tolist()
+    raise TypeError(f"got {describe(value)}")
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files so that none is replaced before all are on the disk; raises `OSError` that names the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
+    try:
+        for name, data in files.items():
+            write_flushed(written[name], data)
+        for name, temporary in written.items():
+            temporary.replace(folder / name)
+    except OSError as error:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"could not write {folder}: {error.strerror}; what was there is kept") from error
+    flush_folder(folder)

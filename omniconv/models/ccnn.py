@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import CCNN_PAPER, Cited
-from omniconv._typing import Mask, PerAxis, Signal, check_bool, check_reach, per_axis
-from omniconv.domains.grid import check_spacing
+from omniconv._typing import Mask, PerAxis, Signal, check_bool, per_axis
+from omniconv.domains.grid import Grid, check_spacing
 from omniconv.kernels import SIREN, Gabor, KernelFactory
 from omniconv.models._pretrained import Pretrained
 from omniconv.models._registry import register_model
@@ -84,10 +84,9 @@ class CCNN(Cited, Pretrained):
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_features = check_integer("out_features", out_features)
-        check_integer("blocks", blocks)
-        check_integer("width", width)
+        blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         check_choice("mixing", mixing, ("dense", "separable"))
-        if check_number("dropout", dropout, low=0.0, closed=True) >= 1.0:
+        if (dropped := check_number("dropout", dropout, low=0.0, closed=True)) >= 1.0:
             raise ValueError(f"`dropout` must be a probability below 1; got {dropout!r}.")
 
         def conv(channels: int) -> Conv:
@@ -112,15 +111,15 @@ class CCNN(Cited, Pretrained):
         self.standardize = Standardize(in_channels, device=device, dtype=dtype)
         self.stem, self.stem_norm = conv(in_channels), norm()
         self.blocks = nn.ModuleList(
-            ResidualBlock(norm(), conv(width), Pointwise(width, width, device=device, dtype=dtype), dropout)
+            ResidualBlock(norm(), conv(width), Pointwise(width, width, device=device, dtype=dtype), dropped)
             for _ in range(blocks)
         )
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
         self.spacing = (1.0,) * self.stem.dim
         self.arguments = {
-            "in_channels": in_channels,
-            "out_features": out_features,
+            "in_channels": self.in_channels,
+            "out_features": self.out_features,
             "size": self.stem.grid.size,
             "blocks": blocks,
             "width": width,
@@ -131,7 +130,7 @@ class CCNN(Cited, Pretrained):
             "causal": self.stem.causal,
             "boundary": self.stem.grid.boundary,
             "head": head,
-            "dropout": dropout,
+            "dropout": dropped,
             "engine": engine,
         }
 
@@ -207,7 +206,7 @@ def ccnn_4_140(
         blocks=4,
         width=140,
         kernel=partial(Gabor, hidden=32, spread=PUBLISHED_SPREAD),
-        support=published_support,
+        support=published_support(size, causal),
         causal=causal,
         head=head,
         dropout=dropout,
@@ -236,7 +235,7 @@ def ccnn_6_380(
         blocks=6,
         width=380,
         kernel=partial(Gabor, hidden=64, spread=PUBLISHED_SPREAD),
-        support=published_support,
+        support=published_support(size, causal),
         causal=causal,
         head=head,
         dropout=dropout,
@@ -245,21 +244,16 @@ def ccnn_6_380(
     )
 
 
-def published_support(
-    dim: int,
-    *,
-    reach: PerAxis[int],
-    causal: PerAxis[bool] = False,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-) -> Gaussian:
+def published_support(size: PerAxis[int], causal: PerAxis[bool]) -> SupportFactory:
     """A Gaussian of the published width, or of half a sample on grids so small that this is wider.
 
-    A causal axis here has the unit of position that two published units make.
+    A causal axis here has the unit of position that two published units make. Widths as plain numbers: they can be
+    saved.
     """
-    reaches = per_axis("reach", reach, dim, check_reach)
-    pasts = per_axis("causal", causal, dim, check_bool)
+    sizes = Grid(size).size
+    pasts = per_axis("causal", causal, len(sizes), check_bool)
+    reaches = [n - 1 if past else n // 2 for n, past in zip(sizes, pasts, strict=True)]
     width = [
         max(PUBLISHED_WIDTH / (2 if past else 1), 0.5 / max(far, 1)) for far, past in zip(reaches, pasts, strict=True)
     ]
-    return Gaussian(dim, reach=reach, causal=causal, width=width, device=device, dtype=dtype)
+    return partial(Gaussian, width=width)

@@ -64,4 +64,4 @@ class DenseHead(Head):
     """Every position, read out: `batch channels *size` to `batch out_features *size`, zero where not observed."""
 
     def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
-        return observed(self.readout(x), mask)
+        return observed(self.readout(observed(x, mask)), mask)

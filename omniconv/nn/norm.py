@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from omniconv._errors import check_integer
 from omniconv._typing import Mask, Signal
+from omniconv.nn.masks import observed
 
 
 class Standardize(nn.Module):
@@ -74,17 +75,20 @@ class BatchNorm(_BatchNorm):
             raise ValueError(f"`x` must be (batch, {self.num_features}, *size); got shape {tuple(input.shape)}.")
 
     def forward(self, x: Signal, mask: Mask | None = None) -> Signal:
-        if not self.training or (mask is None and not self.synchronized):
+        x = observed(x, mask)  # what lies behind the mask may be NaN, which no weight of zero removes
+        own = self.training or self.running_mean is None  # statistics of this batch
+        synchronized = self.synchronized and self.training
+        if not own or (mask is None and not synchronized):
             return super().forward(x)
         self._check_input_dim(x)
-        mean, variance, count = observed_moments(x, mask, self.synchronized)
+        mean, variance, count = observed_moments(x, mask, synchronized)
         self._track(mean.detach(), variance.detach(), count)
         shape = (-1, *[1] * (x.ndim - 2))
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
-            scale = scale * self.weight.float()
+            scale = scale * self.weight.to(scale.dtype)
         y = (x - mean.reshape(shape)) * scale.reshape(shape)
-        return (y + self.bias.float().reshape(shape) if self.affine else y).to(x.dtype)
+        return (y + self.bias.to(y.dtype).reshape(shape) if self.affine else y).to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -92,7 +96,8 @@ class BatchNorm(_BatchNorm):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        share: Any = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        tracked = self.num_batches_tracked.to(self.running_mean.dtype)
+        share: Any = 1 / tracked if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         unbiased = variance * count / (count - 1).clamp(min=1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
@@ -157,10 +162,10 @@ class LayerNorm(nn.GroupNorm):
         if mask is None:
             return super().forward(x)
         axes = list(range(1, x.ndim))
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        exact = observed(x, mask).to(torch.promote_types(x.dtype, torch.float32))
         weight = mask[:, None].to(exact.dtype)
         count = weight.sum(axes, keepdim=True).clamp(min=1) * x.shape[1]
-        centred = exact - (exact * weight).sum(axes, keepdim=True) / count
+        centred = exact - exact.sum(axes, keepdim=True) / count
         variance = (centred * weight).square().sum(axes, keepdim=True) / count
         shape = (-1, *[1] * (x.ndim - 2))
         y = centred * torch.rsqrt(variance + self.eps)

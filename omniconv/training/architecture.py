@@ -16,7 +16,7 @@ from omniconv.models import CCNN
 from omniconv.supports import Gaussian
 from omniconv.training.recipe import Recipe
 
-EFFORTS = {"quick": (32, 2, 2e6), "standard": (64, 4, 8e6), "strong": (128, 4, 24e6)}
+EFFORTS = {"quick": (32, 2, 2e6), "standard": (48, 3, 8e6), "strong": (96, 4, 24e6)}
 """Width, blocks, and how many positions of training signals are gone through, all epochs together."""
 
 EPOCHS = {"quick": (8, 60), "standard": (12, 150), "strong": (30, 300)}
@@ -85,7 +85,7 @@ def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) ->
     >>> from omniconv.data import ArraySamples
     >>> network, recipe = choose(ArraySamples(np.zeros((200, 1, 427))), "standard")
     >>> network.width, recipe.epochs, recipe.batch_size
-    (64, 93, 32)
+    (48, 93, 32)
     """
     width, blocks, positions = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
     least, most = EPOCHS[effort]

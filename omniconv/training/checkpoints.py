@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from omniconv._errors import CheckpointError
@@ -45,7 +45,7 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors:
         TENSORS: save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
         STATE: (json.dumps(state, indent=1) + "\n").encode(),
     }
-    contents[SUMS] = "".join(f"{checksum(data)}  {name}\n" for name, data in contents.items()).encode()
+    contents[SUMS] = sums_of(contents)
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
@@ -63,21 +63,18 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors:
     return target
 
 
-def checksum(data: bytes) -> str:
-    """SHA-256 in hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+def sums_of(contents: Mapping[str, bytes]) -> bytes:
+    """The lines of SHA256SUMS for files with those contents."""
+    return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()).encode()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in that folder; raises `CheckpointError` that says what is wrong with a damaged one."""
     try:
-        lines = (line.partition("  ") for line in (path / SUMS).read_text().splitlines())
-        sums = {name: digits for digits, _, name in lines}
-        for name in (STATE, TENSORS):
-            found = checksum((path / name).read_bytes())
-            if sums.get(name) != found:
-                raise CheckpointError(f"the checkpoint {path} is damaged: {name} does not have the checksum in {SUMS}.")
-        return Checkpoint(json.loads((path / STATE).read_text(encoding="utf-8")), load_file(path / TENSORS))
+        contents = {name: (path / name).read_bytes() for name in (TENSORS, STATE)}
+        if (path / SUMS).read_bytes() != sums_of(contents):
+            raise CheckpointError(f"the checkpoint {path} is damaged: its files do not have the checksums in {SUMS}.")
+        return Checkpoint(json.loads(contents[STATE]), load(contents[TENSORS]))
     except CheckpointError:
         raise
     except (OSError, ValueError, SafetensorError) as error:

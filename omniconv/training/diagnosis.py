@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from omniconv.nn import BatchNorm, observed
 from omniconv.training.batches import Batch
 
 
 @torch.no_grad()
 def first_bad_part(model: nn.Module, batch: Batch) -> str:
-    """What is the first that is not finite: the signals, a parameter, or what a layer makes of finite inputs."""
+    """What is the first that is not finite: the signals, a parameter, or what a layer makes of finite inputs.
+
+    Buffers are not asked: running statistics have followed whatever the layer before them gave.
+    """
     for row, (signal, index) in enumerate(zip(batch.signals, batch.indices.tolist(), strict=True)):
         seen = signal if batch.mask is None else signal[:, batch.mask[row]]
         if not seen.isfinite().all():
             return f"sample {index} of the training data"
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.isfinite().all():
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
             return f"the values of {name!r}"
     found: list[str] = []
     hooks = [
@@ -28,11 +33,28 @@ def first_bad_part(model: nn.Module, batch: Batch) -> str:
         if name and not list(module.children())
     ]
     try:
-        model(batch.signals, mask=batch.mask)
+        with alone(model):
+            if batch.mask is None:
+                model(batch.signals)
+            else:  # what the mask hides may be anything
+                model(observed(batch.signals, batch.mask), mask=batch.mask)
     finally:
         for hook in hooks:
             hook.remove()
     return f"the output of layer {found[0]!r}" if found else "the loss itself: every layer's output is finite"
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[None]:
+    """No layer waits for other processes, which may have found what is wrong already."""
+    waiting = [module for module in model.modules() if isinstance(module, BatchNorm) and module.synchronized]
+    for module in waiting:
+        module.synchronized = False
+    try:
+        yield
+    finally:
+        for module in waiting:
+            module.synchronized = True
 
 
 def note(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:

@@ -59,6 +59,7 @@ def fit(
         "training_samples": len(samples),
         "channels": samples.channels,
         "sizes": described_sizes(samples),
+        "rate": samples.rate,
         "epochs": recipe.epochs,
         "final_loss": record[-1]["loss"] if record else None,
         "training_seconds": round(time.monotonic() - began, 1),
@@ -68,20 +69,23 @@ def fit(
     return Predictor(model.eval(), task, about)
 
 
-def split(samples: Samples, task: Task, share: float, seed: int) -> tuple[Samples, Samples]:
-    """Training and validation samples; every class keeps its share where it has enough samples."""
+def split(samples: Samples, task: Task, held_out: float | int, seed: int) -> tuple[Samples, Samples]:
+    """Training and held-out samples; every class keeps its share where it has enough samples.
+
+    `held_out`: a share, (0, 1), or a number of samples.
+    """
     selection: Any = require("sklearn.model_selection", extra="train", purpose="the validation split")
     strata = samples.targets if isinstance(task, Classification) else None
     everything = np.arange(len(samples))
     if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
         strata = None
     try:
-        kept, held_out = selection.train_test_split(everything, test_size=share, random_state=seed, stratify=strata)
+        kept, rest = selection.train_test_split(everything, test_size=held_out, random_state=seed, stratify=strata)
     except ValueError as error:
         raise ValueError(
-            f"`validation` (={share}) does not split {len(samples)} samples: {error} Use another share, or 0."
+            f"{held_out} of {len(samples)} samples cannot be held out: {error} Hold out another share, or none."
         ) from error
-    return samples.subset(kept), samples.subset(held_out)
+    return samples.subset(kept), samples.subset(rest)
 
 
 def statistics(samples: Samples) -> tuple[Array, Array]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TextIO
 
+from omniconv._files import write_whole
+
 
 class Logs:
     """`log.jsonl` and `log.csv` in a folder: the same rows, one per step.
@@ -18,8 +20,8 @@ class Logs:
     def __init__(self, folder: Path, step: int = 0):
         self.folder = folder
         self.rows = [row for row in read_log(folder / "log.jsonl") if row["step"] <= step] if step else []
-        self._lines: TextIO = (folder / "log.jsonl").open("w", encoding="utf-8")
-        self._lines.writelines(json.dumps(row) + "\n" for row in self.rows)
+        write_whole(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+        self._lines: TextIO = (folder / "log.jsonl").open("a", encoding="utf-8")
         self.flush()
 
     def write(self, row: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from omniconv.training.optimizer import build_optimizer, warmup_cosine
 from omniconv.training.parts import Best, Parts
 from omniconv.training.progress import progress_for
 from omniconv.training.recipe import Recipe
-from omniconv.training.tasks import Task
+from omniconv.training.tasks import Classification, Task
 
 Report = Callable[[int, int, float], None]
 Record = list[dict[str, float]]
@@ -107,6 +107,8 @@ class Loop:
         run: Run,
         report: Report | None,
     ):
+        if isinstance(task, Classification) and recipe.label_smoothing:
+            task = replace(task, label_smoothing=recipe.label_smoothing)
         self.model, self.task, self.samples, self.validation = model, task, samples, validation
         self.recipe, self.run, self.report = recipe, run, report
         self.encoded = encode(task, samples, "samples")
@@ -185,10 +187,14 @@ class Loop:
         for part in range(self.recipe.accumulate):
             self._seed(part)
             batch = next(batches).to(self.accelerator.device)
+            finite = bool(loss.isfinite())
             loss += self._add_gradient(batch, total, last=part == self.recipe.accumulate - 1)
+            if finite:
+                suspect = part, batch  # the first part that spoils the loss, else the last
         mean = self._sum_over_processes(loss).item()
         if not math.isfinite(mean):
-            self._seed(self.recipe.accumulate - 1)  # the same drop-out again
+            part, batch = suspect
+            self._seed(part)  # the same drop-out again
             raise NonFiniteError(self._explained(f"the loss is {mean}", first_bad_part(self.model, batch), batch))
         lr = float(self.parts.schedule.get_last_lr()[0])
         self._descend(batch)
@@ -291,7 +297,8 @@ class Loop:
     def _close(self) -> None:
         if self.logs is not None:
             self.logs.close()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # the processes stay connected: they may train again
+            tracker.finish()
 
     def _checkpoint_to_resume(self) -> Checkpoint | None:
         if self.run.folder is None or not self.run.resume or not list_checkpoints(self.run.folder / "checkpoints"):
@@ -352,6 +359,9 @@ def encode(task: Task, samples: Samples, name: str) -> Tensor:
 def make_accelerator(recipe: Recipe, run: Run) -> Any:
     """The accelerator of Hugging Face for these options; raises `ImportError` that names the extra."""
     accelerate: Any = require("accelerate", extra="train", purpose="training")
+    states: Any = require("accelerate.state", extra="train", purpose="training")
+    if states.is_initialized() and states.AcceleratorState().mixed_precision != recipe.precision:
+        states.AcceleratorState._reset_state()  # accelerate keeps the precision of the first training of a process
     return accelerate.Accelerator(
         cpu=run.device == "cpu",
         mixed_precision=recipe.precision,

@@ -75,7 +75,7 @@ class Parts:
             with self.average.applied():
                 tensors |= named("average", self.weights())
         optimizer: Any = get_optimizer_state_dict(self.objective, self.optimizer, options=WHOLE)
-        for name, values in optimizer["state"].items():
+        for name, values in optimizer.get("state", {}).items():
             tensors |= named("optimizer", {f"{name}.{kind}": value for kind, value in values.items()})
         tensors |= named("best", self.best.tensors)
         state = {

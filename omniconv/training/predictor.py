@@ -26,6 +26,7 @@ Array = NDArray[Any]
 class Predictor:
     """`model`: the network. `task`: what its outputs mean. `about`: facts on data and training for the model card.
 
+    Signals with another sampling rate than those of the training are taken as the same integral at that resolution.
     Predictions are computed in float64 on a CPU, so that neither padding nor the company in a batch shows in them; in
     the network's own precision elsewhere.
     """
@@ -41,6 +42,9 @@ class Predictor:
         self.check(samples)
         device = next(self.model.parameters()).device
         model = copy.deepcopy(self.model).double() if device.type == "cpu" else self.model
+        rate = self.about.get("rate")
+        if rate and samples.rate and rate != samples.rate:  # the same span, sampled more or less finely
+            model = model.at_resolution(samples.rate / rate)
         return outputs_of(model, samples, batch_size=batch_size, progress=progress_for(progress))
 
     def check(self, samples: Samples) -> None:

@@ -171,13 +171,15 @@ def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, la
     """The task that targets (n,) make: floats with fractions are numbers to predict, everything else is labels.
 
     `name`: "auto", or "classification" or "regression" to decide it. `balanced`: weigh classes by one over their count.
-    Raises `ValueError` for one class only, missing labels, and numbers that all are the same.
+    Raises `ValueError` for one class only, missing labels, and words where numbers are asked for.
     """
     check_choice("name", name, ("auto", "classification", "regression"))
     values = np.asarray(targets)
     numeric = values.dtype.kind == "f"
     if numeric and not np.isfinite(values).all():
         raise ValueError(f"`targets` must not be missing; {int((~np.isfinite(values)).sum())} of {len(values)} are.")
+    if values.dtype.kind == "O" and (missing := sum(label is None or label != label for label in values)):
+        raise ValueError(f"`targets` must not be missing; {missing} of {len(values)} are.")
     fractional = numeric and bool((values != np.round(values)).any())
     if name == "regression" or (name == "auto" and fractional):
         if values.dtype.kind not in "fiu":
@@ -204,4 +206,4 @@ def task_from(described: Mapping[str, Any]) -> Task:
             return Classification(tuple(classes), None if weights is None else tuple(weights))
         case {"name": "regression", "mean": float(mean), "std": float(std)}:
             return Regression(mean, std)
-    raise ValueError(f"{dict(described)!r} does not describe a task.")
+    raise ValueError(f"{described!r} does not describe a task.")

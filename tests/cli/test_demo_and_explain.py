@@ -18,7 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from omniconv.cli import Demo, Explain, Row, demo_model, evaluate, integers, main, results_table
+from omniconv.cli import main
+from omniconv.cli.demo import Demo, Row, demo_model, evaluate, results_table
+from omniconv.cli.explain import Explain, integers
 from omniconv.data import ArraySamples, Digits, View, load_digits
 from omniconv.engines import ENGINES, Problem, explain_engine, select_engine
 from omniconv.models import CCNN
@@ -27,7 +29,7 @@ from omniconv.training import Classification, Recipe, accuracy, train
 pytest.importorskip("tyro")
 pytestmark = pytest.mark.timeout(280)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VIEWS = {"sequence": "64", "image": "8x8", "volume": "8x8x17"}
 
 
@@ -203,7 +205,7 @@ def test_every_option_reaches_the_problem(
         seen.append(asked)
         return explain_engine(asked)
 
-    monkeypatch.setattr("omniconv.cli.explain_engine", remember)
+    monkeypatch.setattr("omniconv.cli.explain.explain_engine", remember)
     command.run()
     assert seen == [problem(**changes)]
     assert capsys.readouterr().out == explain_engine(problem(**changes)) + "\n"

@@ -1,0 +1,279 @@
+"""`omniconv fit`: from files to a trained network."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from omniconv import plots
+from omniconv._errors import check_integer, require
+from omniconv._files import write_whole
+from omniconv.cli._config import write_options
+from omniconv.cli._output import console, facts, is_first_process
+from omniconv.data import FilledSamples, Samples, has_split, read
+from omniconv.training import (
+    Architecture,
+    Classification,
+    Predictor,
+    Recipe,
+    Run,
+    Task,
+    choose,
+    fit,
+    infer_task,
+)
+from omniconv.training.checkpoints import list_checkpoints
+from omniconv.training.fitting import described_sizes, split
+from omniconv.training.logs import read_log
+
+OPTIONS = "run.toml"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train a network on any source of labelled signals; write it, its record and its checkpoints into a folder.
+
+    Options that are left out are chosen from the size of the data, and printed. `--config FILE` reads options from a
+    TOML file, such as the run.toml that every run writes; what is on the command line goes before it.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A file (.npz, .npy, .csv, .parquet, .ts), a folder (of images, audio, volumes, MNIST, CIFAR-10), or a name such
+    as aeon:GunPoint or sklearn:digits."""
+
+    out: Path
+    """Folder for the run; it must not hold another one."""
+
+    target: str | None = None
+    """Column or array that holds the targets, where the file has names."""
+
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """What to learn; auto takes targets with fractions as numbers, everything else as labels."""
+
+    limit: int | None = None
+    """Train on so many samples, drawn with the seed, every class with its share."""
+
+    corrupt: Literal["raise", "skip"] = "raise"
+    """What becomes of files in a folder that cannot be read."""
+
+    missing: Literal["raise", "interpolate", "mean"] = "raise"
+    """What NaN means: an error, a gap to interpolate in time, or the mean of the channel in that signal."""
+
+    validation: float = 0.0
+    """Share of the training samples that chooses the best epoch; 0 trains on all of them."""
+
+    effort: Literal["quick", "standard", "strong"] = "standard"
+    """How large a network and how long a training to choose."""
+
+    blocks: int | None = None
+    """Residual blocks."""
+
+    width: int | None = None
+    """Channels in the blocks."""
+
+    reach: float | None = None
+    """Initial width of the learned supports, in samples."""
+
+    bandwidth: float = 0.25
+    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
+
+    causal: bool = False
+    """Whether every output may depend on the past only."""
+
+    head: Literal["pool", "last"] = "pool"
+    """What the outputs are read from: the mean over positions, or the last position."""
+
+    dropout: float = 0.1
+    """Share of values that drop-out removes."""
+
+    epochs: int | None = None
+    """Passes over the training samples."""
+
+    batch_size: int | None = None
+    """Samples per step and process."""
+
+    accumulate: int = 1
+    """Parts in which a batch is computed one after the other, to save memory."""
+
+    lr: float = 0.01
+    """Highest learning rate."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate grows."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+    label_smoothing: float = 0.0
+    """Probability given to all classes alike."""
+
+    balanced: bool = False
+    """Whether every class counts alike in the loss, however many samples it has."""
+
+    kernel_norm: float = 0.0
+    """Weight of the sum of squares of the sampled kernels in the loss."""
+
+    average: float = 0.0
+    """Decay per step of the moving average of the weights that is kept; 0 keeps the weights."""
+
+    patience: int = 0
+    """Epochs without a better validation score after which training ends; 0 never ends early."""
+
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision."""
+
+    compile: bool = False
+    """Whether torch.compile compiles the network."""
+
+    workers: int = 0
+    """Processes that read the samples."""
+
+    seed: int = 0
+    """Of the weights, the order of the batches, drop-out and splits."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to train; auto takes an accelerator if there is one."""
+
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints; without it about two minutes."""
+
+    keep: int = 2
+    """How many of the last checkpoints are kept."""
+
+    time_limit: float | None = None
+    """Seconds after which to stop with a checkpoint and exit code 75."""
+
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also record with TensorBoard or Weights & Biases."""
+
+    def run(self) -> None:
+        """Refuse to overwrite a run, then train."""
+        if list_checkpoints(self.out / "checkpoints") or (self.out / "config.json").exists():
+            raise ValueError(
+                f"{self.out} holds a run already. Go on with `omniconv resume {self.out}`, or give another --out."
+            )
+        self.train(resume=False)
+
+    def train(self, *, resume: bool) -> None:
+        """Read, tell what was inferred, train, evaluate, write."""
+        samples, task = self.read()
+        architecture, recipe = self.choose(samples)
+        out = console()
+        out.print(facts(f"Fitting {self.data}", told(samples, task, architecture, recipe)))
+        if is_first_process():
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_options(self.out / OPTIONS, self)
+        run = Run(
+            folder=self.out,
+            resume=resume,
+            every=self.checkpoint_steps,
+            keep=self.keep,
+            time_limit=self.time_limit,
+            trackers=self.track,
+            device=self.device,
+            progress=True,
+        )
+        predictor = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
+        if is_first_process():
+            self.finish(predictor, out)
+
+    def read(self) -> tuple[Samples, Task]:
+        """The training samples, their gaps filled, and what is to be learned."""
+        samples = read(self.data, target=self.target, corrupt=self.corrupt)
+        if samples.targets is None:
+            raise ValueError(
+                f"{self.data} has no targets to learn from. Name their column with --target, or put the files of each "
+                "class into a folder of its own."
+            )
+        task = infer_task(samples.targets, name=self.task, balanced=self.balanced, label_smoothing=self.label_smoothing)
+        if self.limit is not None and check_integer("--limit", self.limit) < len(samples):
+            samples = split(samples, task, len(samples) - self.limit, self.seed)[0]
+        return FilledSamples(samples, self.missing), task
+
+    def choose(self, samples: Samples) -> tuple[Architecture, Recipe]:
+        """The network and the recipe: what is given, and for the rest what fits the size of the data."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        network, recipe = choose(samples, self.effort, processes=processes)
+        return replace(
+            network,
+            blocks=self.blocks or network.blocks,
+            width=self.width or network.width,
+            reach=self.reach,
+            bandwidth=self.bandwidth,
+            causal=self.causal,
+            head=self.head,
+            dropout=self.dropout,
+        ), replace(
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            batch_size=self.batch_size or recipe.batch_size,
+            accumulate=self.accumulate,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            clip=self.clip,
+            label_smoothing=self.label_smoothing,
+            kernel_norm=self.kernel_norm,
+            average=self.average,
+            patience=self.patience,
+            precision=self.precision,
+            compile=self.compile,
+            workers=self.workers,
+            seed=self.seed,
+        )
+
+    def finish(self, predictor: Predictor, out: Any) -> None:
+        """Evaluate on the test part where there is one; write the network with its card and figures."""
+        predictor.about |= {"data": self.data, "missing": self.missing}
+        rows: dict[str, Any] = {}
+        if has_split(self.data, "test"):
+            test = FilledSamples(read(self.data, split="test", target=self.target, corrupt=self.corrupt), self.missing)
+            rows = predictor.evaluate(test, progress=True)
+            predictor.about["test"] = {"samples": len(test), **rows}
+            write_whole(self.out / "metrics.json", (json.dumps({"test": rows}, indent=2) + "\n").encode())
+        predictor.save(self.out)
+        draw(self.out, predictor)
+        if rows:
+            out.print(facts("On the test part", rows))
+        out.print(f"Network, record and figures are in [bold]{self.out}/[/]. Try next:")
+        out.print(f"  omniconv evaluate {self.out} DATA", soft_wrap=True)
+        out.print(f"  omniconv predict {self.out} DATA --out predictions.csv --probabilities", soft_wrap=True)
+
+
+def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
+    """What was inferred and chosen, for people."""
+    if isinstance(task, Classification):
+        labels, counts = np.unique(np.asarray(samples.targets), return_counts=True)
+        shown = [f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
+        classes = ", ".join(shown[:12]) + (f", and {len(shown) - 12} more" if len(shown) > 12 else "")
+        goal = f"classification into {len(task.classes)}: {classes}"
+    else:
+        goal = f"regression; targets {np.min(samples.targets):.4g} to {np.max(samples.targets):.4g}"  # type: ignore[arg-type]
+    return {
+        "task": goal,
+        "samples": f"{len(samples):,}",
+        "signals": f"{samples.channels} channel(s), size {described_sizes(samples)}",
+        "network": f"CCNN, {architecture.blocks} blocks of width {architecture.width}",
+        "training": f"{recipe.epochs} epochs in batches of at most {recipe.batch_size} a process, seed {recipe.seed}",
+    }
+
+
+def draw(folder: Path, predictor: Predictor) -> None:
+    """The figures of a run, where matplotlib is installed."""
+    try:
+        require("matplotlib", extra="plots", purpose="figures")
+    except ImportError as error:
+        warnings.warn(f"No figures were drawn. {error}", stacklevel=2)
+        return
+    plots.curves(read_log(folder / "log.jsonl")).savefig(folder / "training.png", dpi=120)
+    plots.kernels(predictor.model.cpu()).savefig(folder / "kernels.png", dpi=120)

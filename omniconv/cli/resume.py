@@ -1,0 +1,31 @@
+"""`omniconv resume`: go on with a run that was stopped or killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from omniconv.cli._config import read_options
+from omniconv.cli.fit import OPTIONS, Fit
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on from the last sound checkpoint of a run, with its options; the result is that of a run without a stop."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+
+    time_limit: float | None = None
+    """Seconds after which to stop again."""
+
+    def run(self) -> None:
+        """Train what is left."""
+        options = self.run_folder / OPTIONS
+        if not options.is_file():
+            raise FileNotFoundError(f"{self.run_folder} holds no run: there is no {options}.")
+        fit = replace(Fit(**read_options(options, Fit)), out=self.run_folder, time_limit=self.time_limit)
+        fit.train(resume=True)

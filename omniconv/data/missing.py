@@ -1,0 +1,60 @@
+"""What NaN means: an error, or a gap to fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omniconv._errors import check_choice
+from omniconv.data.samples import Samples
+
+Array = NDArray[Any]
+
+MISSING = ("raise", "interpolate", "mean")
+
+
+class FilledSamples(Samples):
+    """Samples with their gaps filled when they are read.
+
+    `missing`: what NaN means: "raise" (an error that names the sample), "interpolate" (linearly between the neighbours
+    in time, the nearest at the ends; sequences only) or "mean" (the mean of the channel in that signal).
+    """
+
+    def __init__(self, samples: Samples, missing: str):
+        super().__init__(samples.channels, samples.sizes, samples.targets, samples.names)
+        self.samples, self.missing = samples, check_choice("missing", missing, MISSING)
+        self.rate = samples.rate
+
+    def __getitem__(self, index: int) -> Array:
+        return fill(self.samples[index], self.missing, self.names[index])
+
+
+def fill(signal: Array, missing: str, name: str) -> Array:
+    """A signal (channels, *size) with its gaps filled as in `FilledSamples`; `name` is for errors.
+
+    Raises `ValueError` for a gap if `missing` is "raise", for gaps in images or volumes that shall be interpolated, and
+    for a channel without any value.
+
+    >>> fill(np.array([[1.0, np.nan, 3.0]]), "interpolate", "a").tolist()
+    [[1.0, 2.0, 3.0]]
+    """
+    gaps = np.isnan(signal)
+    if not gaps.any():
+        return signal
+    if missing == "raise":
+        raise ValueError(
+            f'signal {name} contains NaN. Say what it means: missing="interpolate" or missing="mean"; or repair it.'
+        )
+    if missing == "interpolate" and signal.ndim != 2:
+        raise ValueError(f'missing="interpolate" needs sequences; signal {name} has {signal.ndim - 1} axes.')
+    complete = signal.copy()
+    for channel, gap in zip(complete, gaps, strict=True):
+        if gap.all():
+            raise ValueError(f"signal {name} has a channel without any value. Remove the signal or fill it.")
+        if missing == "interpolate":
+            channel[gap] = np.interp(np.flatnonzero(gap), np.flatnonzero(~gap), channel[~gap])
+        else:
+            channel[gap] = channel[~gap].mean()
+    return complete
