@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,7 +33,7 @@ class Architecture:
     """Channels in the blocks."""
 
     reach: float | None = None
-    """Initial width of the learned supports in samples; without it 0.6 times the root of half the signal's length."""
+    """Initial width of the learned supports in samples; without it 1.35 times the fourth root of the farthest lag."""
 
     bandwidth: float = 0.25
     """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
@@ -61,7 +60,7 @@ class Architecture:
     def build(self, channels: int, out_features: int, size: tuple[int, ...]) -> CCNN:
         """The network for signals of `channels` and at most `size`; draws from the global random state."""
         reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
-        widths = [min((0.6 * math.sqrt(far) if self.reach is None else self.reach) / far, 1.0) for far in reaches]
+        widths = [min((1.35 * far**0.25 if self.reach is None else self.reach) / far, 1.0) for far in reaches]
         return CCNN(
             channels,
             out_features,

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from omniconv.cli import main
+from omniconv.cli._config import read_options, write_options
+from omniconv.cli.fit import Fit
+from omniconv.data import read
+from omniconv.training import EXIT_CODE, Predictor
+from omniconv.training.logs import read_log
+
+pytestmark = pytest.mark.timeout(280)
+SMALL = ("--blocks", "1", "--width", "8", "--epochs", "3")
+
+EVERY_OPTION: dict[str, Any] = {
+    "data": "aeon:GunPoint",
+    "out": Path("runs/a"),
+    "target": "label",
+    "task": "classification",
+    "limit": 40,
+    "corrupt": "skip",
+    "missing": "mean",
+    "validation": 0.25,
+    "effort": "quick",
+    "blocks": 2,
+    "width": 12,
+    "reach": 3.5,
+    "bandwidth": 0.5,
+    "causal": True,
+    "head": "last",
+    "dropout": 0.2,
+    "epochs": 5,
+    "batch_size": 7,
+    "accumulate": 2,
+    "lr": 0.02,
+    "weight_decay": 0.1,
+    "warmup": 0.2,
+    "clip": 2.0,
+    "label_smoothing": 0.1,
+    "balanced": True,
+    "kernel_norm": 1e-3,
+    "average": 0.99,
+    "patience": 4,
+    "precision": "bf16",
+    "compile": True,
+    "workers": 1,
+    "seed": 3,
+    "device": "cpu",
+    "checkpoint_steps": 10,
+    "keep": 3,
+    "time_limit": 60.0,
+    "track": ("tensorboard",),
+}
+
+
+def omniconv(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    """The command in this process."""
+    monkeypatch.setattr(sys, "argv", ["omniconv", *map(str, arguments)])
+    main()
+
+
+def started(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "omniconv", *map(str, arguments)],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slow and fast noisy waves, in a file with a test part."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("waves") / "waves.npz"
+    parts: dict[str, Any] = {}
+    for part, n in (("train", 30), ("test", 20)):
+        labels = np.arange(n) % 2
+        turns = np.where(labels, 5, 2)[:, None] * np.linspace(0, 2 * np.pi, 40) + random.uniform(0, 6, (n, 1))
+        parts[f"X_{part}"] = (np.sin(turns) + 0.1 * random.standard_normal((n, 40))).astype(np.float32)
+        parts[f"y_{part}"] = np.array(["slow", "fast"])[labels]
+    np.savez(path, **parts)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on these waves."""
+    run = tmp_path_factory.mktemp("runs") / "a"
+    with pytest.MonkeyPatch.context() as patch:
+        omniconv(patch, "fit", waves, "--out", run, *SMALL, "--epochs", "30", "--validation", "0.2")
+    return run
+
+
+def test_the_options_of_the_test_are_all_there_are() -> None:
+    assert list(EVERY_OPTION) == [field.name for field in fields(Fit)]
+    plain = Fit(data="", out=Path())
+    assert all(getattr(plain, name) != value for name, value in EVERY_OPTION.items())
+
+
+def test_a_config_file_round_trips_every_option(tmp_path: Path) -> None:
+    command = Fit(**EVERY_OPTION)
+    write_options(tmp_path / "run.toml", command)
+    assert Fit(**read_options(tmp_path / "run.toml", Fit)) == command
+
+
+def test_the_command_line_goes_before_the_file(waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Fit] = []
+    monkeypatch.setattr(Fit, "run", lambda self: seen.append(self))
+    write_options(tmp_path / "run.toml", Fit(**EVERY_OPTION))
+    omniconv(monkeypatch, "fit", waves, f"--config={tmp_path / 'run.toml'}", "--epochs", "9", "--no-causal")
+    assert seen == [Fit(**EVERY_OPTION | {"data": str(waves), "epochs": 9, "causal": False})]
+
+
+def test_a_file_can_be_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Fit] = []
+    monkeypatch.setattr(Fit, "run", lambda self: seen.append(self))
+    write_options(tmp_path / "run.toml", Fit(**EVERY_OPTION))
+    omniconv(monkeypatch, "fit", "--config", tmp_path / "run.toml")
+    assert seen == [Fit(**EVERY_OPTION)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epocs = 3", r"no option 'epocs'\. Did you mean 'epochs'\?"),
+        ('epochs = "three"', r"`epochs` must be int; got 'three'"),
+        ("causal = 1", r"`causal` must be bool; got 1"),
+        ('head = "first"', r"`head` must be 'pool' or 'last'; got 'first'"),
+        ("epochs = ", r"is not TOML"),
+        ("epochs = 3", r"`data` is neither in .* nor on the command line"),
+    ],
+)
+def test_a_wrong_config_file_says_what_is_wrong(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        omniconv(monkeypatch, "fit", "--config", tmp_path / "run.toml", "--out", tmp_path / "a")
+
+
+def test_a_misspelt_option_is_an_error_with_the_nearest_name(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "a", "--epocs", "3")
+    assert stop.value.code == 2
+    assert "--epochs" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_leaves_all_of_it(fitted: Path) -> None:
+    names = {path.name for path in fitted.iterdir()}
+    assert names >= {"run.toml", "log.jsonl", "log.csv", "checkpoints", "config.json", "model.safetensors"}
+    assert names >= {"README.md", "metrics.json", "training.png", "kernels.png"}
+    rows = read_log(fitted / "log.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 31))
+    assert all("validation_accuracy" in row for row in rows)
+    card = (fitted / "README.md").read_text()
+    assert "@misc{omniconv" in card
+    assert "slow" in card
+
+
+def test_evaluate_prints_what_the_run_reported(
+    fitted: Path, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    omniconv(monkeypatch, "evaluate", fitted, waves, "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures == {"samples": 20, **json.loads((fitted / "metrics.json").read_text())["test"]}
+    assert figures["accuracy"] == 1.0
+    assert "1.0000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz"])
+def test_predictions_have_a_row_per_sample(
+    suffix: str, fitted: Path, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"p.{suffix}"
+    omniconv(monkeypatch, "predict", fitted, waves, "--out", path, "--probabilities", "--split", "train")
+    samples = read(waves, split="train")
+    expected = Predictor.load(fitted).probabilities(samples)
+    if suffix == "csv":
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["name", "prediction", "p_fast", "p_slow"]
+        labels = [row["prediction"] for row in rows]
+        shares = np.array([[float(row["p_fast"]), float(row["p_slow"])] for row in rows])
+    else:
+        with np.load(path) as columns:
+            labels, shares = columns["prediction"].tolist(), np.stack([columns["p_fast"], columns["p_slow"]], axis=1)
+    np.testing.assert_allclose(shares, expected, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert labels == [("fast", "slow")[column] for column in expected.argmax(1)]
+
+
+def test_info_and_cite_tell_of_the_network(
+    fitted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    omniconv(monkeypatch, "info", fitted)
+    told = capsys.readouterr().out
+    assert "SIREN" in told
+    assert "1 of width 8" in told
+    omniconv(monkeypatch, "cite", fitted)
+    assert "@misc{romero2022ccnn" in capsys.readouterr().out
+
+
+def test_numbers_with_fractions_are_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    heights = random.uniform(1000, 2000, 24)
+    np.savez(tmp_path / "data.npz", X=heights[:, None] * np.ones((1, 10)), y=heights)
+    omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL, "--epochs", "60")
+    assert "regression" in capsys.readouterr().out
+    assert Predictor.load(tmp_path / "a").evaluate(read(tmp_path / "data.npz"))["r2"] > 0.9
+
+
+def test_a_limit_takes_every_class_with_its_share(waves: Path, tmp_path: Path) -> None:
+    samples, _ = Fit(data=str(waves), out=tmp_path, limit=10).read()
+    again, _ = Fit(data=str(waves), out=tmp_path, limit=10).read()
+    assert samples.names == again.names
+    assert np.unique(np.asarray(samples.targets), return_counts=True)[1].tolist() == [5, 5]
+
+
+def test_a_run_is_not_overwritten(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (fitted / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit, match=r"holds a run already\. Go on with `omniconv resume"):
+        omniconv(monkeypatch, "fit", waves, "--out", fitted)
+    assert (fitted / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_stopped_by_the_time_limit_exits_with_75_and_is_resumed_to_the_same_weights(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "whole", *SMALL)
+    with pytest.raises(SystemExit) as stop:
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "parts", *SMALL, "--time-limit", "0")
+    assert stop.value.code == EXIT_CODE == 75
+    assert "reached the time limit" in capsys.readouterr().err
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    with pytest.raises(SystemExit) as stop:
+        omniconv(monkeypatch, "resume", tmp_path / "parts", "--time-limit", "0")
+    assert stop.value.code == EXIT_CODE
+    omniconv(monkeypatch, "resume", tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_sigterm_writes_a_checkpoint_and_exits_with_75(waves: Path, tmp_path: Path) -> None:
+    process = started("fit", waves, "--out", tmp_path / "a", *SMALL, "--epochs", "100000")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "a" / "log.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)  # some steps
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE, errors
+    assert "received SIGTERM" in errors
+    assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+def test_two_processes_compute_what_one_does_with_the_double_batch(waves: Path, tmp_path: Path) -> None:
+    options = (*SMALL, "--dropout", "0", "--device", "cpu")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    runs = [
+        started("fit", waves, "--out", tmp_path / "two", *options, "--batch-size", "5", launcher=torchrun),
+        started("fit", waves, "--out", tmp_path / "one", *options, "--batch-size", "10"),
+    ]
+    for process in runs:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    two, one = ([row["loss"] for row in read_log(tmp_path / name / "log.jsonl")] for name in ("two", "one"))
+    assert len(two) == 9
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
+
+
+def write_image(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (6, 6), value).save(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda at: None, "There is no file or folder"),
+        (lambda at: at.mkdir(), "empty folder"),
+        (lambda at: write_image(at / "only" / "a.png", 3), "at least two"),
+        (lambda at: write_image(at / "a.png", 3), "has no targets to learn from"),
+    ],
+    ids=["nothing", "empty folder", "one class", "no targets"],
+)
+def test_bad_data_is_one_clear_line(make: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "data")
+    with pytest.raises(SystemExit, match=message):
+        omniconv(monkeypatch, "fit", tmp_path / "data", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_and_samples_of_different_counts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "data.npz", X=np.zeros((4, 10)), y=np.arange(3))
+    with pytest.raises(SystemExit, match=r"4.*3"):
+        omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "run")
+
+
+def test_nan_is_refused_by_name_or_filled_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = np.random.default_rng(0).standard_normal((8, 12))
+    signals[5, 3] = np.nan
+    np.savez(tmp_path / "data.npz", X=signals, y=np.arange(8) % 2)
+    with pytest.raises(SystemExit, match=r'signal 5 contains NaN.*missing="interpolate"'):
+        omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL)
+    omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "b", *SMALL, "--missing", "interpolate")
+    omniconv(monkeypatch, "predict", tmp_path / "b", tmp_path / "data.npz", "--out", tmp_path / "p.csv")
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
+
+
+def test_a_corrupt_image_is_named_or_left_out_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, value in (("dark", 10), ("light", 240)):
+        for number in range(4):
+            write_image(tmp_path / "data" / kind / f"{number}.png", value + number)
+    bad = tmp_path / "data" / "dark" / "broken.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"broken\.png"):
+        omniconv(monkeypatch, "fit", tmp_path / "data", "--out", tmp_path / "a", *SMALL)
+    with pytest.warns(UserWarning, match=r"broken\.png"):
+        omniconv(monkeypatch, "fit", tmp_path / "data", "--out", tmp_path / "b", *SMALL, "--corrupt", "skip")
+    assert (tmp_path / "b" / "model.safetensors").exists()
+
+
+def test_probabilities_of_a_regression_are_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "data.npz", X=np.random.default_rng(0).standard_normal((6, 8)), y=np.linspace(0, 1.5, 6))
+    omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL)
+    with pytest.raises(SystemExit, match="Only classification has probabilities"):
+        omniconv(
+            monkeypatch,
+            "predict",
+            tmp_path / "a",
+            tmp_path / "data.npz",
+            "--out",
+            tmp_path / "p.csv",
+            "--probabilities",
+        )
