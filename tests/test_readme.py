@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,14 @@ TEXT = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_snippets_run(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, object] = {}
-    exec(compile(snippet, "README.md", "exec"), names)
+def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), names)
     assert "@misc{romero2022ccnn" in capsys.readouterr().out
-    assert {"y", "layer", "model", "fine"} <= set(names)
-
-
-def test_there_are_snippets() -> None:
-    assert SNIPPETS
+    assert {"clf", "layer", "model", "fine"} <= set(names)
+    assert {path.name for path in Path("model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", TEXT))
