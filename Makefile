@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test lint types contracts unit clean
+.PHONY: venv demo test lint types contracts unit docs clean
 .DEFAULT_GOAL := demo
 
 venv: $(STAMP)
@@ -33,5 +33,8 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/pytest --numprocesses 2
 
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build

@@ -30,6 +30,7 @@ FOLDERS = [
     "training",
     "data",
     "estimators",
+    "cli",
     "testing",
 ]
 

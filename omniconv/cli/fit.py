@@ -78,7 +78,7 @@ class Fit:
     width: int | None = None
     """Channels in the blocks."""
 
-    reach: float | None = None
+    support_width: float | None = None
     """Initial width of the learned supports, in samples."""
 
     bandwidth: float = 0.25
@@ -208,7 +208,7 @@ class Fit:
             network,
             blocks=self.blocks or network.blocks,
             width=self.width or network.width,
-            reach=self.reach,
+            support_width=self.support_width,
             bandwidth=self.bandwidth,
             causal=self.causal,
             head=self.head,
@@ -222,7 +222,6 @@ class Fit:
             weight_decay=self.weight_decay,
             warmup=self.warmup,
             clip=self.clip,
-            label_smoothing=self.label_smoothing,
             kernel_norm=self.kernel_norm,
             average=self.average,
             patience=self.patience,

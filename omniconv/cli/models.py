@@ -36,7 +36,7 @@ class Info:
             "support": type(network.stem.support).__name__,
             "reach_per_layer": ", ".join(str(conv.window) for conv in convolutions(network)),
             "task": shown(task),
-            **{name: shown(value) for name, value in about.items()},
+            **{name: shown(value) for name, value in about.items() if value is not None},
         }
         console().print(facts(f"{self.model}: {config['class']}", rows))
 

@@ -22,10 +22,15 @@ class Resume:
     time_limit: float | None = None
     """Seconds after which to stop again."""
 
+    batch_size: int | None = None
+    """Samples per step and process, where their number has changed: of all processes together it must stay the same."""
+
     def run(self) -> None:
         """Train what is left."""
         options = self.run_folder / OPTIONS
         if not options.is_file():
             raise FileNotFoundError(f"{self.run_folder} holds no run: there is no {options}.")
         fit = replace(Fit(**read_options(options, Fit)), out=self.run_folder, time_limit=self.time_limit)
+        if self.batch_size is not None:
+            fit = replace(fit, batch_size=self.batch_size)
         fit.train(resume=True)

@@ -130,7 +130,7 @@ def inspect_all(
     if not kept:
         raise ValueError(f"{path}: all {len(damaged)} files are damaged. {damaged[0]}")
     if damaged:
-        warnings.warn(f"{len(damaged)} damaged files are left out: {' '.join(damaged)}", stacklevel=5)
+        warnings.warn(f"left out as damaged ({len(damaged)}): {' '.join(damaged)}", stacklevel=5)
     return kept
 
 

@@ -28,7 +28,7 @@ class CCNNEstimator(BaseEstimator):
         effort: str = "standard",
         blocks: int | None = None,
         width: int | None = None,
-        reach: float | None = None,
+        support_width: float | None = None,
         causal: bool = False,
         dropout: float = 0.1,
         epochs: int | None = None,
@@ -45,7 +45,7 @@ class CCNNEstimator(BaseEstimator):
         self.effort = effort
         self.blocks = blocks
         self.width = width
-        self.reach = reach
+        self.support_width = support_width
         self.causal = causal
         self.dropout = dropout
         self.epochs = epochs
@@ -86,7 +86,7 @@ class CCNNEstimator(BaseEstimator):
     def _fit(self, samples: Samples, task: Task) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         chosen, recipe = choose(samples, self.effort)
-        network: dict[str, Any] = {"blocks": self.blocks, "width": self.width, "reach": self.reach}
+        network: dict[str, Any] = {"blocks": self.blocks, "width": self.width, "support_width": self.support_width}
         architecture = replace(
             chosen,
             **{name: value for name, value in network.items() if value is not None},
@@ -104,6 +104,7 @@ class CCNNEstimator(BaseEstimator):
         )
         run = Run(device=self.device, progress=self._shown)
         self.predictor_ = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
+        self.predictor_.about["missing"] = self.missing
 
     @property
     def _shown(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
@@ -25,8 +24,8 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     list of arrays (length,) or (channels, *size) of unequal size. y is (n,) labels of any kind.
 
     `effort`: "quick", "standard" or "strong" chooses everything that is None, by the size of the data.
-    `blocks`, `width`: residual blocks and their channels. `reach`: initial width of the learned supports in samples.
-    `causal`: whether the network may look at the past only. `dropout`: [0, 1).
+    `blocks`, `width`: residual blocks and their channels. `support_width`: initial width of the learned supports, in
+    samples. `causal`: whether the network may look at the past only. `dropout`: [0, 1).
     `epochs`, `batch_size`, `lr`, `weight_decay`: of the training.
     `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1].
     `validation`: share of the training samples that chooses the best epoch, [0, 1); 0 trains on all. `patience`: epochs
@@ -53,7 +52,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         effort: str = "standard",
         blocks: int | None = None,
         width: int | None = None,
-        reach: float | None = None,
+        support_width: float | None = None,
         causal: bool = False,
         dropout: float = 0.1,
         epochs: int | None = None,
@@ -73,7 +72,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
             effort=effort,
             blocks=blocks,
             width=width,
-            reach=reach,
+            support_width=support_width,
             causal=causal,
             dropout=dropout,
             epochs=epochs,
@@ -115,9 +114,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     def predict_proba(self, X: Any) -> Array:  # noqa: N803
         """The probability of every class, (n, classes), in the order of `classes_`."""
         check_is_fitted(self, "predictor_")
-        samples = self._samples(X, reset=False)
-        with torch.random.fork_rng(devices=[]):  # torch's loader draws a seed
-            return self.predictor_.probabilities(samples, progress=self._shown)
+        return self.predictor_.probabilities(self._samples(X, reset=False), progress=self._shown)
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """The most probable label of every signal, (n,)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
@@ -49,6 +48,4 @@ class CCNNRegressor(RegressorMixin, CCNNEstimator):
     def predict(self, X: Any) -> Array:  # noqa: N803
         """The predicted number of every signal, (n,), float64."""
         check_is_fitted(self, "predictor_")
-        samples = self._samples(X, reset=False)
-        with torch.random.fork_rng(devices=[]):  # torch's loader draws a seed
-            return self.predictor_.predict(samples, progress=self._shown)
+        return self.predictor_.predict(self._samples(X, reset=False), progress=self._shown)

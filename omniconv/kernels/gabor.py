@@ -10,6 +10,7 @@ from torch import nn
 from omniconv._errors import check_integer, check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER, MFN_PAPER
+from omniconv._sharding import whole
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
@@ -119,7 +120,7 @@ class Gabor(Kernel):
 
     def bandlimit(self) -> tuple[float, ...]:
         """Bound per axis in Nyquist units: sines plus two standard deviations of the windows' spectra, summed."""
-        width = self.frequency.detach().abs() + 2 * self.inverse_width.detach().abs()
+        width = whole(self.frequency).abs() + 2 * whole(self.inverse_width).abs()
         highest = summed_maxima(width).tolist()
         return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
 

@@ -10,6 +10,7 @@ from torch import nn
 from omniconv._errors import check_integer, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import CKCONV_PAPER, SIREN_PAPER
+from omniconv._sharding import whole
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
@@ -96,7 +97,7 @@ class SIREN(Kernel):
 
         Sines of sines have no sharp limit; on average 99 % of a new kernel's energy lies below this one.
         """
-        highest = self.frequency.detach().abs().amax(0).tolist()
+        highest = whole(self.frequency).abs().amax(0).tolist()
         sines = self.depth - 1
         return tuple(sines * top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
 

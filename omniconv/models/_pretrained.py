@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -45,12 +46,19 @@ class Pretrained(nn.Module):
         """Write the network into `folder`: config.json, model.safetensors and, if there is one, the model card.
 
         `extra`: what else config.json shall hold, JSON values by name. `card`: Markdown for README.md.
-        If a file cannot be written, what was there is kept, all of it. Raises `ValueError` for a kernel or support that
-        is not a public class of the library (or `functools.partial` of one), `OSError` that names the folder.
+        If a file cannot be written, what was there is kept, all of it. A kernel or support of your own has to be given
+        to `from_pretrained` again. Raises `ValueError` for what has no JSON form, `OSError` that names the folder.
         """
-        config = {**(extra or {}), "format": FORMAT, "class": type(self).__name__, "arguments": self._described()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: as_json(config)}
+        weights = save(tensors, metadata={"format": "pt"})
+        config = {
+            **(extra or {}),
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "arguments": self._described(),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        files = {WEIGHTS: weights, CONFIG: as_json(config)}
         if card is not None:
             files[CARD] = card.encode()
         write_together(Path(folder), files)
@@ -78,10 +86,12 @@ class Pretrained(nn.Module):
         try:
             for name, given in (("kernel", kernel), ("support", support)):
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
-            model = kind(**arguments, device=device)
+            with torch.random.fork_rng(devices=[]):  # the weights that are drawn are thrown away
+                model = kind(**arguments, device=device)
         except (TypeError, ValueError, RuntimeError, MemoryError) as error:
             raise ValueError(f"{Path(folder) / CONFIG} does not fit this version of {cls.__name__}: {error}") from error
         check_tensors(path, tensors, model.state_dict())
+        check_sum(path, config.get("sha256"))
         model.to(narrowest(tensors))
         model.load_state_dict(tensors)
         refresh(model)
@@ -89,20 +99,18 @@ class Pretrained(nn.Module):
 
 
 def describe_part(name: str, factory: Any) -> dict[str, Any]:
-    """A kernel or support factory as JSON: the name of the class and its keywords."""
+    """A kernel or support factory as JSON: the name of the class and its keywords.
+
+    What is not the library's own has its module before its name, and has to be given again when it is loaded.
+    """
     inner, keywords = (factory.func, factory.keywords) if isinstance(factory, partial) else (factory, {})
-    known = getattr(inner, "__name__", "")
-    if (
-        known not in PARTS[name].__all__
-        or getattr(PARTS[name], known) is not inner
-        or getattr(factory, "args", ()) != ()
-    ):
+    if getattr(factory, "args", ()):
         raise ValueError(
-            f"`{name}` must be a class of omniconv.{name}s, or functools.partial of one with keywords, to be saved; "
-            f"got {describe(factory)}. Save `model.state_dict()` with safetensors instead, and build the network in "
-            "code."
+            f"`{name}` must be a functools.partial with keywords only, to be saved; got {describe(factory)}."
         )
-    return {"class": known, **keywords}
+    known = getattr(inner, "__name__", type(inner).__name__)
+    own = known in PARTS[name].__all__ and getattr(PARTS[name], known) is inner
+    return {"class": known if own else f"{getattr(inner, '__module__', '')}.{known}", **keywords}
 
 
 def built_part(name: str, described: Any) -> Any:
@@ -141,6 +149,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{path} is not a sound safetensors file: {error}. Nothing of it was loaded.") from error
+
+
+def check_sum(path: Path, expected: Any) -> None:
+    """Raise `ValueError` unless the file has the checksum that its configuration tells."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ValueError(
+            f"{path} does not have the checksum in its {CONFIG}: one of them is damaged, or belongs to another network."
+        )
 
 
 def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

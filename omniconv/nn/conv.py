@@ -221,7 +221,7 @@ class Conv(nn.Module):
                 warnings.warn(
                     f"{name or type(self).__name__}: the kernel holds frequencies up to {limit:.2f} of the reference "
                     f"Nyquist frequency on axis {axis}; spacing {step:g} carries {1 / step:.2f}. Expect aliasing; "
-                    f"train with a `bandwidth` below {1 / step:.2f} to use this resolution.",
+                    f"train with a smaller `bandwidth` to use this resolution.",
                     stacklevel=3,
                 )
 

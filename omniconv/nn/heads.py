@@ -27,13 +27,6 @@ class Head(nn.Module):
     def reset_parameters(self) -> None:
         self.readout.reset_parameters()
 
-    @torch.no_grad()
-    def rescale(self, scale: Tensor, shift: Tensor) -> None:
-        """Make the outputs `scale` times what they are, plus `shift`, each (out_features,): the read-out is linear."""
-        self.readout.weight.mul_(scale.to(self.readout.weight)[:, None])
-        if self.readout.bias is not None:
-            self.readout.bias.mul_(scale.to(self.readout.bias)).add_(shift.to(self.readout.bias))
-
 
 class PoolHead(Head):
     """The mean over all observed positions, read out: `batch channels *size` to `batch out_features`."""

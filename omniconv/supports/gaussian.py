@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
+from omniconv._sharding import whole
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Weights, check_bool, per_axis
 from omniconv.supports._support import Support
@@ -96,8 +97,8 @@ class Gaussian(Support):
 
     def extent(self, threshold: float) -> tuple[float, ...]:
         check_number("threshold", threshold, low=0.0, high=1.0)
-        radius = self.width.detach() * math.sqrt(-2 * math.log(threshold))
-        return tuple((self.mean.detach().abs() + radius).clamp(max=1.0).tolist())
+        radius = whole(self.width) * math.sqrt(-2 * math.log(threshold))
+        return tuple((whole(self.mean).abs() + radius).clamp(max=1.0).tolist())
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

@@ -1,5 +1,8 @@
 """Training: the loop, what it is told, its checkpoints, and networks that know their task."""
 
+from omniconv._errors import CheckpointError as CheckpointError
+from omniconv._errors import Interrupted as Interrupted
+from omniconv._errors import NonFiniteError as NonFiniteError
 from omniconv.training.architecture import Architecture as Architecture
 from omniconv.training.architecture import choose as choose
 from omniconv.training.checkpoints import Checkpoint as Checkpoint
@@ -10,6 +13,7 @@ from omniconv.training.evaluation import accuracy as accuracy
 from omniconv.training.evaluation import outputs_of as outputs_of
 from omniconv.training.fitting import fit as fit
 from omniconv.training.interrupts import EXIT_CODE as EXIT_CODE
+from omniconv.training.logs import read_log as read_log
 from omniconv.training.loop import Run as Run
 from omniconv.training.loop import train as train
 from omniconv.training.optimizer import build_optimizer as build_optimizer
@@ -25,7 +29,10 @@ __all__ = [
     "EXIT_CODE",
     "Architecture",
     "Checkpoint",
+    "CheckpointError",
     "Classification",
+    "Interrupted",
+    "NonFiniteError",
     "Predictor",
     "Recipe",
     "Regression",
@@ -39,6 +46,7 @@ __all__ = [
     "outputs_of",
     "read_checkpoint",
     "read_latest",
+    "read_log",
     "train",
     "warmup_cosine",
     "write_checkpoint",

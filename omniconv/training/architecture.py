@@ -32,7 +32,7 @@ class Architecture:
     width: int = 64
     """Channels in the blocks."""
 
-    reach: float | None = None
+    support_width: float | None = None
     """Initial width of the learned supports in samples; without it 1.35 times the fourth root of the farthest lag."""
 
     bandwidth: float = 0.25
@@ -50,8 +50,8 @@ class Architecture:
     def __post_init__(self) -> None:
         check_integer("blocks", self.blocks)
         check_integer("width", self.width)
-        if self.reach is not None:
-            check_number("reach", self.reach, low=0.0)
+        if self.support_width is not None:
+            check_number("support_width", self.support_width, low=0.0)
         check_number("bandwidth", self.bandwidth, low=0.0)
         check_bool("causal", self.causal)
         check_choice("head", self.head, ("pool", "last"))
@@ -60,7 +60,9 @@ class Architecture:
     def build(self, channels: int, out_features: int, size: tuple[int, ...]) -> CCNN:
         """The network for signals of `channels` and at most `size`; draws from the global random state."""
         reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
-        widths = [min((1.35 * far**0.25 if self.reach is None else self.reach) / far, 1.0) for far in reaches]
+        widths = [
+            min((1.35 * far**0.25 if self.support_width is None else self.support_width) / far, 1.0) for far in reaches
+        ]
         return CCNN(
             channels,
             out_features,

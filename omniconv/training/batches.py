@@ -124,7 +124,8 @@ def collate(items: list[tuple[Array, int]]) -> Batch:
 
 def loader(samples: Samples, sampler: Any, workers: int) -> DataLoader[Any]:
     """Batches of `samples` in the order of `sampler`."""
-    return DataLoader(Signals(samples), batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+    own = torch.Generator().manual_seed(0)  # torch draws a seed for its workers, and would take a global one
+    return DataLoader(Signals(samples), batch_sampler=sampler, collate_fn=collate, num_workers=workers, generator=own)
 
 
 def evaluation_batches(samples: Samples, batch_size: int) -> list[list[int]]:

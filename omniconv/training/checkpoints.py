@@ -50,10 +50,12 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             write_flushed(temporary / name, data)
+        replaced = folder / f".{target.name}.{os.getpid()}.old.tmp"
         if target.exists():  # a run that resumed from an earlier step comes by again
-            shutil.rmtree(target)
+            target.rename(replaced)
         temporary.rename(target)
         flush_folder(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -99,7 +101,7 @@ def read_latest(folder: Path) -> Checkpoint:
             return read_checkpoint(path)
         except CheckpointError as error:
             problems.append(str(error))
-            warnings.warn(f"{error} The one before it is used.", stacklevel=2)
+            warnings.warn(f"{error} The one before it is tried.", stacklevel=2)
     raise CheckpointError(f"there is no sound checkpoint in {folder}. " + " ".join(problems))
 
 

@@ -16,7 +16,7 @@ from omniconv.training.batches import evaluation_batches, loader
 from omniconv.training.progress import Progress, Silent
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def outputs_of(
     model: nn.Module,
     samples: Samples,

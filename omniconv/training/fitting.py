@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from omniconv._errors import check_number, require
+from omniconv._sharding import is_sharded, whole
 from omniconv.data import Samples
 from omniconv.training.architecture import Architecture
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
 from omniconv.training.recipe import Recipe
-from omniconv.training.tasks import Classification, Regression, Task
+from omniconv.training.tasks import Classification, Task
 
 Array = NDArray[Any]
 
@@ -52,9 +53,10 @@ def fit(
         model = architecture.build(samples.channels, task.out_features, size)
     model.standardize.set(torch.from_numpy(mean), torch.from_numpy(std))
     record = train(model, task, samples, recipe=recipe, validation=held_out, run=run, report=report)
-    if isinstance(task, Regression):  # the network itself then predicts in the unit of the targets
-        model.head.rescale(torch.full((1,), task.std), torch.full((1,), task.mean))
-        task = Regression()
+    if is_sharded(model):
+        tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+        model = architecture.build(samples.channels, task.out_features, size)
+        model.load_state_dict(tensors)
     about = {
         "training_samples": len(samples),
         "channels": samples.channels,

@@ -45,7 +45,7 @@ class Logs:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a `log.jsonl`; a last line that a kill cut off is left out. None if there is no such file."""
+    """The rows of a `log.jsonl`; a last line that a kill cut off is left out. Empty if there is no such file."""
     if not path.is_file():
         return []
     rows = []

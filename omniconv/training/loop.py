@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import Interrupted, NonFiniteError, check_integer, check_number, require
+from omniconv._errors import Interrupted, NonFiniteError, check_choice, check_integer, check_number, require
 from omniconv.data import Samples
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
@@ -31,7 +32,7 @@ from omniconv.training.optimizer import build_optimizer, warmup_cosine
 from omniconv.training.parts import Best, Parts
 from omniconv.training.progress import progress_for
 from omniconv.training.recipe import Recipe
-from omniconv.training.tasks import Classification, Task
+from omniconv.training.tasks import Task
 
 Report = Callable[[int, int, float], None]
 Record = list[dict[str, float]]
@@ -59,10 +60,13 @@ class Run:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            object.__setattr__(self, "folder", Path(self.folder))
         if self.every is not None:
             check_integer("every", self.every)
         check_integer("keep", self.keep)
         check_number("seconds", self.seconds, low=0.0)
+        check_choice("device", self.device, ("auto", "cpu"))
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, low=0.0, closed=True)
 
@@ -77,7 +81,7 @@ def train(
     run: Run | None = None,
     report: Report | None = None,
 ) -> Record:
-    """Train `model` in place for `task`; returns the record, a row per step.
+    """Train `model` in place for `task`; returns the record, a row per step, with those of the run that is resumed.
 
     `samples`: with targets. `recipe`: every option that the result depends on. `validation`: samples with targets that
     are evaluated after every epoch; the model keeps the weights of the best epoch. `run`: where and how. `report`:
@@ -85,7 +89,7 @@ def train(
 
     With one seed on one machine the result is bit-identical, however often the run was killed and resumed. The global
     random state is left as it was. Processes, devices and FSDP are those of `torchrun` and accelerate's configuration;
-    P processes with batches of B compute what one does with batches of P * B.
+    P processes with batches of B compute what one does with batches of P * B, but for drop-out: each draws its own.
 
     Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
     batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
@@ -107,8 +111,6 @@ class Loop:
         run: Run,
         report: Report | None,
     ):
-        if isinstance(task, Classification) and recipe.label_smoothing:
-            task = replace(task, label_smoothing=recipe.label_smoothing)
         self.model, self.task, self.samples, self.validation = model, task, samples, validation
         self.recipe, self.run, self.report = recipe, run, report
         self.encoded = encode(task, samples, "samples")
@@ -132,7 +134,7 @@ class Loop:
             self.parts.restore(self.checkpoint)
             self.step = int(self.checkpoint.state["step"])
         self.logs = self._open_logs()
-        self.record: Record = []
+        self.record: Record = [] if self.logs is None else list(self.logs.rows)
 
     def _make_parts(self) -> Parts:
         """Objective, optimiser, schedule and average, on their devices, for all processes."""
@@ -275,7 +277,8 @@ class Loop:
     def _reason_to_stop(self, interrupts: Interrupts) -> str:
         """Why to stop, agreed by all processes: a signal may reach only one of them."""
         reason = interrupts.reason
-        return reason or ("another process was asked to stop" if self._any_process(bool(reason)) else "")
+        asked = self._any_process(bool(reason))  # every process has to ask, whatever it knows itself
+        return reason or ("another process was asked to stop" if asked else "")
 
     # ---- records and checkpoints
 
@@ -310,8 +313,15 @@ class Loop:
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on; of processes and batches only their product."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("batch_size", "workers")}
-        data = hashlib.sha256(self.plan.sizes.tobytes() + self.encoded.numpy().tobytes()).hexdigest()
-        return {**recipe, "batch_of_all_processes": self.plan.batch_size, "data": data}
+        held_out = None if self.validation is None else fingerprint(self.validation, self.task)
+        return {
+            **recipe,
+            "batch_of_all_processes": self.plan.batch_size,
+            "task": self.task.described(),
+            "network": checksum([(name, list(tensor.shape)) for name, tensor in self.model.state_dict().items()]),
+            "samples": fingerprint(self.samples, self.task),
+            "validation": held_out,
+        }
 
     def _due(self, saved: float) -> bool:
         if self.run.folder is None:
@@ -356,18 +366,35 @@ def encode(task: Task, samples: Samples, name: str) -> Tensor:
     return task.encode(samples.targets)
 
 
+def fingerprint(samples: Samples, task: Task) -> str:
+    """A checksum of sizes and targets; signals are not read for it."""
+    return checksum([samples.sizes.tolist(), task.encode(np.asarray(samples.targets)).tolist()])
+
+
+def checksum(values: Any) -> str:
+    """SHA-256 of JSON values, abbreviated."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
 def make_accelerator(recipe: Recipe, run: Run) -> Any:
     """The accelerator of Hugging Face for these options; raises `ImportError` that names the extra."""
     accelerate: Any = require("accelerate", extra="train", purpose="training")
     states: Any = require("accelerate.state", extra="train", purpose="training")
     if states.is_initialized() and states.AcceleratorState().mixed_precision != recipe.precision:
         states.AcceleratorState._reset_state()  # accelerate keeps the precision of the first training of a process
-    return accelerate.Accelerator(
-        cpu=run.device == "cpu",
+    accelerator = accelerate.Accelerator(
+        cpu=run.device == "cpu" or not torch.accelerator.is_available(),  # else it connects no processes on CPUs
         mixed_precision=recipe.precision,
         log_with=list(run.trackers) or None,
         project_dir=str(run.folder) if run.folder else None,
     )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched, but accelerate has connected {accelerator.num_processes}: each would "
+            "train alone. Launch them with torchrun, or let accelerate's configuration say how."
+        )
+    return accelerator
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

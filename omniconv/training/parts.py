@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,9 @@ class Best:
 
     def beaten_by(self, score: float, loss: float) -> bool:
         """Whether these are better: a higher score, or the same with a lower loss."""
-        return self.score is None or self.loss is None or (score, -loss) > (self.score, -self.loss)
+        if self.score is None or self.loss is None or math.isnan(self.score):
+            return True
+        return (score, -loss) > (self.score, -self.loss)
 
 
 @dataclass

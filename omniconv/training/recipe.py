@@ -35,9 +35,6 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the gradient."""
 
-    label_smoothing: float = 0.0
-    """Probability given to all classes alike; for classification."""
-
     kernel_norm: float = 0.0
     """Weight of the sum of squares of the sampled kernels, added to the loss."""
 
@@ -67,7 +64,6 @@ class Recipe:
         check_number("weight_decay", self.weight_decay, low=0.0, closed=True)
         check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True)
         check_number("clip", self.clip, low=0.0)
-        check_number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, closed=True)
         check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True)
         if check_number("average", self.average, low=0.0, closed=True) >= 1.0:
             raise ValueError(f"`average` must be below 1; got {self.average!r}.")

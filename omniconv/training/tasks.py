@@ -119,7 +119,12 @@ class Classification(Task):
         }
 
     def described(self) -> dict[str, Any]:
-        return {"name": self.name, "classes": list(self.classes), "weights": self.weights}
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "weights": None if self.weights is None else list(self.weights),
+            "label_smoothing": self.label_smoothing,
+        }
 
 
 @dataclass(frozen=True)
@@ -168,10 +173,12 @@ class Regression(Task):
 
 
 def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, label_smoothing: float = 0.0) -> Task:
-    """The task that targets (n,) make: floats with fractions are numbers to predict, everything else is labels.
+    """The task that targets (n,) make: numbers to predict, or labels.
 
-    `name`: "auto", or "classification" or "regression" to decide it. `balanced`: weigh classes by one over their count.
-    Raises `ValueError` for one class only, missing labels, and words where numbers are asked for.
+    Numbers are predicted if some have fractions, or if there are more than 20 different ones and every other sample has
+    one of its own; everything else is labels. `name`: "auto", or "classification" or "regression" to decide it.
+    `balanced`: weigh classes by one over their count. Raises `ValueError` for one class only, missing labels, words
+    where numbers are asked for, and options of classification for regression.
     """
     check_choice("name", name, ("auto", "classification", "regression"))
     values = np.asarray(targets)
@@ -180,8 +187,9 @@ def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, la
         raise ValueError(f"`targets` must not be missing; {int((~np.isfinite(values)).sum())} of {len(values)} are.")
     if values.dtype.kind == "O" and (missing := sum(label is None or label != label for label in values)):
         raise ValueError(f"`targets` must not be missing; {missing} of {len(values)} are.")
-    fractional = numeric and bool((values != np.round(values)).any())
-    if name == "regression" or (name == "auto" and fractional):
+    if name == "regression" or (name == "auto" and looks_like_numbers(values)):
+        if balanced or label_smoothing:
+            raise ValueError("`balanced` and `label_smoothing` are for classification; the targets are numbers.")
         if values.dtype.kind not in "fiu":
             raise ValueError(f"`targets` must be numbers for regression; got {values.dtype}.")
         std = float(values.astype(np.float64).std())
@@ -190,6 +198,14 @@ def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, la
     return Classification(
         tuple(classes.tolist()), balanced_weights(counts) if balanced else None, label_smoothing=label_smoothing
     )
+
+
+def looks_like_numbers(values: Array) -> bool:
+    """Whether targets are quantities rather than labels."""
+    if values.dtype.kind not in "fiu":
+        return False
+    different = len(np.unique(values))
+    return bool((values != np.round(values)).any()) or different > max(20, len(values) / 2)
 
 
 def balanced_weights(counts: Sequence[int] | Array) -> tuple[float, ...]:
@@ -203,7 +219,8 @@ def task_from(described: Mapping[str, Any]) -> Task:
     match described:
         case {"name": "classification", "classes": list(classes)}:
             weights = described.get("weights")
-            return Classification(tuple(classes), None if weights is None else tuple(weights))
+            smoothing = described.get("label_smoothing", 0.0)
+            return Classification(tuple(classes), None if weights is None else tuple(weights), smoothing)
         case {"name": "regression", "mean": float(mean), "std": float(std)}:
             return Regression(mean, std)
     raise ValueError(f"{described!r} does not describe a task.")

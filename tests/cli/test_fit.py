@@ -39,7 +39,7 @@ EVERY_OPTION: dict[str, Any] = {
     "effort": "quick",
     "blocks": 2,
     "width": 12,
-    "reach": 3.5,
+    "support_width": 3.5,
     "bandwidth": 0.5,
     "causal": True,
     "head": "last",
@@ -76,7 +76,7 @@ def omniconv(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
 
 def started(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "omniconv", *map(str, arguments)],
         env=environment,
@@ -279,7 +279,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_75(waves: Path, tmp_path: Pa
 
 
 def test_two_processes_compute_what_one_does_with_the_double_batch(waves: Path, tmp_path: Path) -> None:
-    options = (*SMALL, "--dropout", "0", "--device", "cpu")
+    options = (*SMALL, "--dropout", "0")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     runs = [
         started("fit", waves, "--out", tmp_path / "two", *options, "--batch-size", "5", launcher=torchrun),

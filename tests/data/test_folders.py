@@ -390,7 +390,7 @@ def test_a_damaged_file_among_good_ones(tmp_path: Path, ending: str, kind: str) 
     damage(tmp_path / f"b.{ending}", kind)
     with pytest.raises(ValueError, match=rf"b\.{ending} cannot be read \(\w+: "):
         read(tmp_path)[1]
-    with pytest.warns(UserWarning, match=rf"^1 damaged files are left out: .*b\.{ending} cannot be read \(\w+: "):
+    with pytest.warns(UserWarning, match=rf"^left out as damaged \(1\): .*b\.{ending} cannot be read \(\w+: "):
         samples = read(tmp_path, corrupt="skip")
     assert samples.names == [f"a.{ending}", f"c.{ending}"]
     assert samples[1].shape == (samples.channels, *samples.sizes[1])

@@ -29,7 +29,7 @@ def mnist(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         for part, array in (("images-idx3", pixels(prefix)), ("labels-idx1", np.arange(count))):
             name = f"{prefix}-{part}-ubyte"
             if request.param == "packed":
-                (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+                (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(array), mtime=0))
             else:
                 (tmp_path / (name.replace("-idx", ".idx") if request.param == "dotted" else name)).write_bytes(
                     idx(array)
@@ -93,7 +93,7 @@ def test_wrong_files(tmp_path: Path, content: bytes, message: str) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"no archive", gzip.compress(idx(np.zeros((5, 4, 6))))[:-9]])
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(idx(np.zeros((5, 4, 6))), mtime=0)[:-9]])
 def test_damaged_archives(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(5)))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omniconv.training.objective import Objective
+from tests.training.makers import TASK, convolutions, network
+
+X = torch.randn(4, 1, 20, generator=torch.Generator().manual_seed(0))
+ENCODED = torch.tensor([0, 1, 1, 0])
+
+
+def test_the_loss_is_the_sum_over_samples_of_the_cross_entropy() -> None:
+    model = network().eval()
+    losses, penalty = Objective(model, TASK, kernel_norm=0.0)(X, None, ENCODED)
+    logs = model(X).log_softmax(1)
+    torch.testing.assert_close(losses, -sum(logs[row, label] for row, label in enumerate(ENCODED.tolist())))
+    assert penalty.item() == 0.0
+
+
+@pytest.mark.parametrize("kernel_norm", [0.01, 2.0])
+def test_the_penalty_is_the_sum_of_squares_of_the_taps_of_every_convolution(kernel_norm: float) -> None:
+    model = network()
+    _, penalty = Objective(model, TASK, kernel_norm)(X, None, ENCODED)
+    squares = sum(conv.taps().square().sum().item() for conv in convolutions(model))
+    assert len(convolutions(model)) == 2
+    assert squares > 0
+    assert penalty.item() == pytest.approx(kernel_norm * squares, rel=1e-5)
+
+
+def test_the_penalty_has_a_gradient_for_kernels_and_supports() -> None:
+    model = network()
+    _, penalty = Objective(model, TASK, 1.0)(X, None, ENCODED)
+    penalty.backward()
+    moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+    assert {"stem.support.width_logit", "blocks.0.conv.support.width_logit"} <= moved
+    assert not {name for name in moved if name.startswith(("head", "norm", "stem_norm", "blocks.0.norm"))}
+
+
+def test_without_targets_it_gives_the_outputs_of_the_network() -> None:
+    model = network().eval()
+    mask = torch.arange(20) < torch.tensor([[20], [7], [12], [20]])
+    assert torch.equal(Objective(model, TASK, 1.0)(X), model(X))
+    assert torch.equal(Objective(model, TASK, 1.0)(X, mask), model(X, mask=mask))
+
+
+def test_what_lies_behind_a_mask_changes_neither_loss_nor_gradient() -> None:
+    mask = torch.arange(20) < torch.tensor([[20], [7], [12], [20]])
+    found = []
+    for filling in (0.0, 1e3):
+        model = network()
+        losses, _ = Objective(model, TASK, 0.0)(torch.where(mask[:, None], X, filling), mask, ENCODED)
+        losses.backward()
+        found.append((losses, [parameter.grad for parameter in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1])
