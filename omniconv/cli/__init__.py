@@ -45,6 +45,9 @@ def main() -> None:
                 commands, prog="omniconv", description="One convolution for every signal.", args=arguments
             )
         command.run()
+        from omniconv.training.processes import disconnect
+
+        disconnect()
     except Interrupted as stop:
         from omniconv.training import EXIT_CODE
 

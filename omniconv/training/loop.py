@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import Interrupted, NonFiniteError, check_choice, check_integer, check_number, require
+from omniconv._errors import Interrupted, NonFiniteError, check_choice, check_integer, check_number
 from omniconv.data import Samples
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
@@ -30,6 +29,7 @@ from omniconv.training.logs import Logs
 from omniconv.training.objective import Objective
 from omniconv.training.optimizer import build_optimizer, warmup_cosine
 from omniconv.training.parts import Best, Parts
+from omniconv.training.processes import make_accelerator
 from omniconv.training.progress import progress_for
 from omniconv.training.recipe import Recipe
 from omniconv.training.tasks import Task
@@ -116,7 +116,7 @@ class Loop:
         self.encoded = encode(task, samples, "samples")
         if validation is not None:
             encode(task, validation, "validation")
-        self.accelerator = make_accelerator(recipe, run)
+        self.accelerator = make_accelerator(recipe.precision, run.device, run.trackers, run.folder)
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.plan = BatchPlan(samples.sizes, recipe.batch_size * self.processes, recipe.seed)
         self.steps = recipe.epochs * self.plan.batches
@@ -374,27 +374,6 @@ def fingerprint(samples: Samples, task: Task) -> str:
 def checksum(values: Any) -> str:
     """SHA-256 of JSON values, abbreviated."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-
-
-def make_accelerator(recipe: Recipe, run: Run) -> Any:
-    """The accelerator of Hugging Face for these options; raises `ImportError` that names the extra."""
-    accelerate: Any = require("accelerate", extra="train", purpose="training")
-    states: Any = require("accelerate.state", extra="train", purpose="training")
-    if states.is_initialized() and states.AcceleratorState().mixed_precision != recipe.precision:
-        states.AcceleratorState._reset_state()  # accelerate keeps the precision of the first training of a process
-    accelerator = accelerate.Accelerator(
-        cpu=run.device == "cpu" or not torch.accelerator.is_available(),  # else it connects no processes on CPUs
-        mixed_precision=recipe.precision,
-        log_with=list(run.trackers) or None,
-        project_dir=str(run.folder) if run.folder else None,
-    )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
-        raise RuntimeError(
-            f"{launched} processes were launched, but accelerate has connected {accelerator.num_processes}: each would "
-            "train alone. Launch them with torchrun, or let accelerate's configuration say how."
-        )
-    return accelerator
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

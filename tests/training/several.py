@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from omniconv._errors import NonFiniteError
 from omniconv.data import ArraySamples
 from omniconv.training import Recipe, Run, train
+from omniconv.training.processes import disconnect
 from tests.training.makers import TASK, network, waves, weights
 
 
@@ -65,6 +66,7 @@ def main(folder: Path, trainings: dict[str, dict[str, Any]]) -> None:
             training(folder / name, options, killed_after=options.get("killed_after", -1))
         except NonFiniteError as error:
             (folder / f"{name}-{os.environ.get('RANK', '0')}.txt").write_text(str(error))
+    disconnect()
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from omniconv.training import Architecture, Recipe, Run, fit
 from omniconv.training import loop as training_loop
+from omniconv.training.processes import disconnect
 from tests.training.makers import TASK, waves
 
 
-def sharding(recipe: Recipe, run: Run) -> Any:
+def sharding(precision: str, device: str, trackers: tuple[str, ...], folder: Path | None) -> Any:
     """An accelerator that shards: accelerate's own configuration does so on accelerators only."""
     accelerator = Accelerator(cpu=True)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
@@ -39,5 +40,6 @@ def fitted(folder: Path, batch_size: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     fitted(Path(sys.argv[1]) / "copied", 4)
-    training_loop.make_accelerator = sharding
+    training_loop.make_accelerator = sharding  # type: ignore[attr-defined]
     fitted(Path(sys.argv[1]) / "sharded", 4)
+    disconnect()
