@@ -34,9 +34,9 @@ UNSEEN = ("ArrowHead", "PickupGestureWiimoteZ", "ACSF1")
 ABOUT = """Official training and test parts, no selection by seed or epoch. CCNN: `CCNNClassifier(random_state=seed)`,
 every other parameter at its default. MiniRocket: `MiniRocketClassifier(random_state=seed)` of aeon, after a fit that
 compiles it. Accuracies are means over the seeds with the least and the greatest; seconds are of one fit, CPU seconds
-over all threads, and wall seconds. The defaults of CCNN (width, blocks, epochs, reach) were chosen while looking at the
-test accuracies of the first five sets; the other three were first looked at for this table. MiniRocket takes no series
-of unequal length: marked sets were padded with zeros for it, and given to CCNN as they are."""
+over all threads, and wall seconds. The defaults of CCNN (width, blocks, epochs, supports) were chosen while looking at
+the test accuracies of the first five sets; the other three were first looked at for this table. MiniRocket takes no
+series of unequal length: marked sets were padded with zeros for it, and given to CCNN as they are."""
 HEAD = ("set", "train / test", "size", "classes", "CCNN", "least to greatest", "CPU s", "wall s",
         "MiniRocket", "least to greatest", "CPU s", "wall s")  # fmt: skip
 
@@ -99,8 +99,8 @@ def row(name: str, fits: list[Fit]) -> list[str]:
         chosen = [fit for fit in fits if (fit.name, fit.method) == (name, method)]
         scores = [fit.accuracy for fit in chosen]
         cells += [f"{statistics.mean(scores):.4f}", f"{min(scores):.4f} to {max(scores):.4f}"]
-        cells += [f"{statistics.mean(fit.cpu_seconds for fit in chosen):.1f}"]
-        cells += [f"{statistics.mean(fit.wall_seconds for fit in chosen):.1f}"]
+        cells += [f"{statistics.mean(fit.cpu_seconds for fit in chosen):.2f}"]
+        cells += [f"{statistics.mean(fit.wall_seconds for fit in chosen):.2f}"]
     return cells
 
 

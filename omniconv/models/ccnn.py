@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,21 +90,18 @@ class CCNN(Cited, Pretrained):
         if (dropped := check_number("dropout", dropout, low=0.0, closed=True)) >= 1.0:
             raise ValueError(f"`dropout` must be a probability below 1; got {dropout!r}.")
 
+        options: dict[str, Any] = {
+            "kernel": kernel,
+            "support": support,
+            "mixing": mixing,
+            "reach": reach,
+            "causal": causal,
+            "boundary": boundary,
+            "engine": engine,
+        }
+
         def conv(channels: int) -> Conv:
-            return Conv(
-                channels,
-                width,
-                size,
-                kernel=kernel,
-                support=support,
-                mixing=mixing,
-                reach=reach,
-                causal=causal,
-                boundary=boundary,
-                engine=engine,
-                device=device,
-                dtype=dtype,
-            )
+            return Conv(channels, width, size, **options, device=device, dtype=dtype)
 
         def norm() -> BatchNorm:
             return BatchNorm(width, device=device, dtype=dtype)
@@ -117,22 +115,8 @@ class CCNN(Cited, Pretrained):
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
         self.spacing = (1.0,) * self.stem.dim
-        self.arguments = {
-            "in_channels": self.in_channels,
-            "out_features": self.out_features,
-            "size": self.stem.grid.size,
-            "blocks": blocks,
-            "width": width,
-            "kernel": kernel,
-            "support": support,
-            "mixing": mixing,
-            "reach": self.stem.reach,
-            "causal": self.stem.causal,
-            "boundary": self.stem.grid.boundary,
-            "head": head,
-            "dropout": dropped,
-            "engine": engine,
-        }
+        shape = {"in_channels": in_channels, "out_features": out_features, "size": self.stem.grid.size}
+        self.arguments = {**shape, **options, "blocks": blocks, "width": width, "head": head, "dropout": dropout}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""

@@ -21,7 +21,7 @@ from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
 from omniconv.data import read
-from omniconv.training import EXIT_CODE, Predictor
+from omniconv.training import EXIT_CODE, Architecture, Predictor, Recipe
 from omniconv.training.logs import read_log
 
 pytestmark = pytest.mark.timeout(280)
@@ -114,6 +114,14 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
     assert list(EVERY_OPTION) == [field.name for field in fields(Fit)]
     plain = Fit(data="", out=Path())
     assert all(getattr(plain, name) != value for name, value in EVERY_OPTION.items())
+
+
+def test_the_defaults_are_those_of_the_library() -> None:
+    plain = Fit(data="", out=Path())
+    for library in (Recipe(), Architecture()):
+        for field in fields(library):
+            given = getattr(plain, field.name)
+            assert given is None or given == getattr(library, field.name), field.name
 
 
 def test_a_config_file_round_trips_every_option(tmp_path: Path) -> None:
