@@ -18,7 +18,7 @@ def main() -> None:
     """
     try:
         tyro: Any = require("tyro", extra="cli", purpose="the command omniconv")
-        from omniconv.cli._config import with_config
+        from omniconv.cli._config import check_given, with_config
         from omniconv.cli.demo import Demo
         from omniconv.cli.explain import Explain
         from omniconv.cli.fit import Fit
@@ -44,10 +44,9 @@ def main() -> None:
             command = tyro.extras.subcommand_cli_from_dict(
                 commands, prog="omniconv", description="One convolution for every signal.", args=arguments
             )
+        if configured is not None:
+            check_given(command)
         command.run()
-        from omniconv.training.processes import disconnect
-
-        disconnect()
     except Interrupted as stop:
         from omniconv.training import EXIT_CODE
 

@@ -7,17 +7,19 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omniconv._errors import require
 from omniconv._files import write_whole
+
+ABSENT = "(not given)"
 
 
 def with_config(command: type[Any], arguments: list[str]) -> tuple[Any, list[str]]:
     """The command with the defaults of `--config FILE`, and the arguments without that option; None without a file.
 
-    `arguments`: what follows the name of the command. What is given there goes before the file; an option that neither
-    gives, and that has no default, raises `ValueError`.
+    `arguments`: what follows the name of the command. What is given there goes before the file. Options that have no
+    default and are not in the file are `ABSENT`, for `check_given` to find if the arguments do not give them either.
     """
     kept: list[str] = []
     paths: list[str] = []
@@ -32,14 +34,20 @@ def with_config(command: type[Any], arguments: list[str]) -> tuple[Any, list[str
         return None, arguments
     if len(paths) > 1 or not paths[0]:
         raise ValueError("`--config` takes one file, once.")
-    options = read_options(Path(paths[0]), command)
-    named = {argument[2:].replace("-", "_").partition("=")[0] for argument in kept if argument.startswith("--")}
+    hints = get_type_hints(command)
+    absent = {
+        field.name: Path(ABSENT) if hints[field.name] is Path else ABSENT
+        for field in fields(command)
+        if field.default is MISSING
+    }
+    return command(**{**absent, **read_options(Path(paths[0]), command)}), kept
+
+
+def check_given(command: Any) -> None:
+    """Raise `ValueError` if an option without a default came neither from the file nor from the command line."""
     for field in fields(command):
-        if field.default is MISSING and field.name not in options:
-            if field.name not in named and not (field.name == "data" and kept and not kept[0].startswith("-")):
-                raise ValueError(f"`{field.name}` is neither in {paths[0]} nor on the command line.")
-            options[field.name] = Path() if field.name == "out" else ""  # the command line gives it
-    return command(**options), kept
+        if str(getattr(command, field.name)) == ABSENT:
+            raise ValueError(f"`{field.name}` is neither in the file of --config nor on the command line.")
 
 
 def read_options(path: Path, command: type[Any]) -> dict[str, Any]:
@@ -63,14 +71,18 @@ def converted(path: Path, name: str, value: Any, hints: dict[str, Any]) -> Any:
         close = get_close_matches(name, hints, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else f" Options are {', '.join(hints)}."
         raise ValueError(f"{path}: there is no option {name!r}.{meant}")
-    kinds = [kind for kind in (get_args(hints[name]) or (hints[name],)) if kind is not NoneType]
+    hint = hints[name]
+    if get_origin(hint) is tuple:
+        (kind, *_), items = get_args(hint), value if isinstance(value, list) else [value]
+        if isinstance(value, list) and all(item in get_args(kind) for item in items):
+            return tuple(value)
+        raise ValueError(f"{path}: `{name}` must be a list of {', '.join(map(repr, get_args(kind)))}; got {value!r}.")
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
     for kind in kinds:
         if kind is Path and isinstance(value, str):
             return Path(value)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if isinstance(value, list):
-            return tuple(value)
         if type(value) is kind or value == kind:  # a kind may be one of several literal values
             return value
     wanted = " or ".join(getattr(kind, "__name__", repr(kind)) for kind in kinds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +29,11 @@ from omniconv.training import (
     fit,
     infer_task,
 )
+from omniconv.training.architecture import with_given
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.fitting import described_sizes, split
 from omniconv.training.logs import read_log
+from omniconv.training.processes import disconnect
 
 OPTIONS = "run.toml"
 
@@ -170,7 +172,7 @@ class Fit:
         architecture, recipe = self.choose(samples)
         out = console()
         out.print(facts(f"Fitting {self.data}", told(samples, task, architecture, recipe)))
-        if is_first_process():
+        if is_first_process() and not resume:
             self.out.mkdir(parents=True, exist_ok=True)
             write_options(self.out / OPTIONS, self)
         run = Run(
@@ -184,6 +186,7 @@ class Fit:
             progress=True,
         )
         predictor = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
+        disconnect()
         if is_first_process():
             self.finish(predictor, out)
 
@@ -204,19 +207,19 @@ class Fit:
         """The network and the recipe: what is given, and for the rest what fits the size of the data."""
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         network, recipe = choose(samples, self.effort, processes=processes)
-        return replace(
+        return with_given(
             network,
-            blocks=self.blocks or network.blocks,
-            width=self.width or network.width,
+            blocks=self.blocks,
+            width=self.width,
             support_width=self.support_width,
             bandwidth=self.bandwidth,
             causal=self.causal,
             head=self.head,
             dropout=self.dropout,
-        ), replace(
+        ), with_given(
             recipe,
-            epochs=self.epochs or recipe.epochs,
-            batch_size=self.batch_size or recipe.batch_size,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
             accumulate=self.accumulate,
             lr=self.lr,
             weight_decay=self.weight_decay,

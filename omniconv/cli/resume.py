@@ -20,7 +20,7 @@ class Resume:
     """Folder of the run."""
 
     time_limit: float | None = None
-    """Seconds after which to stop again."""
+    """Seconds after which to stop again; without it the limit that the run began with."""
 
     batch_size: int | None = None
     """Samples per step and process, where their number has changed: of all processes together it must stay the same."""
@@ -30,7 +30,7 @@ class Resume:
         options = self.run_folder / OPTIONS
         if not options.is_file():
             raise FileNotFoundError(f"{self.run_folder} holds no run: there is no {options}.")
-        fit = replace(Fit(**read_options(options, Fit)), out=self.run_folder, time_limit=self.time_limit)
-        if self.batch_size is not None:
-            fit = replace(fit, batch_size=self.batch_size)
-        fit.train(resume=True)
+        given = {"time_limit": self.time_limit, "batch_size": self.batch_size}
+        changed = {name: value for name, value in given.items() if value is not None}
+        fit = Fit(**{**read_options(options, Fit), **changed})
+        replace(fit, out=self.run_folder).train(resume=True)

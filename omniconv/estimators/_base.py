@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from omniconv.data import Samples
 from omniconv.estimators._inputs import as_samples, checked_arrays, is_list, is_ragged
 from omniconv.models import CCNN
 from omniconv.training import Predictor, Run, Task, choose, fit
+from omniconv.training.architecture import with_given
 
 
 class CCNNEstimator(BaseEstimator):
@@ -86,17 +86,18 @@ class CCNNEstimator(BaseEstimator):
     def _fit(self, samples: Samples, task: Task) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         chosen, recipe = choose(samples, self.effort)
-        network: dict[str, Any] = {"blocks": self.blocks, "width": self.width, "support_width": self.support_width}
-        architecture = replace(
+        architecture = with_given(
             chosen,
-            **{name: value for name, value in network.items() if value is not None},
+            blocks=self.blocks,
+            width=self.width,
+            support_width=self.support_width,
             causal=self.causal,
             dropout=self.dropout,
         )
-        options: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
-        recipe = replace(
+        recipe = with_given(
             recipe,
-            **{name: value for name, value in options.items() if value is not None},
+            epochs=self.epochs,
+            batch_size=self.batch_size,
             lr=self.lr,
             weight_decay=self.weight_decay,
             patience=self.patience,

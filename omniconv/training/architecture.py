@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from omniconv.kernels import SIREN
 from omniconv.models import CCNN
 from omniconv.supports import Gaussian
 from omniconv.training.recipe import Recipe
+
+Chosen = TypeVar("Chosen", "Architecture", Recipe)
 
 EFFORTS = {"quick": (32, 2, 2e6), "standard": (48, 3, 8e6), "strong": (96, 4, 24e6)}
 """Width, blocks, and how many positions of training signals are gone through, all epochs together."""
@@ -96,6 +99,6 @@ def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) ->
     return Architecture(blocks=blocks, width=width), Recipe(epochs=epochs, batch_size=batch_size)
 
 
-def with_options(chosen: Recipe, options: dict[str, object]) -> Recipe:
-    """The recipe with those of `options` that are not None."""
-    return replace(chosen, **{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
+def with_given(chosen: Chosen, **options: Any) -> Chosen:
+    """An architecture or a recipe with those of `options` that are not None."""
+    return replace(chosen, **{name: value for name, value in options.items() if value is not None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from omniconv._typing import Mask, Signal
 from omniconv.data import Samples
+from omniconv.training.interrupts import SIGNALS
 
 Array = NDArray[Any]
 
@@ -109,9 +111,9 @@ def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
     size = tuple(max(axis) for axis in zip(*sizes, strict=True))
     padded = np.zeros((len(signals), signals[0].shape[0], *size), dtype=np.float32)
     mask = np.zeros((len(signals), *size), dtype=bool)
-    for row, signal in enumerate(signals):
-        inside = tuple(slice(length) for length in signal.shape[1:])
-        padded[row][:, *inside] = signal
+    for row, values in enumerate(signals):
+        inside = tuple(slice(length) for length in values.shape[1:])
+        padded[row][:, *inside] = values
         mask[row][inside] = True
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
@@ -122,10 +124,23 @@ def collate(items: list[tuple[Array, int]]) -> Batch:
     return Batch(signals, mask, torch.tensor([index for _, index in items]))
 
 
+def ignore_signals(worker: int) -> None:
+    """Leave requests to stop to the training process: it finishes the step, and its workers end with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def loader(samples: Samples, sampler: Any, workers: int) -> DataLoader[Any]:
     """Batches of `samples` in the order of `sampler`."""
     own = torch.Generator().manual_seed(0)  # torch draws a seed for its workers, and would take a global one
-    return DataLoader(Signals(samples), batch_sampler=sampler, collate_fn=collate, num_workers=workers, generator=own)
+    return DataLoader(
+        Signals(samples),
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+        generator=own,
+    )
 
 
 def evaluation_batches(samples: Samples, batch_size: int) -> list[list[int]]:

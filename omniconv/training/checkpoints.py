@@ -50,11 +50,13 @@ def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             write_flushed(temporary / name, data)
+        flush_folder(temporary)
         replaced = folder / f".{target.name}.{os.getpid()}.old.tmp"
         if target.exists():  # a run that resumed from an earlier step comes by again
             target.rename(replaced)
         temporary.rename(target)
         flush_folder(folder)
+        flush_folder(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -103,6 +105,13 @@ def read_latest(folder: Path) -> Checkpoint:
             problems.append(str(error))
             warnings.warn(f"{error} The one before it is tried.", stacklevel=2)
     raise CheckpointError(f"there is no sound checkpoint in {folder}. " + " ".join(problems))
+
+
+def remove_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: damaged ones, which a run that goes on from `step` writes again."""
+    for path in list_checkpoints(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_old(folder: Path, keep: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,17 @@ from omniconv.training.batches import Batch
 
 
 @torch.no_grad()
-def first_bad_part(model: nn.Module, batch: Batch) -> str:
+def first_bad_part(model: nn.Module, batch: Batch, names: Sequence[str]) -> str:
     """What is the first that is not finite: the signals, a parameter, or what a layer makes of finite inputs.
+
+    `names`: of all samples.
 
     Buffers are not asked: running statistics have followed whatever the layer before them gave.
     """
     for row, (signal, index) in enumerate(zip(batch.signals, batch.indices.tolist(), strict=True)):
         seen = signal if batch.mask is None else signal[:, batch.mask[row]]
         if not seen.isfinite().all():
-            return f"sample {index} of the training data"
+            return f"sample {names[index]} of the training data"
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return f"the values of {name!r}"
@@ -30,7 +32,7 @@ def first_bad_part(model: nn.Module, batch: Batch) -> str:
     hooks = [
         module.register_forward_hook(note(name, found))
         for name, module in model.named_modules()
-        if name and not list(module.children())
+        if name  # children first: the innermost that is not finite is found first
     ]
     try:
         with alone(model):

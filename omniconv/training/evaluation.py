@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer
+from omniconv._errors import NonFiniteError, check_integer
 from omniconv._typing import Signal
 from omniconv.data import Samples
 from omniconv.training.batches import evaluation_batches, loader
@@ -29,6 +29,7 @@ def outputs_of(
     """What `model` makes of every sample, (n, out_features), on the model's device, in the order of the samples.
 
     Samples of similar size are computed together, padded and masked; a sample's outputs do not depend on its company.
+    Raises `NonFiniteError` that names the first sample whose outputs are not finite.
     `forward`: what to call instead of the model, such as what wraps it on several processes. The model keeps its mode.
     """
     check_integer("batch_size", batch_size)
@@ -45,7 +46,14 @@ def outputs_of(
             parts.append(outputs.to(dtype))
             order.append(batch.indices)
             shown.update(number, len(batches), len(batch.indices), None, "")
-    return torch.cat(parts)[torch.cat(order).argsort().to(device)]
+    outputs = torch.cat(parts)[torch.cat(order).argsort().to(device)]
+    bad = (~outputs.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"the outputs for {len(bad)} of {len(samples)} samples are not finite, first for {samples.names[bad[0]]}. "
+            "Its signal may hold NaN, infinity or values beyond what the network was trained on."
+        )
+    return outputs
 
 
 @contextmanager

@@ -44,18 +44,19 @@ def fit(
     held_out: Samples | None = None
     if isinstance(validation, Samples):
         held_out = validation
-    elif check_number("validation", validation, low=0.0, closed=True) > 0:
+    elif check_share("validation", validation) > 0:
         samples, held_out = split(samples, task, validation, recipe.seed)
     mean, std = statistics(samples)
     size = tuple(int(length) for length in samples.sizes.max(0))
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)
         model = architecture.build(samples.channels, task.out_features, size)
     model.standardize.set(torch.from_numpy(mean), torch.from_numpy(std))
     record = train(model, task, samples, recipe=recipe, validation=held_out, run=run, report=report)
     if is_sharded(model):
         tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
-        model = architecture.build(samples.channels, task.out_features, size)
+        with torch.random.fork_rng(devices=[]):
+            model = architecture.build(samples.channels, task.out_features, size)
         model.load_state_dict(tensors)
     about = {
         "training_samples": len(samples),
@@ -71,16 +72,26 @@ def fit(
     return Predictor(model.eval(), task, about)
 
 
+def check_share(name: str, value: float) -> float:
+    """Return a share, or raise unless it is a number in [0, 1)."""
+    if check_number(name, value, low=0.0, closed=True) >= 1:
+        raise ValueError(f"`{name}` must be a share below 1, or samples of its own; got {value!r}.")
+    return value
+
+
 def split(samples: Samples, task: Task, held_out: float | int, seed: int) -> tuple[Samples, Samples]:
     """Training and held-out samples; every class keeps its share where it has enough samples.
 
-    `held_out`: a share, (0, 1), or a number of samples.
+    `held_out`: a share, (0, 1), or a number of samples, which may be too few for one of every class.
     """
     selection: Any = require("sklearn.model_selection", extra="train", purpose="the validation split")
     strata = samples.targets if isinstance(task, Classification) else None
     everything = np.arange(len(samples))
-    if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
-        strata = None
+    if strata is not None:
+        counts = np.unique(strata, return_counts=True)[1]
+        fewest = min(held_out, len(samples) - held_out) if isinstance(held_out, int) else len(counts)
+        if counts.min() < 2 or fewest < len(counts):
+            strata = None
     try:
         kept, rest = selection.train_test_split(everything, test_size=held_out, random_state=seed, stratify=strata)
     except ValueError as error:

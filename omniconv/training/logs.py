@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import TextIO
@@ -33,10 +34,11 @@ class Logs:
         """Hand the lines to the system and write the table."""
         self._lines.flush()
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (self.folder / "log.csv").open("w", encoding="utf-8", newline="") as table:
-            writer = csv.DictWriter(table, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, columns, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.folder / "log.csv", table.getvalue().encode())
 
     def close(self) -> None:
         """Flush and close."""
@@ -45,13 +47,16 @@ class Logs:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a `log.jsonl`; a last line that a kill cut off is left out. Empty if there is no such file."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The rows of a `log.jsonl`; a last line that a kill cut off is left out. Empty if there is no such file.
+
+    Raises `ValueError` that names the file and the line for damage elsewhere.
+    """
+    rows: list[dict[str, float]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path} is damaged in line {number}: {error}.") from error
     return rows

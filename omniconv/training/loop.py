@@ -16,12 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import Interrupted, NonFiniteError, check_choice, check_integer, check_number
+from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, check_choice, check_integer, check_number
 from omniconv.data import Samples
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
 from omniconv.training.batches import Batch, BatchPlan, StepSampler, loader
-from omniconv.training.checkpoints import Checkpoint, list_checkpoints, read_latest, remove_old, write_checkpoint
+from omniconv.training.checkpoints import (
+    Checkpoint,
+    list_checkpoints,
+    read_latest,
+    remove_after,
+    remove_old,
+    write_checkpoint,
+)
 from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
 from omniconv.training.evaluation import outputs_of
 from omniconv.training.interrupts import Interrupts
@@ -62,6 +69,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.folder is not None:
             object.__setattr__(self, "folder", Path(self.folder))
+        elif self.resume or self.every is not None or self.trackers:
+            raise ValueError("`resume`, `every` and `trackers` need a `folder` to read from or write to.")
         if self.every is not None:
             check_integer("every", self.every)
         check_integer("keep", self.keep)
@@ -114,8 +123,9 @@ class Loop:
         self.model, self.task, self.samples, self.validation = model, task, samples, validation
         self.recipe, self.run, self.report = recipe, run, report
         self.encoded = encode(task, samples, "samples")
-        if validation is not None:
-            encode(task, validation, "validation")
+        self.held_out = None if validation is None else encode(task, validation, "validation")
+        if recipe.patience and validation is None:
+            raise ValueError(f"`patience` (={recipe.patience}) needs `validation` samples to judge by.")
         self.accelerator = make_accelerator(recipe.precision, run.device, run.trackers, run.folder)
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.plan = BatchPlan(samples.sizes, recipe.batch_size * self.processes, recipe.seed)
@@ -126,15 +136,16 @@ class Loop:
                 f"a batch of {smallest} of the {len(samples)} samples is less than one per process and part "
                 f"({needed}). Lower `accumulate` or use fewer processes."
             )
-        self.checkpoint = self._checkpoint_to_resume()
+        self.identity = self._identity()
+        checkpoint = self._checkpoint_to_resume()
         self.parts = self._make_parts()
         self.step, self.score = 0, ""
         self.counts: dict[int, list[int]] = {}
-        if self.checkpoint is not None:
-            self.parts.restore(self.checkpoint)
-            self.step = int(self.checkpoint.state["step"])
+        if checkpoint is not None:
+            self.parts.restore(checkpoint)
+            self.step = int(checkpoint.state["step"])
         self.logs = self._open_logs()
-        self.record: Record = [] if self.logs is None else list(self.logs.rows)
+        self.record: Record = [] if self.logs is None else self.logs.rows
 
     def _make_parts(self) -> Parts:
         """Objective, optimiser, schedule and average, on their devices, for all processes."""
@@ -153,8 +164,8 @@ class Loop:
     def complete(self) -> Record:
         """Take every step that is left, then leave the weights to keep in the model."""
         with ExitStack() as stack:
-            stack.callback(self._close)
             interrupts = stack.enter_context(Interrupts(self.run.time_limit, signals=self.run.folder is not None))
+            stack.callback(self._close)
             stack.enter_context(torch.random.fork_rng(self._devices()))
             progress = stack.enter_context(progress_for(self.run.progress and self.rank == 0))
             self.model.train()
@@ -174,6 +185,7 @@ class Loop:
                     self._save()
                     saved = time.monotonic()
                     if reason:
+                        self.accelerator.wait_for_everyone()  # the first may still be writing
                         raise Interrupted(self._stopped(reason))
             self._save()
             self.parts.keep_best()
@@ -197,7 +209,9 @@ class Loop:
         if not math.isfinite(mean):
             part, batch = suspect
             self._seed(part)  # the same drop-out again
-            raise NonFiniteError(self._explained(f"the loss is {mean}", first_bad_part(self.model, batch), batch))
+            here = not bool(loss.isfinite())
+            where = first_bad_part(self.model, batch, self.samples.names) if here else "the batch of another process"
+            raise NonFiniteError(self._explained(f"the loss is {mean}", where, batch))
         lr = float(self.parts.schedule.get_last_lr()[0])
         self._descend(batch)
         return {"step": self.step, "epoch": epoch, "loss": mean, "lr": lr, "samples": total}
@@ -213,33 +227,36 @@ class Loop:
             penalty = penalty / self.recipe.accumulate
             # gradients are averaged over processes: the sum over all samples becomes the mean over all samples
             accelerator.backward(losses * (self.processes / total) + penalty)
-        return (losses.detach() / total + penalty.detach() / self.processes).double().cpu()
+        return (losses.detach() / total + penalty.detach() / self.processes).cpu().double()
 
     def _descend(self, batch: Batch) -> None:
         """Move the weights along the gradient."""
         norm = self.accelerator.clip_grad_norm_(self.parts.objective.parameters(), self.recipe.clip)
-        if self.accelerator.scaler is None and norm is not None and not math.isfinite(float(norm)):
+        scaler = self.accelerator.scaler  # skips steps whose gradients overflow, and scales less then
+        finite = norm is None or math.isfinite(float(norm))
+        if not finite and (scaler is None or scaler.get_scale() < 1):
             raise NonFiniteError(self._explained("the gradient is not finite", first_bad_gradient(self.model), batch))
         self.optimizer.step()
         self.parts.schedule.step()
         self.optimizer.zero_grad()
         self.step += 1
-        self.parts.average.update(self.step)
+        if not self.optimizer.step_was_skipped:
+            self.parts.average.update(self.step)
         refresh(self.model)
 
     def _validate(self) -> dict[str, float]:
         """Figures of the validation samples; the best weights are kept."""
-        if self.validation is None or self.validation.targets is None:
+        if self.validation is None or self.held_out is None:
             return {}
-        epoch, targets = self.step // self.plan.batches, self.validation.targets
+        epoch = self.step // self.plan.batches
         with self.parts.average.applied():
             refresh(self.model)
             outputs = outputs_of(
                 self.model, self.validation, batch_size=self.recipe.batch_size, forward=self.parts.objective
             )
-            figures = self.task.metrics(outputs, targets)
-            loss = self.task.losses(outputs, self.task.encode(targets).to(outputs.device)).mean().item()
-            score = figures[self.task.metric]
+            figures = self.task.metrics(outputs, np.asarray(self.validation.targets))
+            loss = self.task.losses(outputs, self.held_out.to(outputs.device)).mean().item()
+            score, loss = self._of_the_first(figures[self.task.metric], loss)
             if self.parts.best.beaten_by(score, loss):
                 self.parts.best = Best(score, loss, epoch, self.parts.weights())
         refresh(self.model)
@@ -256,7 +273,9 @@ class Loop:
     def _seed(self, part: int) -> None:
         """Random numbers are a function of the step: a run that goes on draws what it would have drawn."""
         words = np.random.SeedSequence([self.recipe.seed, self.step, part, self.rank]).generate_state(1, np.uint64)
-        torch.manual_seed(int(words[0] >> 1))
+        torch.default_generator.manual_seed(int(words[0] >> 1))
+        if self._devices():
+            torch.cuda.manual_seed(int(words[0] >> 1))
 
     def _devices(self) -> list[int]:
         device = self.accelerator.device
@@ -270,6 +289,11 @@ class Loop:
         if self.processes == 1:
             return value
         return self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum").cpu()
+
+    def _of_the_first(self, *values: float) -> list[float]:
+        """The values of the first process: others may differ in the last bit, and all have to decide alike."""
+        mine = torch.tensor(values, dtype=torch.float64)
+        return self._sum_over_processes(mine if self.rank == 0 else torch.zeros_like(mine)).tolist()
 
     def _any_process(self, here: bool) -> bool:
         return here if self.processes == 1 else bool(self._sum_over_processes(torch.tensor(float(here))).item())
@@ -291,9 +315,10 @@ class Loop:
         return Logs(self.run.folder, self.step)
 
     def _log(self, row: dict[str, float]) -> None:
-        self.record.append(row)
-        if self.logs is not None:
-            self.logs.write(row)
+        if self.logs is None:
+            self.record.append(row)
+        else:
+            self.logs.write(row)  # the record is its rows
         if self.run.trackers:
             self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=self.step)
 
@@ -304,22 +329,32 @@ class Loop:
             tracker.finish()
 
     def _checkpoint_to_resume(self) -> Checkpoint | None:
-        if self.run.folder is None or not self.run.resume or not list_checkpoints(self.run.folder / "checkpoints"):
+        if self.run.folder is None or not list_checkpoints(self.run.folder / "checkpoints"):
             return None
-        checkpoint = read_latest(self.run.folder / "checkpoints")
-        check_same_run(checkpoint.state["identity"], self._identity())
+        folder = self.run.folder / "checkpoints"
+        if not self.run.resume:
+            raise ValueError(
+                f"{self.run.folder} holds a run already. Resume it (`resume=True`), or give another folder."
+            )
+        checkpoint = read_latest(folder)
+        check_same_run(checkpoint.state["identity"], self.identity)
+        self.accelerator.wait_for_everyone()  # all have read it
+        if self.rank == 0:
+            remove_after(folder, int(checkpoint.state["step"]))
         return checkpoint
 
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on; of processes and batches only their product."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("batch_size", "workers")}
-        held_out = None if self.validation is None else fingerprint(self.validation, self.task)
+        held_out = None
+        if self.validation is not None and self.held_out is not None:
+            held_out = fingerprint(self.validation, self.held_out)
         return {
             **recipe,
             "batch_of_all_processes": self.plan.batch_size,
             "task": self.task.described(),
-            "network": checksum([(name, list(tensor.shape)) for name, tensor in self.model.state_dict().items()]),
-            "samples": fingerprint(self.samples, self.task),
+            "network": checksum(str([(name, tuple(value.shape)) for name, value in self.model.state_dict().items()])),
+            "samples": fingerprint(self.samples, self.encoded),
             "validation": held_out,
         }
 
@@ -337,7 +372,7 @@ class Loop:
         if self.logs is not None:  # the first process
             self.logs.flush()
             folder = self.run.folder / "checkpoints"
-            write_checkpoint(folder, self.step, {"step": self.step, "identity": self._identity(), **state}, tensors)
+            write_checkpoint(folder, self.step, {"step": self.step, "identity": self.identity, **state}, tensors)
             remove_old(folder, self.run.keep)
 
     # ---- when something is wrong
@@ -351,7 +386,10 @@ class Loop:
         if batch.mask is not None:
             tensors["mask"] = batch.mask
         state = {"step": self.step + 1, "process": self.rank, "told": told}
-        kept = write_checkpoint(self.run.folder / f"nonfinite-{self.rank}", self.step + 1, state, tensors)
+        try:
+            kept = write_checkpoint(self.run.folder / f"nonfinite-{self.rank}", self.step + 1, state, tensors)
+        except CheckpointError as error:
+            return f"{told} The batch, samples {batch.indices.tolist()}, could not be kept: {error}"
         return f"{told} The batch is kept in {kept}; earlier checkpoints are sound. Look at the batch, or lower `lr`."
 
     def _stopped(self, reason: str) -> str:
@@ -366,14 +404,14 @@ def encode(task: Task, samples: Samples, name: str) -> Tensor:
     return task.encode(samples.targets)
 
 
-def fingerprint(samples: Samples, task: Task) -> str:
+def fingerprint(samples: Samples, encoded: Tensor) -> str:
     """A checksum of sizes and targets; signals are not read for it."""
-    return checksum([samples.sizes.tolist(), task.encode(np.asarray(samples.targets)).tolist()])
+    return checksum(f"{checksum(samples.sizes.tobytes())} {checksum(encoded.numpy().tobytes())}")
 
 
-def checksum(values: Any) -> str:
-    """SHA-256 of JSON values, abbreviated."""
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+def checksum(data: str | bytes) -> str:
+    """SHA-256, abbreviated."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniconv._errors import require
 from omniconv.data import Samples
 from omniconv.models import CCNN, read_config
 from omniconv.training.card import model_card
@@ -27,8 +26,8 @@ class Predictor:
     """`model`: the network. `task`: what its outputs mean. `about`: facts on data and training for the model card.
 
     Signals with another sampling rate than those of the training are taken as the same integral at that resolution.
-    Predictions are computed in float64 on a CPU, so that neither padding nor the company in a batch shows in them; in
-    the network's own precision elsewhere.
+    Predictions are computed in float64, where the device has it, so that neither padding nor the company in a batch
+    shows in them.
     """
 
     def __init__(self, model: CCNN, task: Task, about: Mapping[str, Any] | None = None):
@@ -41,7 +40,7 @@ class Predictor:
         """
         self.check(samples)
         device = next(self.model.parameters()).device
-        model = copy.deepcopy(self.model).double() if device.type == "cpu" else self.model
+        model = self.model if device.type == "mps" else copy.deepcopy(self.model).double()  # mps has no float64
         rate = self.about.get("rate")
         if rate and samples.rate and rate != samples.rate:  # the same span, sampled more or less finely
             model = model.at_resolution(samples.rate / rate)
@@ -95,8 +94,12 @@ class Predictor:
 
 
 def chosen_device(name: str) -> torch.device:
-    """A device by name; "auto" is the one accelerate would train on."""
-    if name != "auto":
-        return torch.device(name)
-    state: Any = require("accelerate", extra="train", purpose='device="auto"').PartialState()
-    return state.device
+    """A device by name, "auto" for an accelerator if there is one; raises `ValueError` for one that is not there."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`device` must be auto, cpu or an accelerator of this machine; got {name!r}: {error}"
+        ) from error

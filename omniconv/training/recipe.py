@@ -57,21 +57,26 @@ class Recipe:
     """Of the order of the batches and of drop-out; with the same seed and machine a run is bit-identical."""
 
     def __post_init__(self) -> None:
-        check_integer("epochs", self.epochs)
-        check_integer("batch_size", self.batch_size)
-        check_integer("accumulate", self.accumulate)
-        check_number("lr", self.lr, low=0.0)
-        check_number("weight_decay", self.weight_decay, low=0.0, closed=True)
-        check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True)
-        check_number("clip", self.clip, low=0.0)
-        check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True)
-        if check_number("average", self.average, low=0.0, closed=True) >= 1.0:
+        checked = {
+            "epochs": check_integer("epochs", self.epochs),
+            "batch_size": check_integer("batch_size", self.batch_size),
+            "accumulate": check_integer("accumulate", self.accumulate),
+            "lr": check_number("lr", self.lr, low=0.0),
+            "weight_decay": check_number("weight_decay", self.weight_decay, low=0.0, closed=True),
+            "warmup": check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True),
+            "clip": check_number("clip", self.clip, low=0.0),
+            "kernel_norm": check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True),
+            "average": check_number("average", self.average, low=0.0, closed=True),
+            "patience": check_integer("patience", self.patience, minimum=0),
+            "precision": check_choice("precision", self.precision, PRECISIONS),
+            "compile": check_bool("compile", self.compile),
+            "workers": check_integer("workers", self.workers, minimum=0),
+            "seed": check_integer("seed", self.seed, minimum=0),
+        }
+        for name, value in checked.items():  # plain numbers: numpy's have no JSON form
+            object.__setattr__(self, name, value)
+        if self.average >= 1.0:
             raise ValueError(f"`average` must be below 1; got {self.average!r}.")
-        check_integer("patience", self.patience, minimum=0)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_bool("compile", self.compile)
-        check_integer("workers", self.workers, minimum=0)
-        check_integer("seed", self.seed, minimum=0)
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"`accumulate` (={self.accumulate}) must not exceed `batch_size` (={self.batch_size}): every part "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Classification(Task):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        plain = tuple(label.item() if isinstance(label, np.generic) else label for label in self.classes)
+        object.__setattr__(self, "classes", plain)
         if len(self.classes) < 2:
             raise ValueError(
                 f"`classes` must be at least two; got {list(self.classes)}. With one class there is nothing to learn."
@@ -105,10 +108,10 @@ class Classification(Task):
 
     def probabilities(self, outputs: Tensor) -> Array:
         """Probability of every class, (n, classes), float64."""
-        return outputs.double().softmax(-1).cpu().numpy()
+        return outputs.cpu().double().softmax(-1).numpy()
 
     def metrics(self, outputs: Tensor, targets: Array) -> dict[str, float]:
-        encoded = self.encode(targets).to(outputs.device)
+        outputs, encoded = outputs.cpu(), self.encode(targets)
         right = outputs.argmax(-1) == encoded
         recalls = [right[encoded == label].double().mean() for label in encoded.unique()]
         loss = F.cross_entropy(outputs.double(), encoded)
@@ -142,7 +145,8 @@ class Regression(Task):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number("std", self.std, low=0.0)
+        object.__setattr__(self, "mean", check_number("mean", self.mean, low=-math.inf))
+        object.__setattr__(self, "std", check_number("std", self.std, low=0.0))
 
     @property
     def out_features(self) -> int:
@@ -158,7 +162,7 @@ class Regression(Task):
         return (outputs.squeeze(-1) - encoded).square()
 
     def predictions(self, outputs: Tensor) -> Array:
-        return outputs.double().squeeze(-1).cpu().numpy() * self.std + self.mean
+        return outputs.cpu().double().squeeze(-1).numpy() * self.std + self.mean
 
     def metrics(self, outputs: Tensor, targets: Array) -> dict[str, float]:
         numbers = np.asarray(targets, dtype=np.float64)
@@ -221,6 +225,6 @@ def task_from(described: Mapping[str, Any]) -> Task:
             weights = described.get("weights")
             smoothing = described.get("label_smoothing", 0.0)
             return Classification(tuple(classes), None if weights is None else tuple(weights), smoothing)
-        case {"name": "regression", "mean": float(mean), "std": float(std)}:
+        case {"name": "regression", "mean": int() | float() as mean, "std": int() | float() as std}:
             return Regression(mean, std)
     raise ValueError(f"{described!r} does not describe a task.")

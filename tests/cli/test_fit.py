@@ -74,12 +74,13 @@ def omniconv(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     main()
 
 
-def started(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def started(*arguments: str | Path, launcher: tuple[str, ...] = (), group: bool = False) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "omniconv", *map(str, arguments)],
         env=environment,
+        start_new_session=group,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -155,6 +156,8 @@ def test_a_file_can_be_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ('head = "first"', r"`head` must be 'pool' or 'last'; got 'first'"),
         ("epochs = ", r"is not TOML"),
         ("epochs = 3", r"`data` is neither in .* nor on the command line"),
+        ("epochs = [3]", r"`epochs` must be int; got \[3\]"),
+        ('track = ["foo"]', r"`track` must be a list of 'tensorboard', 'wandb'; got \['foo'\]"),
     ],
 )
 def test_a_wrong_config_file_says_what_is_wrong(
@@ -248,6 +251,45 @@ def test_a_limit_takes_every_class_with_its_share(waves: Path, tmp_path: Path) -
     assert np.unique(np.asarray(samples.targets), return_counts=True)[1].tolist() == [5, 5]
 
 
+@pytest.mark.parametrize("option", ["--blocks", "--width", "--epochs", "--batch-size"])
+def test_a_zero_is_not_taken_for_left_out(
+    option: str, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match=f"`{option[2:].replace('-', '_')}` must be at least 1; got 0"):
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "a", option, "0")
+
+
+def test_the_data_may_stand_anywhere(waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Fit] = []
+    monkeypatch.setattr(Fit, "run", lambda self: seen.append(self))
+    (tmp_path / "run.toml").write_text("seed = 4")
+    omniconv(monkeypatch, "fit", "--epochs", "1", waves, "--config", tmp_path / "run.toml", "--out", tmp_path / "a")
+    assert seen == [Fit(data=str(waves), out=tmp_path / "a", epochs=1, seed=4)]
+
+
+@pytest.mark.parametrize("limit", [29, 3, 1])
+def test_any_limit_below_all_samples_is_kept_exactly(limit: int, waves: Path, tmp_path: Path) -> None:
+    assert len(Fit(data=str(waves), out=tmp_path, limit=limit).read()[0]) == limit
+
+
+def test_a_device_that_is_not_there_is_one_line(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="`device` must be auto, cpu or an accelerator"):
+        omniconv(monkeypatch, "evaluate", fitted, waves, "--device", "gpu")
+
+
+def test_sigterm_to_the_whole_group_with_workers_writes_a_checkpoint(waves: Path, tmp_path: Path) -> None:
+    options = (*SMALL, "--epochs", "100000", "--workers", "1")
+    process = started("fit", waves, "--out", tmp_path / "a", *options, group=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "a" / "log.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2.0)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE, errors
+    assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
 def test_a_run_is_not_overwritten(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (fitted / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit, match=r"holds a run already\. Go on with `omniconv resume"):
@@ -267,7 +309,7 @@ def test_a_run_stopped_by_the_time_limit_exits_with_75_and_is_resumed_to_the_sam
     with pytest.raises(SystemExit) as stop:
         omniconv(monkeypatch, "resume", tmp_path / "parts", "--time-limit", "0")
     assert stop.value.code == EXIT_CODE
-    omniconv(monkeypatch, "resume", tmp_path / "parts")
+    omniconv(monkeypatch, "resume", tmp_path / "parts", "--time-limit", "1000")
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -11,7 +11,7 @@ from torch import Tensor
 from omniconv import Conv, Gaussian
 from omniconv.data import ArraySamples
 from omniconv.training import Architecture, Recipe, choose
-from omniconv.training.architecture import EFFORTS, EPOCHS, with_options
+from omniconv.training.architecture import EFFORTS, EPOCHS, with_given
 from tests.training.makers import convolutions
 
 
@@ -71,7 +71,7 @@ def test_the_network_has_the_sizes_that_it_is_asked_for() -> None:
     architecture = Architecture(blocks=3, width=6, bandwidth=0.5, causal=True, head="last", dropout=0.25)
     arguments = architecture.build(2, 5, (20,)).arguments
     expected: dict[str, Any] = {
-        "in_channels": 2, "out_features": 5, "size": (20,), "blocks": 3, "width": 6, "causal": (True,), "head": "last",
+        "in_channels": 2, "out_features": 5, "size": (20,), "blocks": 3, "width": 6, "causal": True, "head": "last",
         "dropout": 0.25,
     }  # fmt: skip
     assert {name: arguments[name] for name in expected} == expected
@@ -104,4 +104,4 @@ def test_an_option_out_of_range_is_refused(options: dict[str, Any], message: str
 
 
 def test_options_that_are_given_replace_those_that_were_chosen() -> None:
-    assert with_options(Recipe(epochs=7), {"lr": 0.5, "epochs": None}) == Recipe(epochs=7, lr=0.5)
+    assert with_given(Recipe(epochs=7), lr=0.5, epochs=None) == Recipe(epochs=7, lr=0.5)

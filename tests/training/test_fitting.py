@@ -147,7 +147,7 @@ def test_samples_for_validation_are_not_trained_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("share", "message"),
-    [(-0.1, "`validation` must be finite and at least 0; got -0.1"), (1.0, "1.0 of 8 samples cannot be held out")],
+    [(-0.1, "`validation` must be finite and at least 0; got -0.1"), (1.0, "`validation` must be a share below 1")],
 )
 def test_a_share_out_of_range_is_refused(share: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):

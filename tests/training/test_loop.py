@@ -642,7 +642,58 @@ def test_more_parts_than_samples_are_refused() -> None:
 )
 def test_a_run_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        Run(folder=Path("a"), **options)
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"every": 3}, {"trackers": ("tensorboard",)}])
+def test_options_of_a_folder_without_one_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`resume`, `every` and `trackers` need a `folder`"):
         Run(**options)
+
+
+def test_patience_without_validation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`patience` \(=2\) needs `validation` samples"):
+        train(network(), TASK, waves(8), recipe=Recipe(patience=2))
+
+
+def test_a_folder_with_a_run_is_not_trained_into_without_resuming(tmp_path: Path) -> None:
+    train(network(), TASK, waves(8), recipe=SHORT, run=Run(folder=tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(network(), TASK, waves(8), recipe=SHORT, run=Run(folder=tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_newest_checkpoint_does_not_push_out_sound_ones(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=5, batch_size=4)
+    train(network(), TASK, waves(8), recipe=recipe, run=Run(folder=tmp_path, every=5))
+    (tmp_path / "checkpoints" / "step-000000010" / "state.json").write_text("{}")
+
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    run = Run(folder=tmp_path, resume=True, every=1, keep=1)
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(KeyboardInterrupt):
+        train(network(), TASK, waves(8), recipe=recipe, run=run, report=stop)
+    assert read_latest(tmp_path / "checkpoints").state["step"] == 6
+
+
+def test_numbers_and_labels_of_numpy_can_be_saved(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {"epochs": np.int64(1), "batch_size": np.int32(4), "lr": np.float32(0.01)}
+    samples = ArraySamples(np.zeros((4, 1, 24)), np.array([3, 5, 3, 5]))
+    task = Classification(tuple(np.unique([3, 5])))
+    train(network(), task, samples, recipe=Recipe(**numbers), run=Run(folder=tmp_path))
+    assert read_latest(tmp_path / "checkpoints").state["step"] == 1
+
+
+def test_validation_samples_that_are_not_finite_are_named() -> None:
+    signals = waves(4)
+    spoilt = [signals[index] for index in range(4)]
+    spoilt[2][0, 3] = np.nan
+    held_out = ArraySamples(spoilt, signals.targets, names=["a", "b", "c", "d"])
+    with pytest.raises(NonFiniteError, match="outputs for 1 of 4 samples are not finite, first for c"):
+        train(network(), TASK, waves(8), recipe=SHORT, validation=held_out)
 
 
 def test_losses_fall_on_average_over_the_run() -> None:

@@ -231,5 +231,5 @@ def test_weights_of_another_network_are_refused(saved: Path) -> None:
 
 def test_the_device_is_the_one_that_is_asked_for(saved: Path) -> None:
     assert Predictor.load(saved, device="cpu").model.head.readout.weight.device.type == "cpu"
-    with pytest.raises(RuntimeError, match="nowhere"):
+    with pytest.raises(ValueError, match=r"`device` must be auto, cpu or an accelerator .* got 'nowhere'"):
         Predictor.load(saved, device="nowhere")
