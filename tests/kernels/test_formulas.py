@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from omniconv.kernels import SIREN, Gabor, Kernel, Table
+from omniconv.kernels import MLP, SIREN, Fourier, Gabor, Kernel, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -51,6 +51,88 @@ def test_gabor_formula() -> None:
     torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
 
 
+@pytest.mark.parametrize(
+    ("activation", "f"),
+    [
+        ("relu", lambda x: x * (x > 0)),
+        ("leaky_relu", lambda x: torch.where(x > 0, x, x / 100)),
+        ("swish", lambda x: x / (1 + torch.exp(-x))),
+    ],
+)
+def test_mlp_formula(activation: str, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    kernel = MLP(2, 3, reach=5, hidden=4, depth=4, activation=activation, dtype=torch.float64)
+    p = torch.rand(6, 2, dtype=torch.float64)
+    z = f(p @ kernel.weight.T + kernel.bias)
+    for weight, bias in zip(kernel.hidden_weight, kernel.hidden_bias, strict=True):
+        z = f(z @ weight.T + bias)
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+    assert len(kernel.hidden_weight) == 2
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_mlp_knees_begin_evenly_over_the_window(causal: bool) -> None:
+    kernel = MLP(1, 3, reach=20, causal=causal, hidden=8, depth=3, dtype=torch.float64)
+    shares = torch.arange(8, dtype=torch.float64) / 8
+
+    def window(share: torch.Tensor) -> torch.Tensor:
+        return share if causal else 2 * share - 1
+
+    # Layer 1 of 2 at (i + 1/4) / 8 of the window, layer 2 at (i + 3/4) / 8.
+    first = (-kernel.bias / kernel.weight[:, 0]).sort().values
+    torch.testing.assert_close(first, window(shares + 0.25 / 8))
+    points = window(shares + 0.75 / 8)[:, None]
+    z = torch.relu(points @ kernel.weight.T + kernel.bias)
+    zero = (z @ kernel.hidden_weight[0].T + kernel.hidden_bias[0]).abs() < 1e-12
+    assert bool(zero.any(0).all())  # every unit has one of the points,
+    assert bool(zero.any(1).all())  # and every point one of the units
+
+
+def test_mlp_knees_fill_the_window_of_every_axis() -> None:
+    kernel = MLP(2, 3, reach=8, causal=(True, False), hidden=64)
+    knees = kernel._knees(0)
+    share = (torch.arange(64, dtype=torch.float64) + 0.25) / 64
+    torch.testing.assert_close(knees[:, 0].sort().values, share)
+    torch.testing.assert_close(knees[:, 1].sort().values, 2 * share - 1)
+    assert abs(torch.corrcoef(knees.T)[0, 1].item()) < 0.5  # orders of their own, not a diagonal
+
+
+def test_fourier_formula() -> None:
+    kernel = Fourier(2, 3, reach=5, hidden=6, depth=4, dtype=torch.float64)
+    p = torch.rand(6, 2, dtype=torch.float64)
+    assert kernel.frequency.shape == (3, 2)
+    angles = p @ kernel.frequency.T
+    z = torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)
+    for weight, bias in zip(kernel.hidden_weight, kernel.hidden_bias, strict=True):
+        z = torch.relu(z @ weight.T + bias)
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+@pytest.mark.parametrize("bandwidth", [0.1, 1.0])
+def test_fourier_frequencies_are_normal_in_nyquist_units(bandwidth: float) -> None:
+    kernel = Fourier(2, 1, reach=(8, 50), hidden=8000, depth=2, bandwidth=bandwidth)
+    share = kernel.frequency.detach() / (math.pi * torch.tensor([8.0, 50.0]))
+    torch.testing.assert_close(share.std(0), torch.full((2,), bandwidth), rtol=0.1, atol=0.0)
+    torch.testing.assert_close(share.pow(4).mean(0), torch.full((2,), 3 * bandwidth**4), rtol=0.3, atol=0.0)
+    assert kernel.bandlimit() == pytest.approx(share.abs().amax(0).tolist())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fourier_omega_0_is_converted_to_the_published_frequencies(causal: bool) -> None:
+    kernel = Fourier(1, 1, reach=20, causal=causal, hidden=8000, depth=2, omega_0=3.0)
+    published = 2 * math.pi * 3.0  # per unit of a position in [-1, 1]; a causal window of ours has half that length
+    assert kernel.frequency.std().item() == pytest.approx(2 * published if causal else published, rel=0.1)
+
+
+def test_fourier_is_smooth_on_the_grid_by_default() -> None:
+    kernel = Fourier(1, 200, reach=500, hidden=2000, depth=2, dtype=torch.float64)
+    now, later = (
+        kernel(torch.linspace(-1, 1, 1001, dtype=torch.float64)[s, None]) for s in (slice(-1), slice(1, None))
+    )
+    assert ((now * later).mean() / now.square().mean()).item() == pytest.approx(
+        math.exp(-((0.1 * math.pi) ** 2) / 2), abs=0.01
+    )
+
+
 @pytest.mark.parametrize("bandwidth", [0.25, 1.0])
 def test_siren_frequencies_are_in_nyquist_units(bandwidth: float) -> None:
     kernel = SIREN(2, 1, reach=(8, 50), hidden=2000, depth=4, bandwidth=bandwidth)
@@ -79,6 +161,9 @@ def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: in
         (partial(SIREN, depth=2), 1e-2),
         (partial(SIREN, depth=3), 1e-2),
         (partial(SIREN, depth=4, bandwidth=0.15), 1e-2),
+        (partial(Fourier, depth=2), 1e-2),
+        (partial(Fourier, depth=3), 1e-2),
+        (partial(Fourier, depth=4, bandwidth=0.2), 1e-2),
     ],
 )
 def test_spectra_lie_below_the_band_limit(make: Callable[..., Kernel], share: float) -> None:
@@ -139,7 +224,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
@@ -170,6 +255,14 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: SIREN(1, 4, reach=4, bandwidth=0.5, omega_0=30.0), ValueError, "`bandwidth` and `omega_0` exclude"),
         (lambda: SIREN(2, 4, reach=4)(torch.zeros(5, 1)), ValueError, r"`positions` must be \(\*points, 2\)"),
         (lambda: Table(1, 4, reach=4)(torch.zeros(5, 1).long()), TypeError, "`positions` must hold floating-point"),
+        (
+            lambda: MLP(1, 4, reach=4, activation="sine"),
+            ValueError,
+            "`activation` must be one of 'relu', 'leaky_relu', ",
+        ),
+        (lambda: MLP(1, 4, reach=4, depth=1), ValueError, "`depth` must be at least 2; got 1"),
+        (lambda: Fourier(1, 4, reach=4, hidden=5), ValueError, "`hidden` must be even, .*; got 5"),
+        (lambda: Fourier(1, 4, reach=4, bandwidth=0.5, omega_0=30.0), ValueError, "`bandwidth` and `omega_0` exclude"),
         (lambda: SIREN(1, 4, reach=4, bandwidth=0.0), ValueError, "`bandwidth` must be finite and above 0"),
         (lambda: Gabor(1, 4, reach=4, hidden=2.0), TypeError, "`hidden` must be an integer; got float 2.0"),  # type: ignore[arg-type]
         (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),
