@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, Gabor, KernelFactory, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, KernelFactory, Table
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -33,6 +33,9 @@ KERNELS: dict[str, KernelFactory] = {
     "siren-omega_0": partial(SIREN, omega_0=10.0, depth=4),
     "gabor": Gabor,
     "gabor-omega_0": partial(Gabor, omega_0=2.0, depth=2, hidden=8, spread=0.5),
+    "gabor-isotropic": partial(Gabor, isotropic=True),
+    "fourier-net": FourierNet,
+    "fourier-net-omega_0": partial(FourierNet, omega_0=1.0, depth=1, hidden=8),
     "mlp": MLP,
     "mlp-swish": partial(MLP, activation="swish", depth=4),
     "fourier": Fourier,

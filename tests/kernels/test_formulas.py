@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from omniconv.kernels import MLP, SIREN, Fourier, Gabor, Kernel, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, Kernel, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -49,6 +49,61 @@ def test_gabor_formula() -> None:
     for layer in (1, 2):
         z = g(layer) * (z @ kernel.hidden_weight[layer - 1].T + kernel.hidden_bias[layer - 1])
     torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+def test_isotropic_gabor_formula() -> None:
+    kernel = Gabor(2, 3, reach=5, hidden=4, depth=1, isotropic=True, dtype=torch.float64)
+    assert kernel.inverse_width.shape == (2, 4, 1)
+    p = torch.rand(6, 2, dtype=torch.float64)
+
+    def g(layer: int) -> torch.Tensor:
+        squares = (p[:, None] - kernel.centre[layer]).square().sum(-1)  # the Euclidean norm alone
+        window = torch.exp(-(kernel.inverse_width[layer][:, 0] ** 2) * squares / 2)
+        return window * torch.sin(p @ kernel.frequency[layer].T + kernel.phase[layer])
+
+    z = g(1) * (g(0) @ kernel.hidden_weight[0].T + kernel.hidden_bias[0])
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+def test_isotropic_gabor_keeps_to_the_bandwidth_on_every_axis() -> None:
+    kernel = Gabor(2, 1, reach=(8, 50), hidden=64, isotropic=True, bandwidth=0.5)
+    limit = kernel.bandlimit()
+    assert max(limit) <= 0.5 * (1 + 1e-6)
+    width = kernel.frequency.detach().abs() + 2 * kernel.inverse_width.detach()  # the same width on both axes
+    assert limit == pytest.approx((width.amax(1).sum(0) / (math.pi * torch.tensor([8.0, 50.0]))).tolist())
+    # The published one: Gamma(6 / (depth + 1), 1) in every filter, and w ~ U(-1, 1) 2 pi omega_0 gamma / dim.
+    published = Gabor(2, 1, reach=8, hidden=2000, isotropic=True, omega_0=3.0)
+    torch.testing.assert_close(published.inverse_width.mean((1, 2)), torch.full((4,), 1.5), rtol=0.1, atol=0.0)
+    ratio = (published.frequency / (2 * math.pi * 3.0 / 2 * published.inverse_width)).abs()
+    assert ratio.max().item() == pytest.approx(1.0, rel=2e-3)
+
+
+def test_fourier_net_formula() -> None:
+    kernel = FourierNet(2, 3, reach=5, hidden=4, depth=2, dtype=torch.float64)
+    p = torch.rand(6, 2, dtype=torch.float64)
+
+    def g(layer: int) -> torch.Tensor:
+        return torch.sin(p @ kernel.frequency[layer].T + kernel.phase[layer])
+
+    z = g(1) * (g(0) @ kernel.hidden_weight[0].T + kernel.hidden_bias[0])
+    z = g(2) * (z @ kernel.hidden_weight[1].T + kernel.hidden_bias[1])
+    torch.testing.assert_close(kernel(p), z @ kernel.output_weight.T + kernel.output_bias)
+
+
+@pytest.mark.parametrize("bandwidth", [0.25, 1.0])
+def test_fourier_net_frequencies_add_up_to_the_bandwidth(bandwidth: float) -> None:
+    kernel = FourierNet(2, 1, reach=(8, 50), hidden=2000, depth=2, bandwidth=bandwidth)
+    highest = kernel.frequency.detach().abs().amax(1) / (math.pi * torch.tensor([8.0, 50.0]))
+    torch.testing.assert_close(highest, torch.full((3, 2), bandwidth / 3), rtol=5e-3, atol=0.0)
+    assert kernel.bandlimit() == pytest.approx(highest.sum(0).tolist())
+    assert kernel.hidden_weight.var().item() == pytest.approx(2 / 2000, rel=1e-2)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fourier_net_omega_0_is_converted_to_the_published_frequencies(causal: bool) -> None:
+    kernel = FourierNet(2, 1, reach=20, causal=causal, hidden=2000, omega_0=3.0)
+    published = 2 * math.pi * 3.0 / 2  # per unit of a position in [-1, 1]; a causal window of ours has half that length
+    assert kernel.frequency.abs().max().item() == pytest.approx(2 * published if causal else published, rel=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +216,7 @@ def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: in
         (partial(SIREN, depth=2), 1e-2),
         (partial(SIREN, depth=3), 1e-2),
         (partial(SIREN, depth=4, bandwidth=0.15), 1e-2),
+        (partial(FourierNet, bandwidth=0.5), 1e-6),
         (partial(Fourier, depth=2), 1e-2),
         (partial(Fourier, depth=3), 1e-2),
         (partial(Fourier, depth=4, bandwidth=0.2), 1e-2),
@@ -224,7 +280,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
@@ -266,6 +322,8 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: SIREN(1, 4, reach=4, bandwidth=0.0), ValueError, "`bandwidth` must be finite and above 0"),
         (lambda: Gabor(1, 4, reach=4, hidden=2.0), TypeError, "`hidden` must be an integer; got float 2.0"),  # type: ignore[arg-type]
         (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),
+        (lambda: Gabor(1, 4, reach=4, isotropic=1), TypeError, "`isotropic` must be True or False"),  # type: ignore[arg-type]
+        (lambda: FourierNet(1, 4, reach=4, depth=0), ValueError, "`depth` must be at least 1; got 0"),
         (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
         (lambda: Table(1, 4, reach=4, causal=1), TypeError, "`causal` must be True or False"),  # type: ignore[arg-type]
     ],
