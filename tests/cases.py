@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, KernelFactory, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -40,6 +40,8 @@ KERNELS: dict[str, KernelFactory] = {
     "mlp-swish": partial(MLP, activation="swish", depth=4),
     "fourier": Fourier,
     "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
+    "multiscale": Multiscale,
+    "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
 }
 
 SUPPORTS: dict[str, SupportFactory] = {

@@ -6,7 +6,8 @@ from omniconv.kernels.fourier import Fourier as Fourier
 from omniconv.kernels.fourier_net import FourierNet as FourierNet
 from omniconv.kernels.gabor import Gabor as Gabor
 from omniconv.kernels.mlp import MLP as MLP
+from omniconv.kernels.multiscale import Multiscale as Multiscale
 from omniconv.kernels.siren import SIREN as SIREN
 from omniconv.kernels.table import Table as Table
 
-__all__ = ["MLP", "SIREN", "Fourier", "FourierNet", "Gabor", "Kernel", "KernelFactory", "Table"]
+__all__ = ["MLP", "SIREN", "Fourier", "FourierNet", "Gabor", "Kernel", "KernelFactory", "Multiscale", "Table"]

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, Kernel, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, Kernel, Multiscale, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -26,6 +27,63 @@ def test_table_is_bilinear_in_two_dimensions() -> None:
     t = kernel.taps[..., 0]
     expected = (1 - p) * (0.8 * t[0, 3] + 0.2 * t[0, 4]) + p * (0.8 * t[1, 3] + 0.2 * t[1, 4])
     torch.testing.assert_close(kernel(torch.tensor([[p, q]], dtype=torch.float64))[0, 0], expected)
+
+
+def multiscale_lags(size: int, count: int) -> tuple[list[int], list[int]]:
+    """Lags and scales of the first taps on one side, from the formula."""
+    lags, scales = list(range(size)), [0] * size
+    for s in range(1, 20):
+        lags += [2 ** (s - 1) * (size + i) for i in range(size)]
+        scales += [s] * size
+    return lags[:count], scales[:count]
+
+
+# Sub-kernels of 4: taps at 0 1 2 3 | 4 5 6 7 | 8 10 12 14 | 16 20 24 28 | 32 40 48 56 | 64; of 1: at 0 | 1 | 2 | 4 ...
+@pytest.mark.parametrize(("reach", "size", "taps"), [(64, 4, 21), (60, 4, 21), (56, 4, 20), (9, 4, 10), (100, 1, 9)])
+def test_causal_multiscale_formula(reach: int, size: int, taps: int) -> None:
+    kernel = Multiscale(1, 2, reach=reach, causal=True, size=size, alpha=0.6, dtype=torch.float64)
+    assert kernel.taps.shape == (taps, 2)
+    lags, scale = multiscale_lags(size, taps)
+    t = np.linspace(0, reach, 977)  # any resolution
+    heights = kernel.taps.detach().numpy() * 0.6 ** np.array(scale)[:, None]
+    expected = np.stack([np.interp(t, lags, heights[:, channel]) for channel in range(2)], axis=1)
+    torch.testing.assert_close(kernel(torch.from_numpy(t)[:, None] / reach), torch.from_numpy(expected))
+
+
+def test_multiscale_has_taps_of_its_own_on_either_side() -> None:
+    kernel = Multiscale(1, 1, reach=25, size=4, alpha=0.5, dtype=torch.float64)
+    lags, scale = multiscale_lags(4, 16)  # to 28
+    both = [-lag for lag in lags[:0:-1]] + lags
+    heights = kernel.taps.detach().numpy()[:, 0] * 0.5 ** np.array(scale[:0:-1] + scale)
+    assert kernel.taps.shape == (2 * 16 - 1, 1)
+    t = np.linspace(-25, 25, 977)
+    expected = torch.from_numpy(np.interp(t, both, heights))
+    torch.testing.assert_close(kernel(torch.from_numpy(t)[:, None] / 25)[:, 0], expected)
+
+
+def test_multiscale_on_two_axes_is_multilinear_and_multiplies_the_decays() -> None:
+    kernel = Multiscale(2, 1, reach=(9, 3), causal=(True, False), size=2, alpha=0.5, dtype=torch.float64)
+    rows, row_scale = multiscale_lags(2, 8)  # 0 1 | 2 3 | 4 6 | 8 12
+    columns, column_scale = multiscale_lags(2, 4)
+    columns, column_scale = [-lag for lag in columns[:0:-1]] + columns, column_scale[:0:-1] + column_scale
+    p, q = np.random.default_rng(0).uniform((0, -1), 1, (50, 2)).T
+
+    def tents(t: np.ndarray, lags: list[int], scale: list[int]) -> np.ndarray:
+        return np.stack([0.5**s * np.interp(t, lags, np.eye(len(lags))[n]) for n, s in enumerate(scale)], axis=1)
+
+    along = tents(p * 9, rows, row_scale), tents(q * 3, columns, column_scale)
+    expected = np.einsum("pi,pj,ij->p", *along, kernel.taps.detach().numpy()[..., 0])
+    positions = torch.from_numpy(np.stack([p, q], axis=1))
+    torch.testing.assert_close(kernel(positions)[:, 0], torch.from_numpy(expected))
+
+
+def test_multiscale_is_a_table_where_the_reach_is_short() -> None:
+    short = Multiscale(1, 1, reach=3, size=32, dtype=torch.float64)
+    table = Table(1, 1, reach=3, dtype=torch.float64)
+    table.load_state_dict(short.state_dict())
+    p = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(short(p), table(p))
+    assert Multiscale(1, 1, reach=0)(torch.zeros(1, 1)).abs().item() == pytest.approx(1.0)
 
 
 def test_siren_formula() -> None:
@@ -280,7 +338,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Multiscale])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
@@ -324,6 +382,8 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),
         (lambda: Gabor(1, 4, reach=4, isotropic=1), TypeError, "`isotropic` must be True or False"),  # type: ignore[arg-type]
         (lambda: FourierNet(1, 4, reach=4, depth=0), ValueError, "`depth` must be at least 1; got 0"),
+        (lambda: Multiscale(1, 4, reach=4, size=0), ValueError, "`size` must be at least 1; got 0"),
+        (lambda: Multiscale(1, 4, reach=4, alpha=1.5), ValueError, "`alpha` must be finite and above 0 and at most 1"),
         (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
         (lambda: Table(1, 4, reach=4, causal=1), TypeError, "`causal` must be True or False"),  # type: ignore[arg-type]
     ],
