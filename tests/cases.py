@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, KernelFactory, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -42,6 +42,8 @@ KERNELS: dict[str, KernelFactory] = {
     "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
     "multiscale": Multiscale,
     "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
+    "free": Free,
+    "free-smooth": partial(Free, squash=0.1, smoothing=3),
 }
 
 SUPPORTS: dict[str, SupportFactory] = {

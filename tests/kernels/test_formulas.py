@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Gabor, Kernel, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, Kernel, Multiscale, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -84,6 +84,54 @@ def test_multiscale_is_a_table_where_the_reach_is_short() -> None:
     p = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
     torch.testing.assert_close(short(p), table(p))
     assert Multiscale(1, 1, reach=0)(torch.zeros(1, 1)).abs().item() == pytest.approx(1.0)
+
+
+def test_free_formula() -> None:
+    kernel = Free(1, 2, reach=6, causal=True, squash=0.3, smoothing=3, dtype=torch.float64)
+    w = kernel.taps.detach()
+    average = torch.stack([w[max(0, i - 1) : i + 2].mean(0) for i in range(7)])  # two lags at the ends
+    h = torch.sign(average) * torch.clamp(average.abs() - 0.3, min=0)
+    assert bool((h == 0).any())
+    t = np.linspace(0, 6, 101)  # any resolution
+    expected = np.stack([np.interp(t, np.arange(7), h[:, channel].numpy()) for channel in range(2)], axis=1)
+    torch.testing.assert_close(kernel(torch.from_numpy(t)[:, None] / 6), torch.from_numpy(expected))
+
+
+def test_free_smooths_along_every_axis() -> None:
+    kernel = Free(2, 1, reach=(3, 2), squash=0.0, smoothing=5, dtype=torch.float64)
+    w = kernel.taps.detach()
+    for row, column in [(0, 0), (3, 2), (6, 1)]:
+        near = w[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+        position = torch.tensor([[(row - 3) / 3, (column - 2) / 2]], dtype=torch.float64)
+        torch.testing.assert_close(kernel(position)[0, 0], near.mean())
+
+
+def test_free_with_neither_squash_nor_smoothing_is_a_table() -> None:
+    free, table = Free(2, 3, reach=(3, 2), squash=0.0), Table(2, 3, reach=(3, 2))
+    table.load_state_dict(free.state_dict())
+    positions = 2 * torch.rand(50, 2) - 1
+    assert torch.equal(free(positions), table(positions))
+
+
+@pytest.mark.parametrize("squash", [0.0, 0.5, 5.0])
+@pytest.mark.parametrize("smoothing", [1, 7])
+def test_free_begins_with_unit_mean_square(squash: float, smoothing: int) -> None:
+    kernel = Free(1, 4, reach=5000, squash=squash, smoothing=smoothing)
+    assert kernel.heights().square().mean().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_free_drops_values_in_training_alone() -> None:
+    kernel = Free(1, 4, reach=5000, causal=True, squash=0.0, dropout=0.3)
+    lattice = torch.arange(5001)[:, None] / 5000
+    kernel.eval()
+    whole = kernel(lattice)
+    assert torch.equal(whole, kernel.taps)
+    kernel.train()
+    dropped = kernel(lattice)
+    kept = dropped != 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.01)
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.7)
+    assert not torch.equal(kernel(lattice), dropped)
 
 
 def test_siren_formula() -> None:
@@ -338,7 +386,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Multiscale])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Free, Multiscale])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
@@ -382,6 +430,9 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: Gabor(1, 4, reach=4, spread=1.5), ValueError, "`spread` must be finite and above 0 and at most 1"),
         (lambda: Gabor(1, 4, reach=4, isotropic=1), TypeError, "`isotropic` must be True or False"),  # type: ignore[arg-type]
         (lambda: FourierNet(1, 4, reach=4, depth=0), ValueError, "`depth` must be at least 1; got 0"),
+        (lambda: Free(1, 4, reach=4, squash=-0.1), ValueError, "`squash` must be finite and at least 0; got -0.1"),
+        (lambda: Free(1, 4, reach=4, smoothing=4), ValueError, "`smoothing` must be odd, .*; got 4"),
+        (lambda: Free(1, 4, reach=4, dropout=1.0), ValueError, "`dropout` must be below 1; got 1.0"),
         (lambda: Multiscale(1, 4, reach=4, size=0), ValueError, "`size` must be at least 1; got 0"),
         (lambda: Multiscale(1, 4, reach=4, alpha=1.5), ValueError, "`alpha` must be finite and above 0 and at most 1"),
         (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
