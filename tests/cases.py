@@ -25,7 +25,7 @@ from omniconv.nn import (
     ResidualBlock,
     Standardize,
 )
-from omniconv.supports import Full, Gaussian, SupportFactory
+from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
@@ -50,6 +50,10 @@ SUPPORTS: dict[str, SupportFactory] = {
     "full": Full,
     "gaussian": Gaussian,
     "gaussian-narrow": partial(Gaussian, width=0.1, widest=1.0),
+    "decay": Decay,
+    "decay-narrow": partial(Decay, width=0.1, widest=1.0),
+    "disk": Disk,
+    "disk-small": partial(Disk, radius=0.2, edge=0.5),
 }
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
