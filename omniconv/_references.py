@@ -41,6 +41,14 @@ SIREN_PAPER = Reference(
     "NeurIPS; arXiv:2006.09661",
     2020,
 )
+FOURIER_FEATURES_PAPER = Reference(
+    "tancik2020fourier",
+    "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains",
+    "Tancik, Matthew and Srinivasan, Pratul P. and Mildenhall, Ben and Fridovich-Keil, Sara and Raghavan, Nithin "
+    "and Singhal, Utkarsh and Ramamoorthi, Ravi and Barron, Jonathan T. and Ng, Ren",
+    "NeurIPS; arXiv:2006.10739",
+    2020,
+)
 MFN_PAPER = Reference(
     "fathony2021multiplicative",
     "Multiplicative Filter Networks",
@@ -70,6 +78,29 @@ CCNN_PAPER = Reference(
     "and Tomczak, Jakub M. and Hoogendoorn, Mark",
     "arXiv:2206.03398",
     2022,
+)
+SGCONV_PAPER = Reference(
+    "li2023sgconv",
+    "What Makes Convolutional Models Great on Long Sequence Modeling?",
+    "Li, Yuhong and Cai, Tianle and Zhang, Yi and Chen, Deming and Dey, Debadeepta",
+    "ICLR; arXiv:2210.09298",
+    2023,
+)
+LONGCONV_PAPER = Reference(
+    "fu2023longconv",
+    "Simple Hardware-Efficient Long Convolutions for Sequence Modeling",
+    "Fu, Daniel Y. and Epstein, Elliot L. and Nguyen, Eric and Thomas, Armin W. and Zhang, Michael and Dao, Tri "
+    "and Rudra, Atri and Ré, Christopher",
+    "ICML; arXiv:2302.06646",
+    2023,
+)
+HYENA_PAPER = Reference(
+    "poli2023hyena",
+    "Hyena Hierarchy: Towards Larger Convolutional Language Models",
+    "Poli, Michael and Massaroli, Stefano and Nguyen, Eric and Fu, Daniel Y. and Dao, Tri and Baccus, Stephen "
+    "and Bengio, Yoshua and Ermon, Stefano and Ré, Christopher",
+    "ICML; arXiv:2302.10866",
+    2023,
 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import SIREN, Gabor, KernelFactory, Table
+from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -25,7 +25,7 @@ from omniconv.nn import (
     ResidualBlock,
     Standardize,
 )
-from omniconv.supports import Full, Gaussian, SupportFactory
+from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
@@ -33,12 +33,27 @@ KERNELS: dict[str, KernelFactory] = {
     "siren-omega_0": partial(SIREN, omega_0=10.0, depth=4),
     "gabor": Gabor,
     "gabor-omega_0": partial(Gabor, omega_0=2.0, depth=2, hidden=8, spread=0.5),
+    "gabor-isotropic": partial(Gabor, isotropic=True),
+    "fourier-net": FourierNet,
+    "fourier-net-omega_0": partial(FourierNet, omega_0=1.0, depth=1, hidden=8),
+    "mlp": MLP,
+    "mlp-swish": partial(MLP, activation="swish", depth=4),
+    "fourier": Fourier,
+    "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
+    "multiscale": Multiscale,
+    "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
+    "free": Free,
+    "free-smooth": partial(Free, squash=0.1, smoothing=3),
 }
 
 SUPPORTS: dict[str, SupportFactory] = {
     "full": Full,
     "gaussian": Gaussian,
     "gaussian-narrow": partial(Gaussian, width=0.1, widest=1.0),
+    "decay": Decay,
+    "decay-narrow": partial(Decay, width=0.1, widest=1.0),
+    "disk": Disk,
+    "disk-small": partial(Disk, radius=0.2, edge=0.5),
 }
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]

@@ -2,8 +2,13 @@
 
 from omniconv.kernels._kernel import Kernel as Kernel
 from omniconv.kernels._kernel import KernelFactory as KernelFactory
+from omniconv.kernels.fourier import Fourier as Fourier
+from omniconv.kernels.fourier_net import FourierNet as FourierNet
+from omniconv.kernels.free import Free as Free
 from omniconv.kernels.gabor import Gabor as Gabor
+from omniconv.kernels.mlp import MLP as MLP
+from omniconv.kernels.multiscale import Multiscale as Multiscale
 from omniconv.kernels.siren import SIREN as SIREN
 from omniconv.kernels.table import Table as Table
 
-__all__ = ["SIREN", "Gabor", "Kernel", "KernelFactory", "Table"]
+__all__ = ["MLP", "SIREN", "Fourier", "FourierNet", "Free", "Gabor", "Kernel", "KernelFactory", "Multiscale", "Table"]

@@ -1,4 +1,4 @@
-"""Multiplicative networks of anisotropic Gabor filters."""
+"""Multiplicative networks of Gabor filters."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 import torch
 from torch import nn
 
-from omniconv._errors import check_integer, check_number, check_positions
+from omniconv._errors import check_integer, check_number
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER, MFN_PAPER
 from omniconv._sharding import whole
-from omniconv._tags import Tag
-from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
+from omniconv._typing import PerAxis, Positions, Values, check_bool
+from omniconv.kernels._kernel import calibrate, check_frequency
+from omniconv.kernels._multiplicative import Multiplicative, single, summed_maxima
 
 
-class Gabor(Kernel):
+class Gabor(Multiplicative):
     """Multiplicative anisotropic Gabor network (MAGNet): products of windowed sines, each linear in the one before.
 
     g_l(p) = exp(-1/2 sum_d gamma_ld^2 (p_d - mu_ld)^2) sin(w_l . p + b_l), for each hidden unit,
@@ -30,9 +30,12 @@ class Gabor(Kernel):
     `omega_0`: the published parameter instead of `bandwidth`, for replication:
     w ~ U(-1, 1) 2 pi omega_0 gamma / sqrt(dim).
     `spread`: the filters' centres are drawn within this fraction of the window around the zero lag, (0, 1].
+    `isotropic`: one inverse width gamma_l for all axes of a unit, so that its window depends on |p - mu_l| alone (the
+    published GaborNet).
 
     The inverse widths gamma of filter l are drawn from Gamma(6 / (l + 1), 1) per window of length 2 (scaled down where
-    `bandwidth` asks for it), and the frequencies of a unit are in proportion to them.
+    `bandwidth` asks for it), and the frequencies of a unit are in proportion to them. Isotropic ones are drawn from
+    Gamma(6 / (depth + 1), 1), and their published w has dim in place of sqrt(dim).
     Raises `ValueError` or `TypeError` for values out of range.
 
     >>> Gabor(2, 3, reach=(4, 8))(torch.zeros(5, 2)).shape
@@ -55,6 +58,7 @@ class Gabor(Kernel):
         bandwidth: float | None = None,
         omega_0: float | None = None,
         spread: float = 1.0,
+        isotropic: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -63,76 +67,47 @@ class Gabor(Kernel):
         self.hidden, self.depth = check_integer("hidden", hidden), check_integer("depth", depth)
         self.bandwidth, self.omega_0 = check_frequency(bandwidth, omega_0, default=1.0)
         self.spread = check_number("spread", spread, low=0.0, high=1.0)
-        filters = (depth + 1, hidden, dim)
-        self.inverse_width = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
-        self.centre = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
-        self.frequency = nn.Parameter(torch.empty(filters, device=device, dtype=dtype))
-        self.phase = nn.Parameter(torch.empty(filters[:2], device=device, dtype=dtype))
-        self.hidden_weight = nn.Parameter(torch.empty(depth, hidden, hidden, device=device, dtype=dtype))
-        self.hidden_bias = nn.Parameter(torch.empty(depth, hidden, device=device, dtype=dtype))
-        self.output_weight = nn.Parameter(torch.empty(channels, hidden, device=device, dtype=dtype))
-        self.output_bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
+        self.isotropic = check_bool("isotropic", isotropic)
+        widths = 1 if self.isotropic else dim
+        self.inverse_width = nn.Parameter(torch.empty(depth + 1, hidden, widths, device=device, dtype=dtype))
+        self.centre = nn.Parameter(torch.empty(depth + 1, hidden, dim, device=device, dtype=dtype))
+        self.make_layers(device, dtype)
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        shape = single([6 / (layer + 1) for layer in range(self.depth + 1)])
-        gamma = torch._standard_gamma(shape[:, None, None].expand(-1, self.hidden, self.dim).contiguous())
-        gamma = gamma * single([2.0 if past else 1.0 for past in self.causal])  # a causal window has length 1
-        if self.omega_0 is None:
-            gamma = gamma * (self._budget() / 2 / summed_maxima(2 * gamma)).clamp(max=1.0)
+        gamma = self._draw_inverse_widths()
         self.inverse_width.copy_(gamma)
         for d, past in enumerate(self.causal):
             nn.init.uniform_(self.centre[..., d], 0.0 if past else -self.spread, self.spread)
-        nn.init.uniform_(self.frequency, -1.0, 1.0)
-        self.frequency.mul_(self._frequency_scale(gamma).to(self.frequency))
-        nn.init.uniform_(self.phase, -math.pi, math.pi)
-        bound = math.sqrt(3 / self.hidden)
-        nn.init.uniform_(self.hidden_weight, -bound, bound)
-        nn.init.ones_(self.hidden_bias)
-        nn.init.uniform_(self.output_weight, -bound, bound)
-        nn.init.zeros_(self.output_bias)
+        self.draw_layers(self._frequency_scale(gamma))
         calibrate(self, self.output_weight)
+
+    def _draw_inverse_widths(self) -> torch.Tensor:
+        layers = range(self.depth + 1)
+        shape = single([6 / (self.depth + 1 if self.isotropic else layer + 1) for layer in layers])
+        gamma = torch._standard_gamma(shape[:, None, None].expand(self.inverse_width.shape).contiguous())
+        lengths = single([2.0 if past else 1.0 for past in self.causal])  # a causal window has length 1
+        gamma = gamma * (lengths.amin() if self.isotropic else lengths)
+        if self.omega_0 is None:
+            scale = (self.budget() / 2 / summed_maxima(2 * gamma)).clamp(max=1.0)
+            gamma = gamma * (scale.amin() if self.isotropic else scale)
+        return gamma
 
     def _frequency_scale(self, gamma: torch.Tensor) -> torch.Tensor:
         """Largest frequency of each unit, in proportion to its inverse width."""
         if self.omega_0 is not None:
-            return 2 * math.pi * self.omega_0 * gamma / math.sqrt(self.dim)
-        return gamma / summed_maxima(gamma) * (self._budget() - summed_maxima(2 * gamma))
+            return 2 * math.pi * self.omega_0 * gamma / (self.dim if self.isotropic else math.sqrt(self.dim))
+        return gamma / summed_maxima(gamma) * (self.budget() - summed_maxima(2 * gamma))
 
-    def _budget(self) -> torch.Tensor:
-        """Highest frequency allowed per axis, in radians per unit of position."""
-        return self.bandwidth * single(self.nyquist())
-
-    def forward(self, positions: Positions) -> Values:
-        check_positions(positions, self.dim)
-        values = self._filter(0, positions)
-        for index, (weight, bias) in enumerate(zip(self.hidden_weight, self.hidden_bias, strict=True), start=1):
-            values = self._filter(index, positions) * affine(values, weight, bias)
-        return affine(values, self.output_weight, self.output_bias)
-
-    def _filter(self, index: int, positions: Positions) -> torch.Tensor:
-        gamma, centre = self.inverse_width[index].to(positions.dtype), self.centre[index].to(positions.dtype)
+    def filter(self, index: int, positions: Positions) -> Values:
+        gamma = self.inverse_width[index].to(positions.dtype).expand(-1, self.dim)
+        centre = self.centre[index].to(positions.dtype)
         exponent = torch.zeros((), dtype=positions.dtype, device=positions.device)
         for d in range(self.dim):
             exponent = exponent - 0.5 * (gamma[:, d] * (positions[..., d, None] - centre[:, d])).square()
-        return torch.exp(exponent) * torch.sin(phases(positions, self.frequency[index], self.phase[index]))
+        return torch.exp(exponent) * self.sine(index, positions)
 
     def bandlimit(self) -> tuple[float, ...]:
         """Bound per axis in Nyquist units: sines plus two standard deviations of the windows' spectra, summed."""
-        width = whole(self.frequency).abs() + 2 * whole(self.inverse_width).abs()
-        highest = summed_maxima(width).tolist()
-        return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
-
-    def parameter_tags(self) -> dict[str, Tag]:
-        return {name: Tag(decay=False) for name, _ in self.named_parameters()}
-
-
-def summed_maxima(width: torch.Tensor) -> torch.Tensor:
-    """The largest spectral width among the units of each filter, summed over the filters, per axis."""
-    return width.amax(1).sum(0)
-
-
-def single(values: list[float]) -> torch.Tensor:
-    """Values in float32 on the CPU, whatever the defaults: the sampler of the Gamma distribution needs both."""
-    return torch.tensor(values, dtype=torch.float32, device="cpu")
+        return self.sum_of_maxima(whole(self.frequency).abs() + 2 * whole(self.inverse_width).abs())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import nn
 
@@ -11,6 +9,7 @@ from omniconv._errors import check_positions
 from omniconv._precision import at_least_float32
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel
+from omniconv.kernels._lattice import lattice_index, lattice_size, multilinear
 
 
 class Table(Kernel):
@@ -40,9 +39,8 @@ class Table(Kernel):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, channels, reach=reach, causal=causal)
-        dtype = at_least_float32(dtype)
-        size = [far + 1 if past else 2 * far + 1 for far, past in zip(self.reach, self.causal, strict=True)]
-        self.taps = nn.Parameter(torch.empty(*size, channels, device=device, dtype=dtype))
+        size = lattice_size(self.reach, self.causal)
+        self.taps = nn.Parameter(torch.empty(*size, channels, device=device, dtype=at_least_float32(dtype)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -50,18 +48,4 @@ class Table(Kernel):
 
     def forward(self, positions: Positions) -> Values:
         check_positions(positions, self.dim)
-        taps = self.taps.to(positions.dtype)
-        values = torch.zeros((), dtype=positions.dtype, device=positions.device)
-        far = torch.tensor([max(r, 1) for r in self.reach], dtype=positions.dtype, device=positions.device)
-        first = [0 if past else -r for r, past in zip(self.reach, self.causal, strict=True)]
-        index = positions * far - torch.tensor(first, dtype=positions.dtype, device=positions.device)
-        # Positions are lags over reach: on the lattice, undo the rounding of that division.
-        nearest, rounding = index.round(), 8 * torch.finfo(index.dtype).eps * max(*self.reach, 1)
-        index = torch.where((index - nearest).abs() < rounding, nearest.detach(), index)
-        for corner in product((0, 1), repeat=self.dim):
-            cell = index.floor() + torch.tensor(corner, dtype=positions.dtype, device=positions.device)
-            weight = (1 - (index - cell).abs()).prod(-1, keepdim=True)
-            inside = torch.stack([(c >= 0) & (c < n) for c, n in zip(cell.unbind(-1), taps.shape, strict=False)]).all(0)
-            cells = [c.clamp(0, n - 1).long() for c, n in zip(cell.unbind(-1), taps.shape, strict=False)]
-            values = values + torch.where(inside[..., None], weight, 0.0) * taps[tuple(cells)]
-        return values
+        return multilinear(self.taps.to(positions.dtype), lattice_index(positions, self.reach, self.causal))

@@ -2,7 +2,9 @@
 
 from omniconv.supports._support import Support as Support
 from omniconv.supports._support import SupportFactory as SupportFactory
+from omniconv.supports.decay import Decay as Decay
+from omniconv.supports.disk import Disk as Disk
 from omniconv.supports.full import Full as Full
 from omniconv.supports.gaussian import Gaussian as Gaussian
 
-__all__ = ["Full", "Gaussian", "Support", "SupportFactory"]
+__all__ = ["Decay", "Disk", "Full", "Gaussian", "Support", "SupportFactory"]

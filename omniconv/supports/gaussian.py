@@ -12,7 +12,8 @@ from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
 from omniconv._sharding import whole
 from omniconv._tags import Tag
-from omniconv._typing import PerAxis, Positions, Weights, check_bool, per_axis
+from omniconv._typing import PerAxis, Positions, Weights, check_bool
+from omniconv.supports._sizes import bounded_sizes, check_sizes, narrowest_size, size_logits
 from omniconv.supports._support import Support
 
 
@@ -50,14 +51,8 @@ class Gaussian(Support):
     ):
         super().__init__(dim, reach=reach, causal=causal)
         self.widest = check_number("widest", widest, low=0.0)
-        self.narrowest = tuple(0.25 / max(far, 1) for far in self.reach)
-        self.initial_width = per_axis("width", width, dim, lambda name, value: check_number(name, value, low=0.0))
-        for value, low in zip(self.initial_width, self.narrowest, strict=True):
-            if not low < value < self.widest:
-                raise ValueError(
-                    f"`width` must lie between {low:g} (a quarter of a sample at reach {self.reach}) and "
-                    f"{self.widest:g} (`widest`), in units of the reach; got {value:g}."
-                )
+        self.narrowest = tuple(narrowest_size(far) for far in self.reach)
+        self.initial_width = check_sizes("width", width, self.narrowest, self.widest, self.reach)
         if check_bool("learn_mean", learn_mean) and all(self.causal):
             raise ValueError(
                 "`learn_mean` needs an axis that is not causal: a causal window is anchored at the zero lag."
@@ -69,19 +64,14 @@ class Gaussian(Support):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        share = [
-            math.log(value / low) / math.log(self.widest / low)
-            for value, low in zip(self.initial_width, self.narrowest, strict=True)
-        ]
-        self.width_logit.copy_(torch.tensor(share, dtype=torch.float64, device="cpu").logit())
+        self.width_logit.copy_(size_logits(self.initial_width, self.narrowest, self.widest))
         if self.mean_logit is not None:
             self.mean_logit.zero_()
 
     @property
     def width(self) -> Tensor:
         """Standard deviation per axis, in units of the reach."""
-        low = self.width_logit.new_tensor(self.narrowest)
-        return low * (self.widest / low) ** torch.sigmoid(self.width_logit)
+        return bounded_sizes(self.width_logit, self.narrowest, self.widest)
 
     @property
     def mean(self) -> Tensor:
