@@ -48,7 +48,8 @@ def main() -> None:
             [str(seed), f"{parameters:,}", str(epochs), f"{test['accuracy']:.4f}", f"{test['log_loss']:.4f}",
              f"{seconds:.0f}"]
         )  # fmt: skip
-    about = provenance(seed=0) | {"seed": ", ".join(row[0] for row in rows)}
+    called = f"python benchmarks/mnist_images.py DATA --out {options.out}"  # the folder differs from machine to machine
+    about = provenance(seed=0) | {"command": called, "seed": ", ".join(row[0] for row in rows)}
     shown = shlex.join(["omniconv", "fit", "MNIST", "--limit", "10000", "--out", "RUN"])
     page = markdown("MNIST as images, 10,000 of them", about, ABOUT.format(command=shown), table(HEAD, rows))
     write(options.out, "mnist_images", page, {"about": about, "results": results})
