@@ -56,14 +56,7 @@ class AeonCCNNClassifier(BaseClassifier):
         super().__init__()
 
     def _fit(self, X: Any, y: Array) -> AeonCCNNClassifier:  # noqa: N803
-        self.estimator_ = CCNNClassifier(
-            effort=self.effort,
-            epochs=self.epochs,
-            missing=self.missing,
-            class_weight=self.class_weight,
-            verbose=self.verbose,
-            random_state=self.random_state,
-        ).fit(X, y)
+        self.estimator_ = CCNNClassifier(**self.get_params(deep=False)).fit(X, y)
         return self
 
     def _predict(self, X: Any) -> Array:  # noqa: N803
@@ -98,13 +91,7 @@ class AeonCCNNRegressor(BaseRegressor):
         super().__init__()
 
     def _fit(self, X: Any, y: Array) -> AeonCCNNRegressor:  # noqa: N803
-        self.estimator_ = CCNNRegressor(
-            effort=self.effort,
-            epochs=self.epochs,
-            missing=self.missing,
-            verbose=self.verbose,
-            random_state=self.random_state,
-        ).fit(X, y)
+        self.estimator_ = CCNNRegressor(**self.get_params(deep=False)).fit(X, y)
         return self
 
     def _predict(self, X: Any) -> Array:  # noqa: N803

@@ -74,14 +74,7 @@ class SktimeCCNNClassifier(BaseClassifier):
         super().__init__()
 
     def _fit(self, X: Any, y: Array) -> SktimeCCNNClassifier:  # noqa: N803
-        self.estimator_ = CCNNClassifier(
-            effort=self.effort,
-            epochs=self.epochs,
-            missing=self.missing,
-            class_weight=self.class_weight,
-            verbose=self.verbose,
-            random_state=self.random_state,
-        ).fit(as_arrays(X), y)
+        self.estimator_ = CCNNClassifier(**self.get_params(deep=False)).fit(as_arrays(X), y)
         return self
 
     def _predict(self, X: Any) -> Array:  # noqa: N803
@@ -132,13 +125,7 @@ class SktimeCCNNRegressor(BaseRegressor):
         super().__init__()
 
     def _fit(self, X: Any, y: Array) -> SktimeCCNNRegressor:  # noqa: N803
-        self.estimator_ = CCNNRegressor(
-            effort=self.effort,
-            epochs=self.epochs,
-            missing=self.missing,
-            verbose=self.verbose,
-            random_state=self.random_state,
-        ).fit(as_arrays(X), y)
+        self.estimator_ = CCNNRegressor(**self.get_params(deep=False)).fit(as_arrays(X), y)
         return self
 
     def _predict(self, X: Any) -> Array:  # noqa: N803
