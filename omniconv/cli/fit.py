@@ -32,6 +32,7 @@ from omniconv.training import (
 from omniconv.training.architecture import with_given
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.fitting import described_sizes, split
+from omniconv.training.interrupts import raising_interrupts
 from omniconv.training.logs import read_log
 from omniconv.training.processes import disconnect
 
@@ -168,6 +169,11 @@ class Fit:
 
     def train(self, *, resume: bool) -> None:
         """Read, tell what was inferred, train, evaluate, write."""
+        with raising_interrupts():
+            self.complete(resume=resume)
+
+    def complete(self, *, resume: bool) -> None:
+        """The same, where signals are noted or raised."""
         samples, task = self.read()
         architecture, recipe = self.choose(samples)
         out = console()

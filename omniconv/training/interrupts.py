@@ -5,13 +5,36 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from omniconv._errors import Interrupted
 
 EXIT_CODE = 75
 """Exit code of a run that stopped early and can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+@contextmanager
+def raising_interrupts() -> Iterator[None]:
+    """While entered, SIGTERM and SIGUSR1 raise `Interrupted`: for what comes before and after the steps of a training.
+
+    `Interrupts` inside takes over, and gives back. Only in the main thread.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"received {signal.Signals(number).name}. Resume to go on from the last checkpoint.")
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in SIGNALS} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interrupts:

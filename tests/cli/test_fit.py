@@ -277,6 +277,28 @@ def test_a_device_that_is_not_there_is_one_line(fitted: Path, waves: Path, monke
         omniconv(monkeypatch, "evaluate", fitted, waves, "--device", "gpu")
 
 
+@pytest.mark.parametrize("stage", ["read", "finish"])
+def test_sigterm_before_and_after_the_steps_exits_with_75_too(
+    stage: str, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(self: Fit, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)
+        raise AssertionError("nothing happened")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, stage, killed)
+        with pytest.raises(SystemExit) as stop:
+            omniconv(patch, "fit", waves, "--out", tmp_path / "a", *SMALL)
+    assert stop.value.code == EXIT_CODE
+    assert "received SIGTERM" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+    if stage == "finish":
+        omniconv(monkeypatch, "resume", tmp_path / "a")
+        assert (tmp_path / "a" / "model.safetensors").is_file()
+
+
 def test_sigterm_to_the_whole_group_with_workers_writes_a_checkpoint(waves: Path, tmp_path: Path) -> None:
     options = (*SMALL, "--epochs", "100000", "--workers", "1")
     process = started("fit", waves, "--out", tmp_path / "a", *options, group=True)
