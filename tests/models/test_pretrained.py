@@ -575,3 +575,13 @@ import omniconv, omniconv.models, omniconv.nn, omniconv.kernels, omniconv.suppor
 omniconv.CCNN(1, 2, 8, blocks=1, width=2)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("back", [1, 50, 200])
+def test_a_flipped_byte_among_the_weights_is_refused(back: int, saved: tuple[Path, CCNN]) -> None:
+    path = saved[0] / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-back] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors does not have the checksum in its config\.json"):
+        CCNN.from_pretrained(saved[0])
