@@ -17,7 +17,7 @@ from omniconv._errors import check_integer, require
 from omniconv._files import write_whole
 from omniconv.cli._config import write_options
 from omniconv.cli._output import console, facts, is_first_process
-from omniconv.data import FilledSamples, Samples, has_split, read
+from omniconv.data import Samples, has_split, read, without_gaps
 from omniconv.training import (
     Architecture,
     Classification,
@@ -66,8 +66,8 @@ class Fit:
     corrupt: Literal["raise", "skip"] = "raise"
     """What becomes of files in a folder that cannot be read."""
 
-    missing: Literal["raise", "interpolate", "mean"] = "raise"
-    """What NaN means: an error, a gap to interpolate in time, or the mean of the channel in that signal."""
+    missing: Literal["raise", "interpolate", "mean", "absent"] = "raise"
+    """What NaN means: an error, a gap to interpolate in time, the mean of the channel, or not observed at that time."""
 
     validation: float = 0.0
     """Share of the training samples that chooses the best epoch; 0 trains on all of them."""
@@ -197,7 +197,7 @@ class Fit:
             self.finish(predictor, out)
 
     def read(self) -> tuple[Samples, Task]:
-        """The training samples, their gaps filled, and what is to be learned."""
+        """The training samples, with what NaN means settled, and what is to be learned."""
         samples = read(self.data, target=self.target, corrupt=self.corrupt)
         if samples.targets is None:
             raise ValueError(
@@ -207,7 +207,7 @@ class Fit:
         task = infer_task(samples.targets, name=self.task, balanced=self.balanced, label_smoothing=self.label_smoothing)
         if self.limit is not None and check_integer("--limit", self.limit) < len(samples):
             samples = split(samples, task, len(samples) - self.limit, self.seed)[0]
-        return FilledSamples(samples, self.missing), task
+        return without_gaps(samples, self.missing), task
 
     def choose(self, samples: Samples) -> tuple[Architecture, Recipe]:
         """The network and the recipe: what is given, and for the rest what fits the size of the data."""
@@ -245,7 +245,7 @@ class Fit:
         predictor.about |= {"data": self.data, "missing": self.missing}
         rows: dict[str, Any] = {}
         if has_split(self.data, "test"):
-            test = FilledSamples(read(self.data, split="test", target=self.target, corrupt=self.corrupt), self.missing)
+            test = without_gaps(read(self.data, split="test", target=self.target, corrupt=self.corrupt), self.missing)
             rows = predictor.evaluate(test, progress=True)
             predictor.about["test"] = {"samples": len(test), **rows}
             write_whole(self.out / "metrics.json", (json.dumps({"test": rows}, indent=2) + "\n").encode())

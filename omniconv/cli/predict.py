@@ -13,7 +13,7 @@ import tyro
 from omniconv._errors import require
 from omniconv._files import write_whole
 from omniconv.cli._output import console, facts
-from omniconv.data import FilledSamples, Samples, has_split, read
+from omniconv.data import Samples, has_split, read, without_gaps
 from omniconv.training import Predictor
 
 Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -107,8 +107,10 @@ class Predict:
 
 
 def load(predictor: Predictor, data: str, split: Split, target: str | None, corrupt: str) -> Samples:
-    """The samples to compute, with gaps filled as in the training."""
+    """The samples to compute, NaN taken as in the training."""
     part = ("test" if has_split(data, "test") else "train") if split == "auto" else split
-    samples = read(data, split=part, target=target, corrupt=corrupt)
+    samples = without_gaps(
+        read(data, split=part, target=target, corrupt=corrupt), predictor.about.get("missing", "raise")
+    )
     predictor.check(samples)
-    return FilledSamples(samples, predictor.about.get("missing", "raise"))
+    return samples

@@ -8,16 +8,19 @@ from omniconv.data.digits import load_digits as load_digits
 from omniconv.data.idx import load_cifar10 as load_cifar10
 from omniconv.data.idx import load_mnist as load_mnist
 from omniconv.data.missing import FilledSamples as FilledSamples
+from omniconv.data.missing import without_gaps as without_gaps
 from omniconv.data.read import has_split as has_split
 from omniconv.data.read import read as read
 from omniconv.data.samples import ArraySamples as ArraySamples
 from omniconv.data.samples import Samples as Samples
+from omniconv.data.timed import TimedSamples as TimedSamples
 
 __all__ = [
     "ArraySamples",
     "Digits",
     "FilledSamples",
     "Samples",
+    "TimedSamples",
     "View",
     "has_split",
     "list_series",
@@ -26,4 +29,5 @@ __all__ = [
     "load_mnist",
     "load_series",
     "read",
+    "without_gaps",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from omniconv._errors import check_choice
 from omniconv.data.samples import Array, ArraySamples, Samples
+from omniconv.data.timed import TimedSamples
 
 SPLITS = ("train", "valid", "test")
 SIBLINGS = ("targets", "labels")
@@ -42,6 +43,7 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
 
     `X` is `n length` for one channel, or `n channels *size` with one to three axes. Signals of unequal length are
     joined end to end in one `X`, `channels total`, and their lengths are in `lengths`, (n,), which sum to `total`.
+    `times`, if there, are the times at which series were sampled, `n length`, `length`, or joined, `total`.
     `target`: name of the array with the targets, without its split; by default `y`, if there.
     Raises `ValueError` for missing or wrong arrays, arrays of objects, and damaged files.
 
@@ -54,7 +56,7 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     """
     check_choice("split", split, npz_splits(path))
     suffix = f"_{split}" if {f"X_{split}", f"x_{split}"} & set(array_names(path)) else ""
-    names = [name + suffix for name in ("X", "x", target or "y", "lengths")]
+    names = [name + suffix for name in ("X", "x", target or "y", "lengths", "times")]
     arrays = load_npz(path, names)
     signals = [name for name in names[:2] if name in arrays]
     if len(signals) != 1:
@@ -67,7 +69,13 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     values = check_numbers(arrays[signals[0]], where)
     whole = pieces(values, arrays[names[3]], where) if names[3] in arrays else with_channels(values, where)
     targets = check_targets(arrays[names[2]], len(whole), f"{path}, array {names[2]}") if names[2] in arrays else None
-    return ArraySamples(whole, targets)
+    samples = ArraySamples(whole, targets)
+    if names[4] not in arrays:
+        return samples
+    times: Any = check_numbers(arrays[names[4]], f"{path}, array {names[4]}")
+    if names[3] in arrays:
+        times = [piece[0] for piece in pieces(times[None], arrays[names[3]], f"{path}, array {names[4]}")]
+    return TimedSamples(samples, times)
 
 
 def npz_splits(path: Path) -> tuple[str, ...]:

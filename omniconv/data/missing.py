@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from omniconv._errors import check_choice
 from omniconv.data.samples import Samples
+from omniconv.data.timed import TimedSamples
 
 Array = NDArray[Any]
 
-MISSING = ("raise", "interpolate", "mean")
+FILLED = ("raise", "interpolate", "mean")
+MISSING = (*FILLED, "absent")
 
 
 class FilledSamples(Samples):
@@ -24,11 +26,28 @@ class FilledSamples(Samples):
 
     def __init__(self, samples: Samples, missing: str):
         super().__init__(samples.channels, samples.sizes, samples.targets, samples.names)
-        self.samples, self.missing = samples, check_choice("missing", missing, MISSING)
+        self.samples, self.missing = samples, check_choice("missing", missing, FILLED)
         self.rate = samples.rate
 
     def __getitem__(self, index: int) -> Array:
         return fill(self.samples[index], self.missing, self.names[index])
+
+
+def without_gaps(samples: Samples, missing: str) -> Samples:
+    """Samples as a network takes them.
+
+    `missing`: what NaN means: as in `FilledSamples`, or "absent": not observed at that time, for series. Where series
+    come with times it always means that, and only "raise" and "absent" are left to say.
+    """
+    check_choice("missing", missing, MISSING)
+    if samples.times is not None:
+        if missing not in ("raise", "absent"):
+            raise ValueError(
+                f'missing="{missing}" and times exclude each other: with times, what is NaN was not observed, and '
+                'nothing needs to be filled. Use missing="absent".'
+            )
+        return samples
+    return TimedSamples(samples) if missing == "absent" else FilledSamples(samples, missing)
 
 
 def fill(signal: Array, missing: str, name: str) -> Array:

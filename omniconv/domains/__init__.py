@@ -1,5 +1,6 @@
 """Where signals live."""
 
 from omniconv.domains.grid import Grid as Grid
+from omniconv.domains.times import Times as Times
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "Times"]

@@ -65,8 +65,8 @@ class CCNNEstimator(BaseEstimator):
         tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
-    def _samples(self, X: Any, *, reset: bool) -> Samples:  # noqa: N803
-        """X as samples; `reset`: whether it is what is learned from, rather than what is predicted."""
+    def _samples(self, X: Any, times: Any = None, *, reset: bool) -> Samples:  # noqa: N803
+        """X, sampled at `times`, as samples; `reset`: whether it is learned from, rather than what is predicted."""
         if is_ragged(X) or (is_list(X) and not reset):  # one signal is predicted as it is in the company of others
             signals: Any = checked_arrays(X)
             for name in ("n_features_in_", "feature_names_in_"):
@@ -78,7 +78,7 @@ class CCNNEstimator(BaseEstimator):
                 raise ValueError(
                     f"X must be (n, length) or (n, channels, *size) with up to 3 axes; got {signals.shape}."
                 )
-        samples = as_samples(signals, self.missing)
+        samples = as_samples(signals, self.missing, times)
         if not reset:
             self.predictor_.check(samples)
         return samples

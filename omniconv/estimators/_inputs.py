@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omniconv._errors import check_choice, describe
-from omniconv.data import ArraySamples, FilledSamples, Samples
+from omniconv.data import ArraySamples, Samples, TimedSamples, without_gaps
 from omniconv.data.missing import MISSING
 
 Array = NDArray[Any]
 
 
-def as_samples(signals: Array | list[Array], missing: str) -> Samples:
+def as_samples(signals: Array | list[Array], missing: str, times: Any = None) -> Samples:
     """Signals as samples: an array (n, length) or (n, channels, *size), or a list of arrays of unequal size.
 
-    In a list, arrays (length,) have one channel; the others are (channels, *size). `missing`: as in `FilledSamples`.
+    In a list, arrays (length,) have one channel; the others are (channels, *size). `missing`: as in `without_gaps`.
+    `times`: as in `TimedSamples`, or None for signals on a grid.
     """
     check_choice("missing", missing, MISSING)
     if isinstance(signals, np.ndarray):
@@ -31,10 +32,12 @@ def as_samples(signals: Array | list[Array], missing: str) -> Samples:
     if gaps and missing == "raise":
         raise ValueError(
             f"X contains NaN in {len(gaps)} of {len(arrays)} signals, first in number {gaps[0]}. Say what it means: "
-            'missing="interpolate" or missing="mean".'
+            'missing="absent", missing="interpolate" or missing="mean".'
         )
-    samples = ArraySamples(arrays)
-    return FilledSamples(samples, missing) if gaps else samples
+    samples: Samples = ArraySamples(arrays)
+    if times is not None:
+        samples = TimedSamples(samples, times)
+    return without_gaps(samples, missing) if gaps or times is not None or missing == "absent" else samples
 
 
 def is_ragged(X: Any) -> bool:  # noqa: N803

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
@@ -30,10 +31,15 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1].
     `validation`: share of the training samples that chooses the best epoch, [0, 1); 0 trains on all. `patience`: epochs
     without improvement after which training ends, 0 for never.
-    `missing`: what NaN means: "raise", "interpolate" (linearly in time) or "mean" (of the channel in that signal).
+    `missing`: what NaN means: "raise", "absent" (not observed at that time; series only), "interpolate" (linearly in
+    time) or "mean" (of the channel in that signal).
     `device`: "auto" or "cpu". `verbose`: whether progress is shown; None: on a terminal.
     `random_state`: seed of weights, batches and drop-out; None draws one from numpy's global random state. Otherwise no
     global random state is touched.
+
+    `fit`, `predict`, `predict_proba` and `score` take the `times` at which series were sampled: an array of numbers
+    (length,) per series, or one for all, in any unit. Then the network convolves at these very times; with `times`, NaN
+    in X needs missing="absent".
 
     Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (of arrays). Raises `ValueError` or `TypeError`
     that names what is wrong with X, y or a parameter.
@@ -89,9 +95,9 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, *, times: Any = None) -> Self:  # noqa: N803
         """Train a new network on signals X with labels y."""
-        samples = self._samples(X, reset=True)
+        samples = self._samples(X, times, reset=True)
         labels = column_or_1d(np.asarray(y), warn=True)
         check_classification_targets(labels)
         check_consistent_length(samples.sizes, labels)
@@ -111,15 +117,19 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         self._fit(samples, task)
         return self
 
-    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+    def predict_proba(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
         """The probability of every class, (n, classes), in the order of `classes_`."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.probabilities(self._samples(X, reset=False), progress=self._shown)
+        return self.predictor_.probabilities(self._samples(X, times, reset=False), progress=self._shown)
 
-    def predict(self, X: Any) -> Array:  # noqa: N803
+    def predict(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
         """The most probable label of every signal, (n,)."""
-        probabilities = self.predict_proba(X)  # first: it checks whether there are classes at all
+        probabilities = self.predict_proba(X, times=times)  # first: it checks whether there are classes at all
         return self.classes_[probabilities.argmax(1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None) -> float:  # noqa: N803
+        """The share of labels y that are predicted."""
+        return float(accuracy_score(y, self.predict(X, times=times), sample_weight=sample_weight))
 
     def _saved(self) -> tuple[str, ...]:
         return (*super()._saved(), "classes_")

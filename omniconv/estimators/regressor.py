@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from omniconv.estimators._base import CCNNEstimator
@@ -29,9 +30,9 @@ class CCNNRegressor(RegressorMixin, CCNNEstimator):
     Romero et al. 2022 (CCNN).
     """
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, *, times: Any = None) -> Self:  # noqa: N803
         """Train a new network on signals X with numbers y."""
-        samples = self._samples(X, reset=True)
+        samples = self._samples(X, times, reset=True)
         numbers = column_or_1d(np.asarray(y), warn=True)
         check_consistent_length(samples.sizes, numbers)
         if numbers.dtype.kind not in "fiub":
@@ -45,7 +46,11 @@ class CCNNRegressor(RegressorMixin, CCNNEstimator):
         self._fit(samples, infer_task(samples.targets, name="regression"))
         return self
 
-    def predict(self, X: Any) -> Array:  # noqa: N803
+    def predict(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
         """The predicted number of every signal, (n,), float64."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.predict(self._samples(X, reset=False), progress=self._shown)
+        return self.predictor_.predict(self._samples(X, times, reset=False), progress=self._shown)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None) -> float:  # noqa: N803
+        """The coefficient of determination of the predictions of y."""
+        return float(r2_score(y, self.predict(X, times=times), sample_weight=sample_weight))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Mask, PerAxis, Signal, check_bool, per_axis
+from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.kernels import SIREN, Gabor, KernelFactory
 from omniconv.models._pretrained import Pretrained
@@ -47,10 +48,16 @@ class CCNN(Cited, Pretrained):
     `mixing`: "separable" or "dense", as in `Conv`.
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1).
+    `span`: how long the reference grid of a series is, in the unit of its `times`, (0, inf); None for `size`, so that
+    times count samples of the reference grid.
 
-    `forward(x, spacing=None, mask=None)` takes `batch in_channels *size` of any size and returns `batch out_features`,
-    or `batch out_features *size` with head "dense"; `spacing` is as in `Conv`. `mask` (batch, *size), bool, is False
-    where a signal is padded: whatever lies there changes nothing, and each signal has the outputs it has alone.
+    `forward(x, spacing=None, mask=None, times=None)` takes `batch in_channels *size` of any size and returns
+    `batch out_features`, or `batch out_features *size` with head "dense"; `spacing` is as in `Conv`. `mask` (batch,
+    *size), bool, is False where a signal is padded: whatever lies there changes nothing, and each signal has the
+    outputs it has alone. `times` (batch, samples) are the times at which series were sampled, any and different ones
+    for every series. Then `mask`, also (batch, in_channels, samples), is False where nothing was observed: such a
+    sample is absent, in no way like a zero, and "pool" weighs every sample with the time that it stands for (see
+    `Times`).
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> model = CCNN(3, 10, size=(32, 32), blocks=1, width=8)
@@ -78,6 +85,7 @@ class CCNN(Cited, Pretrained):
         boundary: PerAxis[str] = "zero",
         head: str = "pool",
         dropout: float = 0.0,
+        span: float | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -115,8 +123,10 @@ class CCNN(Cited, Pretrained):
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
         self.spacing = (1.0,) * self.stem.dim
+        self.span = None if span is None else check_number("span", span, low=0.0)
         shape = {"in_channels": in_channels, "out_features": out_features, "size": self.stem.grid.size}
         self.arguments = {**shape, **options, "blocks": blocks, "width": width, "head": head, "dropout": dropout}
+        self.arguments["span"] = span
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
@@ -137,11 +147,19 @@ class CCNN(Cited, Pretrained):
                 module.check_resolution(view.spacing, name)
         return view
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Signal,
+        spacing: PerAxis[float] | None = None,
+        mask: Mask | None = None,
+        times: Tensor | None = None,
+    ) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != self.stem.dim + 2:
             raise ValueError(
                 f"`x` must be (batch, {self.in_channels}, *size) with {self.stem.dim} axes in size; got {describe(x)}."
             )
+        if times is not None:
+            return self._forward_at_times(x, self._times(times, mask, spacing))
         if mask is not None:
             self._check_mask(mask, x)
         step = self._spacing(spacing)
@@ -150,6 +168,25 @@ class CCNN(Cited, Pretrained):
         for block in self.blocks:
             x = block(x, step, mask)
         return self.head(self.norm(x, mask), mask)
+
+    def _forward_at_times(self, x: Signal, times: Times) -> Tensor:
+        """The same on series: the stem takes every channel at its own times, the rest all at those of any channel."""
+        x = self.stem(self.standardize(x), times=times)
+        times = times.united()
+        x = F.gelu(self.stem_norm(x, times.mask))
+        for block in self.blocks:
+            x = block(x, mask=times.mask, times=times)
+        return self.head(self.norm(x, times.mask), times.mask, times.measure)
+
+    def _times(self, times: Tensor, mask: Tensor | None, spacing: PerAxis[float] | None) -> Times:
+        """Times in samples of the reference grid."""
+        if spacing is not None or self.spacing != (1.0,) * self.stem.dim:
+            raise ValueError(
+                "`times` and a spacing exclude each other: times say how finely a series is sampled. Call the model "
+                "itself, not a view of it at another resolution, and without `spacing`."
+            )
+        sampled = Times(times, mask)
+        return sampled if self.span is None else sampled.scaled(self.stem.grid.size[0] / self.span)
 
     def _check_mask(self, mask: Mask, x: Signal) -> None:
         check_mask(mask, x)

@@ -7,6 +7,7 @@ from torch import nn
 
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Mask, PerAxis, Signal
+from omniconv.domains import Times
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
@@ -17,7 +18,8 @@ class ResidualBlock(Cited, nn.Module):
     """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
-    `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing.
+    `forward(x, spacing=None, mask=None, times=None)`: positions (batch, *size) that are False count for nothing;
+    `times` as in `Conv`.
 
     Romero et al. 2022 (CCNN).
     """
@@ -33,6 +35,12 @@ class ResidualBlock(Cited, nn.Module):
         for part in (self.norm, self.conv, self.linear):
             part.reset_parameters()
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Signal:
-        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing))
+    def forward(
+        self,
+        x: Signal,
+        spacing: PerAxis[float] | None = None,
+        mask: Mask | None = None,
+        times: Times | None = None,
+    ) -> Signal:
+        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing, times=times))
         return x + F.gelu(self.linear(self.dropout(y)))

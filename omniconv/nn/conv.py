@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._precision import HALF
 from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
+from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
+from omniconv.domains.times import check_output_times
 from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._at_times import Lags, convolve_at_times
 from omniconv.nn._parts import build_kernel, build_support
+from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, SupportFactory
 
@@ -46,6 +50,9 @@ class Conv(nn.Module):
     `forward(x, spacing=None)` takes `batch channels *size` or `channels *size` of any size. A longer signal at the
     reference spacing is just longer; `spacing=0.5`, one number or one per axis, says that the same span is sampled
     twice as finely, and the layer computes the same integral.
+    `forward(x, times=t)` takes series sampled at any times `t`, a tensor (batch, samples) in samples of the reference
+    grid, or `Times` with a mask of what was observed; `output_times` (batch, outputs) asks for the output at others.
+    On the times of the reference grid this is `forward(x)`.
 
     The kernel is sampled only as far as the support reaches. That extent, rounded up to one of a few steps, is read on
     the host at construction, after `load_state_dict`, on `train()` and `eval()`, and by `refresh()`, never in
@@ -187,30 +194,78 @@ class Conv(nn.Module):
     def taps(self, spacing: PerAxis[float] | None = None) -> Taps:
         """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing."""
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
-        device, dtype = self.gain.device, torch.promote_types(self.gain.dtype, torch.float32)
-        lags = grid.lags(self.window, causal=self.causal, device=device)
-        axes = [lag / max(far, 1) for lag, far in zip(lags, self.reach, strict=True)]
-        positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).to(dtype)
-        with strict_precision(device):
-            values = self.kernel(positions) * self.support(positions)[..., None]
-        for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=device)):
-            values = values * weights.to(dtype).reshape(-1, *[1] * (self.dim - axis))
-        taps = values.movedim(-1, 0) * self.gain.to(dtype)
-        return taps.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else taps
+        lags = torch.meshgrid(*grid.lags(self.window, causal=self.causal, device=self.gain.device), indexing="ij")
+        taps = self.values(torch.stack(lags, dim=-1))
+        for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=taps.device)):
+            taps = taps * weights.to(taps.dtype).reshape(-1, *[1] * (self.dim - 1 - axis))
+        return taps
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
+    def values(self, lags: Tensor) -> Taps:
+        """The kernel within its support at `lags` (`*points dim`), in samples of the reference grid.
+
+        As `out in *points` (dense) or `channels *points`, without quadrature weights.
+        """
+        dtype = torch.promote_types(self.gain.dtype, torch.float32)
+        positions = (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
+        with strict_precision(self.gain.device):
+            values = self.kernel(positions) * self.support(positions)[..., None]
+        values = values.movedim(-1, 0) * self.gain.to(dtype)
+        return values.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
+
+    def forward(
+        self,
+        x: Signal,
+        spacing: PerAxis[float] | None = None,
+        *,
+        times: Times | Tensor | None = None,
+        output_times: Tensor | None = None,
+    ) -> Signal:
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
-        if spacing is not None:
-            spacing = per_axis("spacing", spacing, self.dim, check_spacing)
-            self.check_resolution(spacing)
-        y = convolve(batched, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+        if times is not None:
+            self._check_no_grid(spacing)
+            y = self._convolve_at_times(batched, Times.of(times), output_times)
+        elif output_times is not None:
+            raise ValueError("`output_times` needs `times`, those of the samples.")
+        else:
+            y = self._convolve(batched, spacing)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
             y = self.mixer(y)
         y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
+
+    def _convolve(self, x: Signal, spacing: PerAxis[float] | None) -> Signal:
+        """The convolution on a grid."""
+        if spacing is not None:
+            spacing = per_axis("spacing", spacing, self.dim, check_spacing)
+            self.check_resolution(spacing)
+        return convolve(x, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+
+    def _convolve_at_times(self, x: Signal, times: Times, output_times: Tensor | None) -> Signal:
+        """The convolution at any times, in float32 at least."""
+        groups = times.observed.shape[1]
+        if (x.shape[0], x.shape[-1]) != tuple(times.times.shape) or groups not in (1, x.shape[1]):
+            raise ValueError(
+                f"`times` must be (batch, samples), here ({x.shape[0]}, {x.shape[-1]}), with a mask for all channels "
+                f"or for each of {x.shape[1]}; got {tuple(times.times.shape)} and {groups}."
+            )
+        if output_times is not None:
+            check_output_times(output_times, x.shape[0])
+            output_times = output_times.double()
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        kernel = Lags(lambda lags: self.values(lags[:, None]), self.window[0], self.causal[0], self.engine)
+        return convolve_at_times(observed(exact, times.observed), kernel, times, output_times).to(x.dtype)
+
+    def _check_no_grid(self, spacing: PerAxis[float] | None) -> None:
+        if self.dim != 1 or self.grid.boundary != ("zero",):
+            raise ValueError(
+                f'`times` are for series, of one axis with boundary="zero"; this layer has {self.dim} axes and '
+                f"boundary {self.grid.boundary}."
+            )
+        if spacing is not None:
+            raise ValueError("`times` and `spacing` exclude each other: times say how finely a series is sampled.")
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
         """Warn if a grid of that spacing is too coarse for the frequencies of the kernel; `name` is the layer's."""

@@ -29,22 +29,29 @@ class Head(nn.Module):
 
 
 class PoolHead(Head):
-    """The mean over all observed positions, read out: `batch channels *size` to `batch out_features`."""
+    """The mean over all observed positions, read out: `batch channels *size` to `batch out_features`.
 
-    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
-        if mask is None:
+    `measure` (batch, *size): the weight of every position, such as the time that it stands for.
+    """
+
+    def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
+        if mask is None and measure is None:
             return self.readout(x.flatten(2).mean(-1, keepdim=True)).squeeze(-1)
-        count = mask.flatten(1).sum(-1).clamp(min=1).to(x.dtype)
-        return self.readout(observed(x, mask).flatten(2).sum(-1, keepdim=True) / count[:, None, None]).squeeze(-1)
+        x = observed(x, mask).flatten(2)
+        weight = x.new_ones(x.shape[0], x.shape[2]) if measure is None else measure.flatten(1).to(x.dtype)
+        weight = weight if mask is None else weight * mask.flatten(1)
+        total = weight.sum(-1)
+        mean = (x * weight[:, None]).sum(-1) / torch.where(total > 0, total, 1.0)[:, None]
+        return self.readout(mean[..., None]).squeeze(-1)
 
 
 class LastHead(Head):
     """The last observed position of every signal, read out: `batch channels *size` to `batch out_features`.
 
-    On several axes the last is the one with the largest indices, axis by axis.
+    On several axes the last is the one with the largest indices, axis by axis. `measure` changes nothing.
     """
 
-    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
+    def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
         if mask is None:
             return self.readout(x.flatten(2)[..., -1:]).squeeze(-1)
         seen = mask.flatten(1)
@@ -54,7 +61,10 @@ class LastHead(Head):
 
 
 class DenseHead(Head):
-    """Every position, read out: `batch channels *size` to `batch out_features *size`, zero where not observed."""
+    """Every position, read out: `batch channels *size` to `batch out_features *size`, zero where not observed.
 
-    def forward(self, x: Signal, mask: Mask | None = None) -> Tensor:
+    `measure` changes nothing.
+    """
+
+    def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
         return observed(self.readout(observed(x, mask)), mask)

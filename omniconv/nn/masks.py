@@ -21,5 +21,8 @@ def check_mask(mask: Any, x: Signal) -> None:
 
 
 def observed(x: Signal, mask: Mask | None) -> Signal:
-    """The signal with zeros where nothing was observed, as it is beyond its ends."""
-    return x if mask is None else torch.where(mask[:, None], x, torch.zeros((), dtype=x.dtype, device=x.device))
+    """The signal with zeros where nothing was observed, as it is beyond its ends; a mask may also be per channel."""
+    if mask is None:
+        return x
+    seen = mask if mask.ndim == x.ndim else mask[:, None]
+    return torch.where(seen, x, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -60,8 +60,11 @@ class Architecture:
         check_choice("head", self.head, ("pool", "last"))
         check_number("dropout", self.dropout, low=0.0, closed=True)
 
-    def build(self, channels: int, out_features: int, size: tuple[int, ...]) -> CCNN:
-        """The network for signals of `channels` and at most `size`; draws from the global random state."""
+    def build(self, channels: int, out_features: int, size: tuple[int, ...], span: float | None = None) -> CCNN:
+        """The network for signals of `channels` and at most `size`, `span` in the unit of their times if they have any.
+
+        Draws from the global random state.
+        """
         reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
         widths = [
             min((1.35 * far**0.25 if self.support_width is None else self.support_width) / far, 1.0) for far in reaches
@@ -77,6 +80,7 @@ class Architecture:
             causal=self.causal,
             head=self.head,
             dropout=self.dropout,
+            span=span,
         )
 
 

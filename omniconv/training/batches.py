@@ -25,15 +25,31 @@ POOL = 16
 
 
 class Batch(NamedTuple):
-    """Signals padded to one size, which positions were observed (None if all), and which samples they are."""
+    """Signals padded to one size, which positions were observed (None if all), and which samples they are.
+
+    `times`: (batch, length), those of series with times, whose `mask` is (batch, channels, length).
+    """
 
     signals: Signal
     mask: Mask | None
     indices: Tensor
+    times: Tensor | None = None
+
+    @property
+    def options(self) -> dict[str, Tensor]:
+        """What the network is given beside the signals."""
+        given = {"mask": self.mask, "times": self.times}
+        return {name: value for name, value in given.items() if value is not None}
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device; indices stay."""
-        return Batch(self.signals.to(device), None if self.mask is None else self.mask.to(device), self.indices)
+        signals, mask, indices, times = self
+        return Batch(
+            signals.to(device),
+            None if mask is None else mask.to(device),
+            indices,
+            None if times is None else times.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -93,14 +109,20 @@ class StepSampler:
         return (self.stop - self.start) * self.parts
 
 
-class Signals(Dataset[tuple[Array, int]]):
-    """Samples as torch's loader wants them."""
+class Signals(Dataset[tuple[Array, int, Array | None]]):
+    """Samples as torch's loader wants them: the signal, its index, and its times, if it has any."""
 
     def __init__(self, samples: Samples):
         self.samples = samples
 
-    def __getitem__(self, index: int) -> tuple[Array, int]:
-        return self.samples[index], index
+    def __getitem__(self, index: int) -> tuple[Array, int, Array | None]:
+        if self.samples.times is None:
+            return self.samples[index], index, None
+        signal = self.samples[index]
+        seen = ~np.isnan(signal).all(0)
+        if not seen.any():
+            raise ValueError(f"series {self.samples.names[index]} has no observed value. Remove it.")
+        return signal[:, seen], index, self.samples.times[index][seen]
 
 
 def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
@@ -109,7 +131,7 @@ def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
     if len(sizes) == 1:
         return torch.from_numpy(np.stack(signals)), None
     size = tuple(max(axis) for axis in zip(*sizes, strict=True))
-    padded = np.zeros((len(signals), signals[0].shape[0], *size), dtype=np.float32)
+    padded = np.zeros((len(signals), signals[0].shape[0], *size), dtype=signals[0].dtype)
     mask = np.zeros((len(signals), *size), dtype=bool)
     for row, values in enumerate(signals):
         inside = tuple(slice(length) for length in values.shape[1:])
@@ -118,10 +140,16 @@ def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-def collate(items: list[tuple[Array, int]]) -> Batch:
-    """Samples and their indices as a batch."""
-    signals, mask = pad([signal for signal, _ in items])
-    return Batch(signals, mask, torch.tensor([index for _, index in items]))
+def collate(items: list[tuple[Array, int, Array | None]]) -> Batch:
+    """What `Signals` gives as a batch."""
+    signals, mask = pad([signal for signal, _, _ in items])
+    indices = torch.tensor([index for _, index, _ in items])
+    instants = [times[None] for _, _, times in items if times is not None]
+    if not instants:
+        return Batch(signals, mask, indices)
+    observed = ~signals.isnan()
+    observed = observed if mask is None else observed & mask[:, None]
+    return Batch(torch.where(observed, signals, 0.0), observed, indices, pad(instants)[0][:, 0])
 
 
 def ignore_signals(worker: int) -> None:

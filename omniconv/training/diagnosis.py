@@ -22,7 +22,7 @@ def first_bad_part(model: nn.Module, batch: Batch, names: Sequence[str]) -> str:
     Buffers are not asked: running statistics have followed whatever the layer before them gave.
     """
     for row, (signal, index) in enumerate(zip(batch.signals, batch.indices.tolist(), strict=True)):
-        seen = signal if batch.mask is None else signal[:, batch.mask[row]]
+        seen = signal if batch.mask is None else signal[batch.mask[row].expand_as(signal)]
         if not seen.isfinite().all():
             return f"sample {names[index]} of the training data"
     for name, parameter in model.named_parameters():
@@ -36,10 +36,7 @@ def first_bad_part(model: nn.Module, batch: Batch, names: Sequence[str]) -> str:
     ]
     try:
         with alone(model):
-            if batch.mask is None:
-                model(batch.signals)
-            else:  # what the mask hides may be anything
-                model(observed(batch.signals, batch.mask), mask=batch.mask)
+            model(observed(batch.signals, batch.mask), **batch.options)  # what the mask hides may be anything
     finally:
         for hook in hooks:
             hook.remove()

@@ -42,7 +42,7 @@ def outputs_of(
         for number, batch in enumerate(loader(samples, batches, workers), 1):
             moved = batch.to(device)
             signals = moved.signals.to(dtype)
-            outputs = compute(signals) if moved.mask is None else compute(signals, mask=moved.mask)
+            outputs = compute(signals, **moved.options)
             parts.append(outputs.to(dtype))
             order.append(batch.indices)
             shown.update(number, len(batches), len(batch.indices), None, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from omniconv._errors import check_number, require
 from omniconv._sharding import is_sharded, whole
 from omniconv.data import Samples
+from omniconv.data.timed import mean_gap
 from omniconv.training.architecture import Architecture
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
@@ -47,22 +49,23 @@ def fit(
     elif check_share("validation", validation) > 0:
         samples, held_out = split(samples, task, validation, recipe.seed)
     mean, std = statistics(samples)
-    size = tuple(int(length) for length in samples.sizes.max(0))
+    size, span = reference_grid(samples)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
-        model = architecture.build(samples.channels, task.out_features, size)
+        model = architecture.build(samples.channels, task.out_features, size, span)
     model.standardize.set(torch.from_numpy(mean), torch.from_numpy(std))
     record = train(model, task, samples, recipe=recipe, validation=held_out, run=run, report=report)
     if is_sharded(model):
         tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
-            model = architecture.build(samples.channels, task.out_features, size)
+            model = architecture.build(samples.channels, task.out_features, size, span)
         model.load_state_dict(tensors)
     about = {
         "training_samples": len(samples),
         "channels": samples.channels,
         "sizes": described_sizes(samples),
         "rate": samples.rate,
+        "times": samples.times is not None,
         "epochs": recipe.epochs,
         "final_loss": record[-1]["loss"] if record else None,
         "training_seconds": round(time.monotonic() - began, 1),
@@ -101,24 +104,47 @@ def split(samples: Samples, task: Task, held_out: float | int, seed: int) -> tup
     return samples.subset(kept), samples.subset(rest)
 
 
-def statistics(samples: Samples) -> tuple[Array, Array]:
-    """Mean and standard deviation per channel over all positions, float64; a constant channel has deviation 1.
+def reference_grid(samples: Samples) -> tuple[tuple[int, ...], float | None]:
+    """Samples per axis of the reference grid, and its span in the unit of the times, if there are times.
 
-    Raises `ValueError` that names the first sample with a value that is not finite.
+    The largest size; for series with times, as many mean gaps between samples as the longest series takes.
     """
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), STATISTICS_SAMPLES)).astype(int))
-    count, total, squares = 0, np.zeros(samples.channels), np.zeros(samples.channels)
-    shift = samples[0].reshape(samples.channels, -1).mean(1, keepdims=True, dtype=np.float64)
-    for index in chosen:
+    if samples.times is None:
+        return tuple(int(length) for length in samples.sizes.max(0)), None
+    gap = mean_gap(samples, evenly_chosen(samples))
+    longest = max(times[-1] - times[0] for times in samples.times)
+    size = math.ceil(longest / gap * (1 - 1e-9)) + 1
+    return (size,), size * gap
+
+
+def evenly_chosen(samples: Samples) -> Array:
+    """Indices of all samples, or of as many, evenly spaced, as statistics are taken from."""
+    return np.unique(np.linspace(0, len(samples) - 1, min(len(samples), STATISTICS_SAMPLES)).astype(int))
+
+
+def statistics(samples: Samples) -> tuple[Array, Array]:
+    """Mean and standard deviation per channel over what was observed, float64; a constant channel has deviation 1.
+
+    Raises `ValueError` that names the first sample with a value that is not finite, unless it is NaN in a series with
+    times, and for a channel that is never observed.
+    """
+    count, total, squares = np.zeros((3, samples.channels))
+    gaps_allowed = samples.times is not None
+    shift = np.nan_to_num(samples[0].reshape(samples.channels, -1)[:, :1].astype(np.float64))
+    for index in evenly_chosen(samples):
         flat = samples[int(index)].reshape(samples.channels, -1).astype(np.float64)
-        if not np.isfinite(flat).all():
+        seen = ~np.isnan(flat)
+        if np.isinf(flat).any() or not (gaps_allowed or seen.all()):
             raise ValueError(
                 f"sample {samples.names[index]!r} has values that are NaN or infinite. Say what they mean "
                 "(`missing=`), or repair them."
             )
-        count += flat.shape[1]
-        total += (flat - shift).sum(1)  # the shift keeps the squares from cancelling
-        squares += np.square(flat - shift).sum(1)
+        shifted = np.where(seen, flat - shift, 0.0)  # the shift keeps the squares from cancelling
+        count += seen.sum(1)
+        total += shifted.sum(1)
+        squares += np.square(shifted).sum(1)
+    if (count == 0).any():
+        raise ValueError(f"channel {int(count.argmin())} is not observed in any of the samples. Remove it.")
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     tiny = std <= 1e-12 * np.maximum(np.abs(mean + shift[:, 0]), 1e-300)

@@ -223,7 +223,7 @@ class Loop:
         alone: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(objective)
         with alone:
             with accelerator.autocast():
-                losses, penalty = objective(batch.signals, batch.mask, encoded)
+                losses, penalty = objective(batch.signals, batch.mask, encoded, batch.times)
             penalty = penalty / self.recipe.accumulate
             # gradients are averaged over processes: the sum over all samples becomes the mean over all samples
             accelerator.backward(losses * (self.processes / total) + penalty)
@@ -383,8 +383,7 @@ class Loop:
         if self.run.folder is None:
             return f"{told} The batch holds the samples {batch.indices.tolist()}. Look at these, or lower `lr`."
         tensors = {"signals": batch.signals, "indices": batch.indices}
-        if batch.mask is not None:
-            tensors["mask"] = batch.mask
+        tensors |= batch.options
         state = {"step": self.step + 1, "process": self.rank, "told": told}
         try:
             kept = write_checkpoint(self.run.folder / f"nonfinite-{self.rank}", self.step + 1, state, tensors)

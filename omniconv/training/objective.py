@@ -13,7 +13,9 @@ from omniconv.training.tasks import Task
 
 
 class Objective(nn.Module):
-    """`forward(x, mask, encoded)` gives the sum of the samples' losses, and the penalty; without targets, the outputs.
+    """`forward(x, mask, encoded, times)` gives the sum of the samples' losses, and the penalty.
+
+    Without targets it gives the outputs.
 
     penalty = kernel_norm * sum over convolutions of |taps|^2, on the kernels as they are sampled (FlexConv, Romero et
     al. 2022).
@@ -23,8 +25,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.task, self.kernel_norm = model, task, kernel_norm
 
-    def forward(self, x: Signal, mask: Mask | None = None, encoded: Tensor | None = None) -> Any:
-        outputs = self.model(x) if mask is None else self.model(x, mask=mask)
+    def forward(
+        self, x: Signal, mask: Mask | None = None, encoded: Tensor | None = None, times: Tensor | None = None
+    ) -> Any:
+        given = {name: value for name, value in (("mask", mask), ("times", times)) if value is not None}
+        outputs = self.model(x, **given)
         if encoded is None:
             return outputs
         losses = self.task.losses(outputs.float() if outputs.dtype != torch.float64 else outputs, encoded)

@@ -48,6 +48,8 @@ class Predictor:
 
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
+        if self.model.span is not None and samples.times is None:
+            raise ValueError("The network was trained on series with times; got samples without. Give their times.")
         if (samples.channels, samples.dim) != (self.model.in_channels, self.model.stem.dim):
             raise ValueError(
                 f"The network takes signals with {self.model.in_channels} channels and {self.model.stem.dim} axes; got "

@@ -141,8 +141,8 @@ def test_a_loader_gives_the_samples_that_the_sampler_asks_for_with_their_indices
 
 
 def test_a_batch_moves_with_its_mask_and_without() -> None:
-    ragged = collate([(np.ones((1, 3), np.float32), 4), (np.ones((1, 2), np.float32), 7)])
-    even = collate([(np.ones((1, 3), np.float32), 4)])
+    ragged = collate([(np.ones((1, 3), np.float32), 4, None), (np.ones((1, 2), np.float32), 7, None)])
+    even = collate([(np.ones((1, 3), np.float32), 4, None)])
     moved = ragged.to(torch.device("meta"))
     assert moved.mask is not None
     assert (moved.signals.device.type, moved.mask.device.type, moved.indices.tolist()) == ("meta", "meta", [4, 7])
