@@ -61,7 +61,9 @@ class Times:
     def __init__(self, times: Tensor, mask: Tensor | None = None):
         check_times(times, mask)
         seen = torch.ones_like(times, dtype=torch.bool) if mask is None else mask
-        self.observed = seen if seen.ndim == 3 else seen[:, None]
+        seen = seen if seen.ndim == 3 else seen[:, None]
+        self.channels = seen.shape[1]  # one stands for any number
+        self.observed = seen[:, :1] if bool((seen == seen[:, :1]).all()) else seen
         self.mask = self.observed.any(1)
         exact = times.detach().double()
         self.times = torch.where(self.mask, exact, -torch.inf)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal
@@ -20,10 +21,11 @@ PAIRS = 2**24
 class Lags(NamedTuple):
     """A kernel of one axis: `values(lags)` gives its taps, `out in lags` (dense) or `channels lags`, at any lags.
 
-    It reaches to lags of `window`, in samples of the reference grid.
+    It reaches to lags of `window`, in samples of the reference grid; `size` values are taken at every lag.
     """
 
     values: Callable[[Tensor], Tensor]
+    size: int
     window: int
     causal: bool
     engine: str
@@ -55,39 +57,41 @@ def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Sig
 
 
 def sum_over_pairs(x: Signal, kernel: Lags, neighbours: Neighbours) -> Signal:
-    """The sum over neighbours, pair by pair; the kernel is evaluated once for every lag that occurs."""
-    lags, which = torch.unique(neighbours.lag, return_inverse=True)
-    values = kernel.values(lags)
-    outputs, most = which.shape[2:]
-    part = max(1, PAIRS // (x.shape[0] * most * values[..., 0].numel()))
+    """The sum over neighbours, pair by pair, so many outputs at once as fit into `PAIRS`."""
+    found = neighbours.index, neighbours.lag, neighbours.weight
+    batch, _, outputs, most = neighbours.lag.shape
+    part = max(1, PAIRS // (batch * most * max(kernel.size, 64)))  # 64: a hidden layer of the kernel
     pieces = []
     for start in range(0, outputs, part):
-        chosen = slice(start, start + part)
-        index, weight = neighbours.index[:, :, chosen], neighbours.weight[:, :, chosen]
-        pieces.append(pair_products(x, values, which[:, :, chosen], index, weight))
+        chosen = (slice(None), slice(None), slice(start, start + part))
+        pieces.append(pair_products(x, kernel, *(values[chosen] for values in found)))
     return torch.cat(pieces, dim=-1)
 
 
-def pair_products(x: Signal, values: Tensor, which: Tensor, index: Tensor, weight: Tensor) -> Signal:
+def pair_products(x: Signal, kernel: Lags, index: Tensor, lag: Tensor, weight: Tensor) -> Signal:
     """sum_k weight k(lag) x over the neighbours k of some outputs, (batch, out, outputs).
 
-    `which`: the lag among `values`; it, `index` and `weight` are `batch groups outputs neighbours`, where there is one
-    group, or one per channel.
+    The kernel is evaluated once for every lag that occurs. `index`, `lag` and `weight` are
+    `batch groups outputs neighbours`, where there is one group, or one per channel.
     """
     b, c, n = x.shape
-    rows = (index + torch.arange(b, device=x.device)[:, None, None, None] * n).movedim(1, -1)
-    if rows.shape[-1] == 1:
-        samples = x.movedim(1, -1).reshape(b * n, c)[rows[..., 0]]
-    else:
-        samples = x.movedim(1, -1).reshape(b * n, c)[rows, torch.arange(c, device=x.device)]
-    samples = samples * weight.movedim(1, -1).to(x.dtype)  # batch outputs neighbours channels
-    table = values.movedim(-1, 0)
-    if rows.shape[-1] == 1:
-        taps = table[which[:, 0]]
-    elif values.ndim == 2:
-        taps = table[which.movedim(1, -1), torch.arange(c, device=x.device)]
-    else:
-        taps = table.movedim(-1, 1)[which.movedim(1, -1), torch.arange(c, device=x.device)].movedim(-1, -2)
+    lags, which = torch.unique(lag, return_inverse=True)
+    values = kernel.values(lags)  # out in lags, or channels lags
+    rows = index + torch.arange(b, device=x.device)[:, None, None, None] * n
+    samples = take(x.movedim(1, -1).reshape(b * n, c, 1), rows)[..., 0] * weight.movedim(1, -1).to(x.dtype)
     if values.ndim == 2:
-        return (taps * samples).sum(2).movedim(-1, 1)
-    return torch.einsum("bmkoc,bmkc->bom", taps, samples)
+        return (take(values.t()[..., None], which)[..., 0] * samples).sum(2).movedim(-1, 1)
+    return torch.einsum("bmkco,bmkc->bom", take(values.permute(2, 1, 0), which), samples)
+
+
+def take(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of `table`, `rows channels width`, as `batch outputs neighbours channels width`.
+
+    `index`: `batch groups outputs neighbours`, one group for all channels or one for each.
+    """
+    channels, width = table.shape[1:]
+    if index.shape[1] == 1:  # whole rows: an embedding, whose gradient is fast
+        return F.embedding(index[:, 0], table.flatten(1)).unflatten(-1, (channels, width))
+    places = index.movedim(1, -1)
+    flat = places.reshape(-1, channels, 1).expand(-1, -1, width)
+    return table.gather(0, flat).view(*places.shape, width)

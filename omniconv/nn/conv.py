@@ -245,17 +245,18 @@ class Conv(nn.Module):
 
     def _convolve_at_times(self, x: Signal, times: Times, output_times: Tensor | None) -> Signal:
         """The convolution at any times, in float32 at least."""
-        groups = times.observed.shape[1]
-        if (x.shape[0], x.shape[-1]) != tuple(times.times.shape) or groups not in (1, x.shape[1]):
+        if (x.shape[0], x.shape[-1]) != tuple(times.times.shape) or times.channels not in (1, x.shape[1]):
             raise ValueError(
                 f"`times` must be (batch, samples), here ({x.shape[0]}, {x.shape[-1]}), with a mask for all channels "
-                f"or for each of {x.shape[1]}; got {tuple(times.times.shape)} and {groups}."
+                f"or for each of {x.shape[1]}; got {tuple(times.times.shape)} and {times.channels}."
             )
         if output_times is not None:
             check_output_times(output_times, x.shape[0])
             output_times = output_times.double()
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        kernel = Lags(lambda lags: self.values(lags[:, None]), self.window[0], self.causal[0], self.engine)
+        kernel = Lags(
+            lambda lags: self.values(lags[:, None]), self.kernel.channels, self.window[0], self.causal[0], self.engine
+        )
         return convolve_at_times(observed(exact, times.observed), kernel, times, output_times).to(x.dtype)
 
     def _check_no_grid(self, spacing: PerAxis[float] | None) -> None:
