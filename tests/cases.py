@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Bumps, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -44,6 +44,11 @@ KERNELS: dict[str, KernelFactory] = {
     "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
     "free": Free,
     "free-smooth": partial(Free, squash=0.1, smoothing=3),
+    "bumps": Bumps,
+    "bumps-smpconv": partial(Bumps, bumps=64, shape="cone", normalize="count", spread=1.0, shared=False),
+    "bumps-dcls": partial(Bumps, bumps=64, shape="triangle", learn_width=False, spread=1.0, shared=False),
+    "bumps-dcls-gaussian": partial(Bumps, bumps=16, normalize="sum", shared=False),
+    "bumps-posterior": partial(Bumps, bumps=16, normalize="posterior"),
 }
 
 SUPPORTS: dict[str, SupportFactory] = {

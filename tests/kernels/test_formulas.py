@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, Kernel, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Bumps, Fourier, FourierNet, Free, Gabor, Kernel, Multiscale, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -326,6 +326,8 @@ def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: in
         (partial(Fourier, depth=2), 1e-2),
         (partial(Fourier, depth=3), 1e-2),
         (partial(Fourier, depth=4, bandwidth=0.2), 1e-2),
+        (Bumps, 1e-2),
+        (partial(Bumps, normalize="posterior"), 1e-2),
     ],
 )
 def test_spectra_lie_below_the_band_limit(make: Callable[..., Kernel], share: float) -> None:
@@ -386,7 +388,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Free, Multiscale])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Free, Multiscale, Bumps])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
