@@ -29,6 +29,25 @@ def test_table_is_bilinear_in_two_dimensions() -> None:
     torch.testing.assert_close(kernel(torch.tensor([[p, q]], dtype=torch.float64))[0, 0], expected)
 
 
+@pytest.mark.parametrize("reach", [6, 7, 8])
+@pytest.mark.parametrize("causal", [False, True])
+def test_dilated_table_has_zeros_between_its_taps(reach: int, causal: bool) -> None:
+    kernel = Table(1, 2, reach=reach, causal=causal, dilation=3, dtype=torch.float64)
+    assert kernel.taps.shape == (3 if causal else 5, 2)  # at (-6, -3,) 0, 3, 6
+    first = 0 if causal else -reach
+    for lag in range(first, reach + 1):
+        expected = kernel.taps[(lag - (0 if causal else -6)) // 3] if lag % 3 == 0 else torch.zeros(2)
+        assert torch.equal(kernel(torch.tensor([[lag / reach]], dtype=torch.float64))[0], expected.double())
+
+
+def test_dilated_table_is_multilinear_between_lags() -> None:
+    kernel = Table(2, 1, reach=(4, 3), dilation=(2, 3), dtype=torch.float64)
+    assert kernel.taps.shape == (5, 3, 1)
+    p, q = (2 + 0.25) / 4, -(3 - 0.5) / 3  # a quarter of a sample from lag 2, half a sample from lag -3
+    value = kernel(torch.tensor([[p, q]], dtype=torch.float64))
+    torch.testing.assert_close(value[0], 0.75 * 0.5 * kernel.taps[3, 0])
+
+
 def multiscale_lags(size: int, count: int) -> tuple[list[int], list[int]]:
     """Lags and scales of the first taps on one side, from the formula."""
     lags, scales = list(range(size)), [0] * size
@@ -438,6 +457,7 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: Multiscale(1, 4, reach=4, size=0), ValueError, "`size` must be at least 1; got 0"),
         (lambda: Multiscale(1, 4, reach=4, alpha=1.5), ValueError, "`alpha` must be finite and above 0 and at most 1"),
         (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
+        (lambda: Table(1, 4, reach=4, dilation=0), ValueError, "`dilation` must be at least 1; got 0"),
         (lambda: Table(1, 4, reach=4, causal=1), TypeError, "`causal` must be True or False"),  # type: ignore[arg-type]
     ],
 )
