@@ -86,6 +86,27 @@ SGCONV_PAPER = Reference(
     "ICLR; arXiv:2210.09298",
     2023,
 )
+DCLS_PAPER = Reference(
+    "hassani2023dcls",
+    "Dilated convolution with learnable spacings",
+    "Khalfaoui-Hassani, Ismail and Pellegrini, Thomas and Masquelier, Timothée",
+    "ICLR; arXiv:2112.03740",
+    2023,
+)
+DCLS_GAUSSIAN_PAPER = Reference(
+    "hassani2023gaussian",
+    "Dilated Convolution with Learnable Spacings: beyond bilinear interpolation",
+    "Khalfaoui-Hassani, Ismail and Pellegrini, Thomas and Masquelier, Timothée",
+    "Differentiable Almost Everything Workshop, ICML; arXiv:2306.00817",
+    2023,
+)
+SMPCONV_PAPER = Reference(
+    "kim2023smpconv",
+    "SMPConv: Self-moving Point Representations for Continuous Convolution",
+    "Kim, Sanghyeon and Park, Eunbyung",
+    "CVPR; arXiv:2304.02330",
+    2023,
+)
 LONGCONV_PAPER = Reference(
     "fu2023longconv",
     "Simple Hardware-Efficient Long Convolutions for Sequence Modeling",
@@ -93,6 +114,21 @@ LONGCONV_PAPER = Reference(
     "and Rudra, Atri and Ré, Christopher",
     "ICML; arXiv:2302.06646",
     2023,
+)
+LAYERWISE_PAPER = Reference(
+    "vanderouderaa2023layerwise",
+    "Learning Layer-wise Equivariances Automatically using Gradients",
+    "van der Ouderaa, Tycho F. A. and Immer, Alexander and van der Wilk, Mark",
+    "NeurIPS; arXiv:2310.06131",
+    2023,
+)
+UNIREPLKNET_PAPER = Reference(
+    "ding2024unireplknet",
+    "UniRepLKNet: A Universal Perception Large-Kernel ConvNet for Audio, Video, Point Cloud, Time-Series and Image "
+    "Recognition",
+    "Ding, Xiaohan and Zhang, Yiyuan and Ge, Yixiao and Zhao, Sijie and Song, Lin and Yue, Xiangyu and Shan, Ying",
+    "CVPR; arXiv:2311.15599",
+    2024,
 )
 HYENA_PAPER = Reference(
     "poli2023hyena",

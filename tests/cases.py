@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Bumps, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
     BatchNorm,
+    Branched,
     Conv,
     Conv1d,
     Conv2d,
@@ -29,6 +30,7 @@ from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
+    "table-dilated": partial(Table, dilation=2),
     "siren": SIREN,
     "siren-omega_0": partial(SIREN, omega_0=10.0, depth=4),
     "gabor": Gabor,
@@ -44,6 +46,11 @@ KERNELS: dict[str, KernelFactory] = {
     "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
     "free": Free,
     "free-smooth": partial(Free, squash=0.1, smoothing=3),
+    "bumps": Bumps,
+    "bumps-smpconv": partial(Bumps, bumps=64, shape="cone", normalize="count", spread=1.0, shared=False),
+    "bumps-dcls": partial(Bumps, bumps=64, shape="triangle", learn_width=False, spread=1.0, shared=False),
+    "bumps-dcls-gaussian": partial(Bumps, bumps=16, normalize="sum", shared=False),
+    "bumps-posterior": partial(Bumps, bumps=16, normalize="posterior"),
 }
 
 SUPPORTS: dict[str, SupportFactory] = {
@@ -68,6 +75,11 @@ def block() -> ResidualBlock:
     return ResidualBlock(BatchNorm(3, dtype=F64), conv, Pointwise(3, 3, dtype=F64)).eval()
 
 
+def branched() -> Branched:
+    """A dense convolution beside two small ones, in evaluation mode."""
+    return Branched(Conv(3, 2, 7, kernel=small, dtype=F64), [(3, 1), (3, 2)]).eval()
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv-dense": (lambda: Conv(2, 3, 6, kernel=small, dtype=F64), (2, 2, 6)),
     "conv-circular": (
@@ -80,6 +92,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: Conv3d(1, 2, 2, kernel=partial(SIREN, hidden=4), mixing="separable", dtype=F64),
         (1, 1, 2, 2, 2),
     ),
+    "branched": (branched, (2, 3, 7)),
     "pointwise": (lambda: Pointwise(3, 2, dtype=F64), (2, 3, 4, 2)),
     "layer-norm": (lambda: LayerNorm(3, dtype=F64), (2, 3, 5)),
     "standardize": (lambda: Standardize(3, dtype=F64), (2, 3, 5)),

@@ -26,6 +26,7 @@ FOLDERS = [
     "engines",
     "nn",
     "models",
+    "export",
     "plots",
     "training",
     "data",

@@ -2,6 +2,7 @@
 
 from omniconv.kernels._kernel import Kernel as Kernel
 from omniconv.kernels._kernel import KernelFactory as KernelFactory
+from omniconv.kernels.bumps import Bumps as Bumps
 from omniconv.kernels.fourier import Fourier as Fourier
 from omniconv.kernels.fourier_net import FourierNet as FourierNet
 from omniconv.kernels.free import Free as Free
@@ -11,4 +12,16 @@ from omniconv.kernels.multiscale import Multiscale as Multiscale
 from omniconv.kernels.siren import SIREN as SIREN
 from omniconv.kernels.table import Table as Table
 
-__all__ = ["MLP", "SIREN", "Fourier", "FourierNet", "Free", "Gabor", "Kernel", "KernelFactory", "Multiscale", "Table"]
+__all__ = [
+    "MLP",
+    "SIREN",
+    "Bumps",
+    "Fourier",
+    "FourierNet",
+    "Free",
+    "Gabor",
+    "Kernel",
+    "KernelFactory",
+    "Multiscale",
+    "Table",
+]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import math
 
-from omniconv._errors import check_positions
+import torch
+from torch import Tensor, nn
+
+from omniconv._errors import check_integer, check_positions
 from omniconv._precision import at_least_float32
-from omniconv._typing import PerAxis, Positions, Values
+from omniconv._typing import PerAxis, Positions, Values, per_axis
 from omniconv.kernels._kernel import Kernel
 from omniconv.kernels._lattice import lattice_index, lattice_size, multilinear
 
@@ -21,7 +23,12 @@ class Table(Kernel):
     `torch.nn.ConvNd`, which correlates: a `Conv1d(1, 1, n, kernel=Table, reach=r)` with taps `k` and gain 1 equals
     `torch.nn.functional.conv1d(x, k.flip(-1), padding=r)`.
 
-    `dim`, `channels`, `reach`, `causal`: as in `Kernel`. The taps are drawn from N(0, 1).
+    `dim`, `channels`, `reach`, `causal`: as in `Kernel`.
+    `dilation`: taps stand at the multiples of it, one or one per axis, at least 1, and zeros at the other lags: the
+    dilated kernel of `torch.nn.ConvNd`.
+
+    The taps are drawn from N(0, 1), and scaled by the square root of the lags per tap. Raises `ValueError` or
+    `TypeError` for values out of range.
 
     >>> kernel = Table(1, 1, reach=1)
     >>> kernel(torch.tensor([[-1.0], [0.0], [1.0]])).shape
@@ -35,17 +42,36 @@ class Table(Kernel):
         *,
         reach: PerAxis[int],
         causal: PerAxis[bool] = False,
+        dilation: PerAxis[int] = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, channels, reach=reach, causal=causal)
-        size = lattice_size(self.reach, self.causal)
+        self.dilation = per_axis("dilation", dilation, dim, check_integer)
+        steps = tuple(far // step for far, step in zip(self.reach, self.dilation, strict=True))
+        size = lattice_size(steps, self.causal)
         self.taps = nn.Parameter(torch.empty(*size, channels, device=device, dtype=at_least_float32(dtype)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.taps)
+        lags = math.prod(lattice_size(self.reach, self.causal))
+        nn.init.normal_(self.taps, std=math.sqrt(lags * self.channels / self.taps.numel()))
+
+    def heights(self) -> Tensor:
+        """The value at every reference lag, `*size channels`: the taps, and zeros between them."""
+        if max(self.dilation) == 1:
+            return self.taps
+        heights = self.taps.new_zeros(*lattice_size(self.reach, self.causal), self.channels)
+        first = [
+            0 if past else far % step for far, past, step in zip(self.reach, self.causal, self.dilation, strict=True)
+        ]
+        spots = tuple(slice(start, None, step) for start, step in zip(first, self.dilation, strict=True))
+        heights[spots] = self.taps
+        return heights
 
     def forward(self, positions: Positions) -> Values:
         check_positions(positions, self.dim)
-        return multilinear(self.taps.to(positions.dtype), lattice_index(positions, self.reach, self.causal))
+        return multilinear(self.heights().to(positions.dtype), lattice_index(positions, self.reach, self.causal))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, dilation={self.dilation}"

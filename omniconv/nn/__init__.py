@@ -1,6 +1,7 @@
 """Layers: the one place where a domain, a kernel, a support and an engine are put together."""
 
 from omniconv.nn.block import ResidualBlock as ResidualBlock
+from omniconv.nn.branched import Branched as Branched
 from omniconv.nn.conv import Conv as Conv
 from omniconv.nn.conv import Conv1d as Conv1d
 from omniconv.nn.conv import Conv2d as Conv2d
@@ -19,6 +20,7 @@ from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
     "BatchNorm",
+    "Branched",
     "Conv",
     "Conv1d",
     "Conv2d",

@@ -1,11 +1,6 @@
-"""Learned sizes between bounds that they can approach but not leave."""
+"""The bounds of a support's learned sizes."""
 
 from __future__ import annotations
-
-import math
-
-import torch
-from torch import Tensor
 
 from omniconv._errors import check_number
 from omniconv._typing import PerAxis, per_axis
@@ -28,15 +23,3 @@ def check_sizes(
                 f"(`widest`), in units of the reach; got {size:g}."
             )
     return sizes
-
-
-def size_logits(sizes: tuple[float, ...], narrowest: tuple[float, ...], widest: float) -> Tensor:
-    """theta of `bounded_sizes`, in float64 on the CPU."""
-    share = [math.log(size / low) / math.log(widest / low) for size, low in zip(sizes, narrowest, strict=True)]
-    return torch.tensor(share, dtype=torch.float64, device="cpu").logit()
-
-
-def bounded_sizes(logits: Tensor, narrowest: tuple[float, ...], widest: float) -> Tensor:
-    """narrowest (widest / narrowest)^sigmoid(theta)."""
-    low = logits.new_tensor(narrowest)
-    return low * (widest / low) ** torch.sigmoid(logits)

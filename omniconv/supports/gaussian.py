@@ -11,9 +11,10 @@ from omniconv._errors import check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
 from omniconv._sharding import whole
+from omniconv._sizes import bounded_sizes, size_logits
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Weights, check_bool
-from omniconv.supports._sizes import bounded_sizes, check_sizes, narrowest_size, size_logits
+from omniconv.supports._sizes import check_sizes, narrowest_size
 from omniconv.supports._support import Support
 
 

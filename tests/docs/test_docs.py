@@ -36,6 +36,7 @@ DOCUMENTED = (
     "omniconv.data",
     "omniconv.engines",
     "omniconv.estimators",
+    "omniconv.export",
     "omniconv.kernels",
     "omniconv.models",
     "omniconv.nn",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, Kernel, Multiscale, Table
+from omniconv.kernels import MLP, SIREN, Bumps, Fourier, FourierNet, Free, Gabor, Kernel, Multiscale, Table
 
 
 def test_table_holds_its_taps_on_the_lattice_and_interpolates_between() -> None:
@@ -27,6 +27,25 @@ def test_table_is_bilinear_in_two_dimensions() -> None:
     t = kernel.taps[..., 0]
     expected = (1 - p) * (0.8 * t[0, 3] + 0.2 * t[0, 4]) + p * (0.8 * t[1, 3] + 0.2 * t[1, 4])
     torch.testing.assert_close(kernel(torch.tensor([[p, q]], dtype=torch.float64))[0, 0], expected)
+
+
+@pytest.mark.parametrize("reach", [6, 7, 8])
+@pytest.mark.parametrize("causal", [False, True])
+def test_dilated_table_has_zeros_between_its_taps(reach: int, causal: bool) -> None:
+    kernel = Table(1, 2, reach=reach, causal=causal, dilation=3, dtype=torch.float64)
+    assert kernel.taps.shape == (3 if causal else 5, 2)  # at (-6, -3,) 0, 3, 6
+    first = 0 if causal else -reach
+    for lag in range(first, reach + 1):
+        expected = kernel.taps[(lag - (0 if causal else -6)) // 3] if lag % 3 == 0 else torch.zeros(2)
+        assert torch.equal(kernel(torch.tensor([[lag / reach]], dtype=torch.float64))[0], expected.double())
+
+
+def test_dilated_table_is_multilinear_between_lags() -> None:
+    kernel = Table(2, 1, reach=(4, 3), dilation=(2, 3), dtype=torch.float64)
+    assert kernel.taps.shape == (5, 3, 1)
+    p, q = (2 + 0.25) / 4, -(3 - 0.5) / 3  # a quarter of a sample from lag 2, half a sample from lag -3
+    value = kernel(torch.tensor([[p, q]], dtype=torch.float64))
+    torch.testing.assert_close(value[0], 0.75 * 0.5 * kernel.taps[3, 0])
 
 
 def multiscale_lags(size: int, count: int) -> tuple[list[int], list[int]]:
@@ -326,6 +345,8 @@ def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: in
         (partial(Fourier, depth=2), 1e-2),
         (partial(Fourier, depth=3), 1e-2),
         (partial(Fourier, depth=4, bandwidth=0.2), 1e-2),
+        (Bumps, 1e-2),
+        (partial(Bumps, normalize="posterior"), 1e-2),
     ],
 )
 def test_spectra_lie_below_the_band_limit(make: Callable[..., Kernel], share: float) -> None:
@@ -386,7 +407,7 @@ def test_table_gives_back_its_taps_in_float32(reach: int, spacing: float) -> Non
     assert torch.equal(values[:: round(1 / spacing)], kernel.taps)
 
 
-@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Free, Multiscale])
+@pytest.mark.parametrize("make", [SIREN, Gabor, Table, MLP, Fourier, FourierNet, Free, Multiscale, Bumps])
 def test_half_precision_casts_leave_kernels_as_they_are(make: Callable[..., Kernel]) -> None:
     kernel = make(1, 4, reach=4096, causal=True)
     positions = torch.rand(100, 1)
@@ -436,6 +457,7 @@ def test_large_phases_are_exact_in_float32() -> None:
         (lambda: Multiscale(1, 4, reach=4, size=0), ValueError, "`size` must be at least 1; got 0"),
         (lambda: Multiscale(1, 4, reach=4, alpha=1.5), ValueError, "`alpha` must be finite and above 0 and at most 1"),
         (lambda: Gabor(2, 4, reach=(4, 4, 4)), ValueError, "`reach` must be one value or 2 values"),
+        (lambda: Table(1, 4, reach=4, dilation=0), ValueError, "`dilation` must be at least 1; got 0"),
         (lambda: Table(1, 4, reach=4, causal=1), TypeError, "`causal` must be True or False"),  # type: ignore[arg-type]
     ],
 )
