@@ -242,10 +242,9 @@ def discretize(log_dt: Tensor, log_decay: Tensor, frequency: Tensor, rule: str) 
         square = x.square() + y.square()
         return -x, y, dt * (real * x + imaginary * y) / square, dt * (imaginary * x - real * y) / square
     # (1 + w) / (1 - w) for w = z / 2; its logarithm is kept finite where w = -1.
-    x, y, smallest = x / 2, y / 2, torch.finfo(x.dtype).eps
-    decay = 0.5 * torch.log1p(-4 * x / ((1 + x).square() + y.square()).clamp(min=smallest**2))
-    across = 1 - x.square() - y.square()
-    angle = torch.atan2(2 * y, torch.where(across == 0, smallest, across))
+    x, y, smallest = x / 2, y / 2, torch.finfo(x.dtype).eps ** 2
+    decay = 0.5 * torch.log1p(-4 * x / ((1 + x).square() + y.square()).clamp(min=smallest))
+    angle = torch.atan2(2 * y, 1 - x.square() - y.square())
     square = (1 - x).square() + y.square()
     return decay.clamp(SLOWEST, FASTEST), angle, dt * (1 - x) / square, dt * y / square
 

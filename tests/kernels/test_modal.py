@@ -208,10 +208,12 @@ def test_stable_and_finite_whatever_the_parameters(init: str, rule: str, dtype: 
     with torch.no_grad():
         for parameter in kernel.parameters():
             parameter.normal_(std=8.0)
-        kernel.log_dt[0, 0, 0], kernel.log_decay[0, 0, 0] = math.log(2.0), 0.0  # the zero of the bilinear transition
+        # The bilinear transition is zero where dt A = -2: one of these is that to the last bit.
+        near = math.log(2.0) + torch.arange(-4, 5, dtype=F64) * torch.finfo(dtype).eps / 2
+        kernel.log_dt[0, 0, :9], kernel.log_decay[0, 0, :9] = near.to(dtype), 0.0
         if kernel.frequency is not None:
-            kernel.frequency[0, 0, 0] = 0.0
-        kernel.log_decay[0, 0, 1], kernel.log_decay[0, 0, 2] = 200.0, -200.0
+            kernel.frequency[0, 0, :9] = 0.0
+        kernel.log_decay[0, 0, 10], kernel.log_decay[0, 0, 11] = 200.0, -200.0
     poles = kernel.to_modal().poles
     assert poles.abs().max() < 1
     assert poles.abs().min() > 0
@@ -281,6 +283,8 @@ def test_modes_refuse_other_shapes_and_dtypes() -> None:
         Modes(poles, poles.real)
     with pytest.raises(ValueError, match=r"`poles` and `residues` must both be \(channels, modes\)"):
         Modes(poles, poles[:1])
+    with pytest.raises(ValueError, match=r"`poles` and `residues` must both be \(channels, modes\)"):
+        Modes(poles[0], poles[0])
     with pytest.raises(ValueError, match=r"`u` must be \(\*batch, 2\), a sample per channel"):
         Modes(poles, poles).step(torch.zeros(5, 3))
     with pytest.raises(ValueError, match="`length` must be at least 1; got 0"):
