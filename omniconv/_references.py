@@ -139,6 +139,22 @@ HYENA_PAPER = Reference(
     2023,
 )
 
+S4D_PAPER = Reference(
+    "gu2022s4d",
+    "On the Parameterization and Initialization of Diagonal State Space Models",
+    "Gu, Albert and Gupta, Ankit and Goel, Karan and Ré, Christopher",
+    "NeurIPS; arXiv:2206.11893",
+    2022,
+)
+S4ND_PAPER = Reference(
+    "nguyen2022s4nd",
+    "S4ND: Modeling Images and Videos as Multidimensional Signals Using State Spaces",
+    "Nguyen, Eric and Goel, Karan and Gu, Albert and Downs, Gordon W. and Shah, Preey and Dao, Tri "
+    "and Baccus, Stephen A. and Ré, Christopher",
+    "NeurIPS; arXiv:2210.06583",
+    2022,
+)
+
 
 def cite(model: nn.Module) -> str:
     """BibTeX entries of the papers behind the parts that `model` is made of, and of this library.

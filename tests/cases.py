@@ -10,7 +10,20 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Bumps, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
+from omniconv.kernels import (
+    MLP,
+    SIREN,
+    Bumps,
+    Fourier,
+    FourierNet,
+    Free,
+    Gabor,
+    HyenaFilter,
+    KernelFactory,
+    Modal,
+    Multiscale,
+    Table,
+)
 from omniconv.nn import (
     BatchNorm,
     Branched,
@@ -44,6 +57,12 @@ KERNELS: dict[str, KernelFactory] = {
     "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
     "multiscale": Multiscale,
     "multiscale-small": partial(Multiscale, size=2, alpha=0.7),
+    "modal": Modal,
+    "modal-inv-bilinear": partial(Modal, init="inv", discretization="bilinear", modes=5, rank=2),
+    "modal-real": partial(Modal, init="real", modes=4),
+    "modal-legs-dt": partial(Modal, init="legs", modes=8, dt=(1e-3, 1e-2)),
+    "hyena-filter": HyenaFilter,
+    "hyena-filter-frequency": partial(HyenaFilter, bands=3, hidden=16, depth=2, frequency=10.0, shift=0.1),
     "free": Free,
     "free-smooth": partial(Free, squash=0.1, smoothing=3),
     "bumps": Bumps,

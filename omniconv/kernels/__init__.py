@@ -2,12 +2,15 @@
 
 from omniconv.kernels._kernel import Kernel as Kernel
 from omniconv.kernels._kernel import KernelFactory as KernelFactory
+from omniconv.kernels._modes import Modes as Modes
 from omniconv.kernels.bumps import Bumps as Bumps
 from omniconv.kernels.fourier import Fourier as Fourier
 from omniconv.kernels.fourier_net import FourierNet as FourierNet
 from omniconv.kernels.free import Free as Free
 from omniconv.kernels.gabor import Gabor as Gabor
+from omniconv.kernels.hyena_filter import HyenaFilter as HyenaFilter
 from omniconv.kernels.mlp import MLP as MLP
+from omniconv.kernels.modal import Modal as Modal
 from omniconv.kernels.multiscale import Multiscale as Multiscale
 from omniconv.kernels.siren import SIREN as SIREN
 from omniconv.kernels.table import Table as Table
@@ -20,8 +23,11 @@ __all__ = [
     "FourierNet",
     "Free",
     "Gabor",
+    "HyenaFilter",
     "Kernel",
     "KernelFactory",
+    "Modal",
+    "Modes",
     "Multiscale",
     "Table",
 ]

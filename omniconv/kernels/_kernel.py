@@ -15,6 +15,7 @@ from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
 from omniconv._typing import PerAxis, Positions, Values, check_bool, check_reach, per_axis
+from omniconv.kernels._modes import Modes
 
 
 class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
@@ -47,6 +48,10 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
 
     def bandlimit(self) -> tuple[float, ...] | None:
         """Highest frequency per axis in units of the reference grid's Nyquist frequency; None where none is known."""
+        return None
+
+    def to_modal(self) -> Modes | None:
+        """The recurrence that has this kernel's values on the reference grid as its taps; None where none is known."""
         return None
 
     def nyquist(self) -> list[float]:
