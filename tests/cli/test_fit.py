@@ -54,6 +54,8 @@ EVERY_OPTION: dict[str, Any] = {
     "label_smoothing": 0.1,
     "balanced": True,
     "kernel_norm": 1e-3,
+    "all_pass": 1e-2,
+    "antialias": 0.1,
     "average": 0.99,
     "patience": 4,
     "precision": "bf16",

@@ -144,6 +144,19 @@ def test_a_weight_on_the_kernels_shrinks_them() -> None:
     assert record[0]["loss"] > 0.1 * sums[1]
 
 
+def test_a_weight_on_aliasing_keeps_the_frequencies_on_the_grid() -> None:
+    limits = []
+    for antialias in (0.0, 10.0):
+        model = network()
+        with torch.no_grad():
+            for conv in convolutions(model):
+                conv.kernel.get_parameter("frequency").mul_(2.2)
+        train(model, TASK, waves(16), recipe=Recipe(epochs=30, batch_size=4, lr=0.1, antialias=antialias))
+        limits.append(max(conv.bandlimit[0] for conv in convolutions(model) if conv.bandlimit is not None))
+    assert limits[0] > 1.05
+    assert limits[1] < 1.0
+
+
 @pytest.mark.parametrize(("parts", "batch_size"), [(2, 6), (3, 6), (3, 7)])
 def test_a_batch_in_parts_is_the_batch_where_nothing_is_normalised(parts: int, batch_size: int) -> None:
     # With batch norm it is not: its statistics are those of a part.
