@@ -73,7 +73,7 @@ def spectrum(taps: Taps, dim: int) -> Tensor:
 
 
 def squared(values: Tensor) -> Tensor:
-    """|values|^2, with a gradient at zero."""
+    """|values|^2, by no root whose slope at zero is infinite."""
     return values.real.square() + values.imag.square()
 
 

@@ -107,3 +107,4 @@ def test_bandwidth_is_two_deviations_of_the_spectrum_in_nyquist_units() -> None:
     expected = torch.tensor([2 / 0.3 / (math.pi * 8), 2 / 0.1 / (math.pi * 20)], dtype=torch.float64)
     torch.testing.assert_close(support.bandwidth(), expected)
     assert Full(2, reach=8).bandwidth() is None
+    assert Gaussian(1, reach=0, width=0.5).bandwidth().item() == pytest.approx(4 / math.pi)  # the unit of a reach of 1
