@@ -17,7 +17,8 @@ class ResidualBlock(Cited, nn.Module):
     """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
-    `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing.
+    `forward(x, spacing=None, mask=None, lowpass=False)`: positions (batch, *size) that are False count for nothing;
+    `spacing` and `lowpass` are as in `Conv`.
 
     Romero et al. 2022 (CCNN).
     """
@@ -33,6 +34,8 @@ class ResidualBlock(Cited, nn.Module):
         for part in (self.norm, self.conv, self.linear):
             part.reset_parameters()
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Signal:
-        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing))
+    def forward(
+        self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None, lowpass: bool = False
+    ) -> Signal:
+        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing, lowpass))
         return x + F.gelu(self.linear(self.dropout(y)))

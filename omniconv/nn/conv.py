@@ -18,6 +18,7 @@ from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, SupportFactory
@@ -43,9 +44,12 @@ class Conv(nn.Module):
     `causal`, `boundary`, `engine`: as in `convolve`.
     `bias`: whether channels get a bias (in a separable layer, those of both steps).
 
-    `forward(x, spacing=None)` takes `batch channels *size` or `channels *size` of any size. A longer signal at the
-    reference spacing is just longer; `spacing=0.5`, one number or one per axis, says that the same span is sampled
-    twice as finely, and the layer computes the same integral.
+    `forward(x, spacing=None, lowpass=False)` takes `batch channels *size` or `channels *size` of any size. A longer
+    signal at the reference spacing is just longer; `spacing=0.5`, one number or one per axis, says that the same span
+    is sampled twice as finely, and the layer computes the same integral. At a spacing above 1 the kernel may hold
+    frequencies that the grid does not carry, and aliasing makes it another kernel. With `lowpass` they are filtered
+    out: the layer does to a coarse signal what it does to that signal interpolated, by sinc(t) cos(pi t / 16)^2 for
+    |t| < 8 samples, to the reference spacing or a finer one. On a causal axis it is interpolated from its past alone.
 
     The kernel is sampled only as far as the support reaches. That extent, rounded up to one of a few steps, is read on
     the host at construction, after `load_state_dict`, on `train()` and `eval()`, and by `refresh()`, never in
@@ -184,8 +188,10 @@ class Conv(nn.Module):
         self.refresh()
         return self
 
-    def taps(self, spacing: PerAxis[float] | None = None) -> Taps:
+    def taps(self, spacing: PerAxis[float] | None = None, lowpass: bool = False) -> Taps:
         """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing."""
+        if check_bool("lowpass", lowpass):
+            return self._lowpass_taps(1.0 if spacing is None else spacing)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
         device, dtype = self.gain.device, torch.promote_types(self.gain.dtype, torch.float32)
         lags = grid.lags(self.window, causal=self.causal, device=device)
@@ -198,13 +204,23 @@ class Conv(nn.Module):
         taps = values.movedim(-1, 0) * self.gain.to(dtype)
         return taps.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else taps
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
+    def _lowpass_taps(self, spacing: PerAxis[float]) -> Taps:
+        """The taps at the multiples of `spacing` that stand for those on a grid no coarser than the reference."""
+        steps = per_axis("spacing", spacing, self.dim, check_spacing)
+        times = tuple(math.ceil(step) for step in steps)
+        taps = self.taps(tuple(step / n for step, n in zip(steps, times, strict=True)))
+        with strict_precision(taps.device):
+            return coarsened(taps, times, self.causal)
+
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, lowpass: bool = False) -> Signal:
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if spacing is not None:
             spacing = per_axis("spacing", spacing, self.dim, check_spacing)
-            self.check_resolution(spacing)
-        y = convolve(batched, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+            if not lowpass:
+                self.check_resolution(spacing)
+        taps = self.taps(spacing, lowpass)
+        y = convolve(batched, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
@@ -221,7 +237,7 @@ class Conv(nn.Module):
                 warnings.warn(
                     f"{name or type(self).__name__}: the kernel holds frequencies up to {limit:.2f} of the reference "
                     f"Nyquist frequency on axis {axis}; spacing {step:g} carries {1 / step:.2f}. Expect aliasing; "
-                    f"train with a smaller `bandwidth` to use this resolution.",
+                    f"ask for `lowpass=True`, or train with a smaller `bandwidth` to use this resolution.",
                     stacklevel=3,
                 )
 
