@@ -32,15 +32,15 @@ Series = list[Array]
 RATES = (0.0, 0.3, 0.5, 0.7)
 METHODS = ("true times", "zeros and mask", "interpolation")
 ABOUT = """CharacterTrajectories: velocities and force of a pen that writes one of 20 letters, 109 to 205 points each.
-Of the 2,858 series of the archive the source holds labels for 1,429; these were split 75/25 per class, so the published
-accuracies (CKCNN, Romero et al. 2022, about 0.99) are not of the same split. In every series a share of the points,
-other ones in each, is dropped at random, in training and in test alike; the seed draws points, weights and batches.
-All methods train the same network and recipe, `CCNNClassifier(random_state=seed, epochs={epochs})` with every other
-parameter at its default. *True times*: `fit(X, y, times=...)` with the points that are left and their times. *Zeros and
-mask*: on the full grid, standardised, zero where a point was dropped, and a channel more that says where: what the
-published CKCNN does. *Interpolation*: `missing="interpolate"`, linearly on the full grid. Test accuracies are means over
-the seeds with the least and the greatest; no selection by seed or epoch. Seconds are wall time of a fit on one thread,
-{processes} of them side by side."""
+Of the 2,858 series of the archive the source holds labels for 1,429; these were split 75/25 per class, so published
+accuracies are not of the same split. In every series a share of the points, other ones in each, is dropped at random,
+in training and in test alike; the seed draws points, weights and batches. All methods train the same network and
+recipe, `CCNNClassifier(random_state=seed, epochs={epochs})` with every other parameter at its default. *True times*:
+`fit(X, y, times=...)` with the points that are left and their times. *Zeros and mask*: on the full grid, standardised,
+zero where a point was dropped, and a channel more that says where: what the published CKCNN does. *Interpolation*:
+`missing="interpolate"`, linearly on the full grid. Test accuracies are means over the seeds with the least and the
+greatest; no selection by seed or epoch. Seconds are wall time of a fit on one thread, {processes} of them side by
+side."""
 HEAD = ("dropped", *(cell for method in METHODS for cell in (method, "least to greatest", "s")))
 
 

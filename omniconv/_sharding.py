@@ -14,9 +14,14 @@ def is_sharded(model: nn.Module) -> bool:
 
 def whole(values: Tensor) -> Tensor:
     """The values without their graph; all of them where they are sharded: then every process has to ask at once."""
+    return gathered(values.detach())
+
+
+def gathered(values: Tensor) -> Tensor:
+    """The values with their graph; all of them where they are sharded, as in `whole`."""
     if type(values) in (Tensor, nn.Parameter):
-        return values.detach()
+        return values
     from torch.distributed.tensor import DTensor  # slow to import, and only there are such parameters
 
-    detached: Any = values.detach()
-    return detached.full_tensor() if isinstance(detached, DTensor) else detached
+    found: Any = values
+    return found.full_tensor() if isinstance(found, DTensor) else found

@@ -126,6 +126,12 @@ class Fit:
     kernel_norm: float = 0.0
     """Weight of the sum of squares of the sampled kernels in the loss."""
 
+    all_pass: float = 0.0
+    """Weight of the distance of the convolutions from orthogonal ones in the loss."""
+
+    antialias: float = 0.0
+    """Weight of the kernels' frequencies above those of the grid in the loss."""
+
     average: float = 0.0
     """Decay per step of the moving average of the weights that is kept; 0 keeps the weights."""
 
@@ -232,6 +238,8 @@ class Fit:
             warmup=self.warmup,
             clip=self.clip,
             kernel_norm=self.kernel_norm,
+            all_pass=self.all_pass,
+            antialias=self.antialias,
             average=self.average,
             patience=self.patience,
             precision=self.precision,

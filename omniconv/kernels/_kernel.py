@@ -46,17 +46,33 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
 
-    def bandlimit(self) -> tuple[float, ...] | None:
-        """Highest frequency per axis in units of the reference grid's Nyquist frequency; None where none is known."""
+    def bandwidths(self) -> Tensor | None:
+        """Highest frequency of each filter per axis (`filters dim`, Nyquist units), differentiable; None: not known.
+
+        Filters are factors of the kernel: in a product the frequencies add. A kernel that is no product is one filter.
+        """
         return None
 
     def to_modal(self) -> Modes | None:
         """The recurrence that has this kernel's values on the reference grid as its taps; None where none is known."""
         return None
 
+    @torch.no_grad()
+    def bandlimit(self) -> tuple[float, ...] | None:
+        """Highest frequency per axis in units of the reference grid's Nyquist frequency; None where none is known.
+
+        The sum of `bandwidths()`, read on the host.
+        """
+        widths = self.bandwidths()
+        return None if widths is None else tuple(widths.sum(0).tolist())
+
     def nyquist(self) -> list[float]:
         """Nyquist frequency of the reference grid per axis, in radians per unit of position."""
         return [math.pi * max(far, 1) for far in self.reach]
+
+    def in_nyquist_units(self, frequency: Tensor) -> Tensor:
+        """Frequencies (`*units dim`) in radians per unit of position, as shares of the Nyquist frequency."""
+        return frequency / frequency.new_tensor(self.nyquist())
 
     def reference_positions(self, limit: int = 4096) -> Tensor:
         """About `limit` or fewer even positions that cover the window, as `points dim` in float64 on the CPU."""

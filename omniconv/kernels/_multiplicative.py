@@ -66,10 +66,13 @@ class Multiplicative(Kernel):
         """The sine of that filter."""
         return torch.sin(phases(positions, self.frequency[index], self.phase[index]))
 
-    def sum_of_maxima(self, width: Tensor) -> tuple[float, ...]:
-        """The band limit, per axis in Nyquist units, if the filters have these spectral widths."""
-        highest = summed_maxima(width).tolist()
-        return tuple(top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
+    @abstractmethod
+    def spectral_widths(self) -> Tensor:
+        """Highest frequency of every unit, in radians per unit of position, `filters hidden dim`, differentiable."""
+
+    def bandwidths(self) -> Tensor:
+        """The highest frequency among the units of each filter, per axis in Nyquist units."""
+        return self.in_nyquist_units(self.spectral_widths().amax(1))
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

@@ -11,7 +11,7 @@ from torch import nn
 from omniconv._errors import check_integer, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import CKCONV_PAPER, FOURIER_FEATURES_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
@@ -96,13 +96,13 @@ class Fourier(Kernel):
             values = F.relu(affine(values, weight, bias))
         return affine(values, self.output_weight, self.output_bias)
 
-    def bandlimit(self) -> tuple[float, ...]:
-        """Highest frequency of the features times the number of layers before the output, per axis, in Nyquist units.
+    def bandwidths(self) -> torch.Tensor:
+        """One filter: the highest frequency of the features times the number of layers before the output.
 
         Exact at depth 2. The kinks of ReLU have no sharp limit; on average 99 % of a new kernel's energy lies below.
         """
-        highest = whole(self.frequency).abs().amax(0).tolist()
-        return tuple((self.depth - 1) * top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
+        highest = gathered(self.frequency).abs().amax(0, keepdim=True)
+        return self.in_nyquist_units((self.depth - 1) * highest)
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

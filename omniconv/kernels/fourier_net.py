@@ -9,7 +9,7 @@ import torch
 from omniconv._errors import check_integer
 from omniconv._precision import at_least_float32
 from omniconv._references import MFN_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import calibrate, check_frequency
 from omniconv.kernels._multiplicative import Multiplicative, single
@@ -73,6 +73,6 @@ class FourierNet(Multiplicative):
     def filter(self, index: int, positions: Positions) -> Values:
         return self.sine(index, positions)
 
-    def bandlimit(self) -> tuple[float, ...]:
-        """The highest frequency of each filter, summed over the filters, per axis in Nyquist units."""
-        return self.sum_of_maxima(whole(self.frequency).abs())
+    def spectral_widths(self) -> torch.Tensor:
+        """Frequency of the sine."""
+        return gathered(self.frequency).abs()

@@ -10,7 +10,7 @@ from torch import nn
 from omniconv._errors import check_integer, check_number
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER, MFN_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered
 from omniconv._typing import PerAxis, Positions, Values, check_bool
 from omniconv.kernels._kernel import calibrate, check_frequency
 from omniconv.kernels._multiplicative import Multiplicative, single, summed_maxima
@@ -108,6 +108,6 @@ class Gabor(Multiplicative):
             exponent = exponent - 0.5 * (gamma[:, d] * (positions[..., d, None] - centre[:, d])).square()
         return torch.exp(exponent) * self.sine(index, positions)
 
-    def bandlimit(self) -> tuple[float, ...]:
-        """Bound per axis in Nyquist units: sines plus two standard deviations of the windows' spectra, summed."""
-        return self.sum_of_maxima(whole(self.frequency).abs() + 2 * whole(self.inverse_width).abs())
+    def spectral_widths(self) -> torch.Tensor:
+        """Frequency of the sine plus two standard deviations of the window's spectrum."""
+        return gathered(self.frequency).abs() + 2 * gathered(self.inverse_width).abs()

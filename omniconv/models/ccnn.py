@@ -122,7 +122,7 @@ class CCNN(Cited, Pretrained):
         )
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
-        self.spacing = (1.0,) * self.stem.dim
+        self.spacing, self.lowpass = (1.0,) * self.stem.dim, False
         self.span = None if span is None else check_number("span", span, low=0.0)
         shape = {"in_channels": in_channels, "out_features": out_features, "size": self.stem.grid.size}
         self.arguments = {**shape, **options, "blocks": blocks, "width": width, "head": head, "dropout": dropout}
@@ -133,17 +133,18 @@ class CCNN(Cited, Pretrained):
         for part in (self.standardize, self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
             part.reset_parameters()
 
-    def at_resolution(self, factor: PerAxis[float]) -> CCNN:
+    def at_resolution(self, factor: PerAxis[float], lowpass: bool = False) -> CCNN:
         """The model for signals sampled `factor` times as finely as the reference grid, (0, inf), one or one per axis.
 
-        A view: it shares its layers with this model, parameters, statistics and mode. Warns, naming the layer, where a
-        coarser grid cannot carry a kernel's frequencies.
+        A view: it shares its layers with this model, parameters, statistics and mode. Where a coarser grid cannot carry
+        a kernel's frequencies, `lowpass` filters them out, as in `Conv`; without it, warns, naming the layer.
         """
         factors = per_axis("factor", factor, self.stem.dim, check_spacing)
         view = copy.copy(self)
         view.spacing = tuple(step / times for step, times in zip(self.spacing, factors, strict=True))
+        view.lowpass = check_bool("lowpass", lowpass)
         for name, module in self.named_modules():
-            if isinstance(module, Conv):
+            if isinstance(module, Conv) and not lowpass:
                 module.check_resolution(view.spacing, name)
         return view
 
@@ -164,9 +165,9 @@ class CCNN(Cited, Pretrained):
             self._check_mask(mask, x)
         step = self._spacing(spacing)
         x = observed(self.standardize(x), mask)
-        x = F.gelu(self.stem_norm(self.stem(x, step), mask))
+        x = F.gelu(self.stem_norm(self.stem(x, step, lowpass=self.lowpass), mask))
         for block in self.blocks:
-            x = block(x, step, mask)
+            x = block(x, step, mask, lowpass=self.lowpass)
         return self.head(self.norm(x, mask), mask)
 
     def _forward_at_times(self, x: Signal, times: Times) -> Tensor:

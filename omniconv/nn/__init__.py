@@ -16,6 +16,9 @@ from omniconv.nn.norm import BatchNorm as BatchNorm
 from omniconv.nn.norm import LayerNorm as LayerNorm
 from omniconv.nn.norm import Standardize as Standardize
 from omniconv.nn.norm import synchronize as synchronize
+from omniconv.nn.penalties import aliasing as aliasing
+from omniconv.nn.penalties import all_pass as all_pass
+from omniconv.nn.penalties import kernel_norm as kernel_norm
 from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
@@ -32,7 +35,10 @@ __all__ = [
     "PoolHead",
     "ResidualBlock",
     "Standardize",
+    "aliasing",
+    "all_pass",
     "check_mask",
+    "kernel_norm",
     "observed",
     "refresh",
     "synchronize",

@@ -18,8 +18,8 @@ class ResidualBlock(Cited, nn.Module):
     """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
-    `forward(x, spacing=None, mask=None, times=None)`: positions (batch, *size) that are False count for nothing;
-    `times` as in `Conv`.
+    `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
+    `lowpass` and `times` are as in `Conv`.
 
     Romero et al. 2022 (CCNN).
     """
@@ -40,7 +40,9 @@ class ResidualBlock(Cited, nn.Module):
         x: Signal,
         spacing: PerAxis[float] | None = None,
         mask: Mask | None = None,
+        *,
+        lowpass: bool = False,
         times: Times | None = None,
     ) -> Signal:
-        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing, times=times))
+        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing, lowpass=lowpass, times=times))
         return x + F.gelu(self.linear(self.dropout(y)))

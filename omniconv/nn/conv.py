@@ -21,6 +21,7 @@ from omniconv.engines._select import check_engine_name
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._at_times import Lags, convolve_at_times
+from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
@@ -49,7 +50,10 @@ class Conv(nn.Module):
 
     `forward(x, spacing=None)` takes `batch channels *size` or `channels *size` of any size. A longer signal at the
     reference spacing is just longer; `spacing=0.5`, one number or one per axis, says that the same span is sampled
-    twice as finely, and the layer computes the same integral.
+    twice as finely, and the layer computes the same integral. At a spacing above 1 the kernel may hold frequencies that
+    the grid does not carry, and aliasing makes it another kernel. With `lowpass=True` they are filtered out: the layer
+    does to a coarse signal what it does to that signal interpolated, by sinc(t) cos(pi t / 16)^2 for |t| < 8 samples,
+    to the reference spacing or a finer one. On a causal axis it is interpolated from its past alone.
     `forward(x, times=t)` takes series sampled at any times `t`, a tensor (batch, samples) in samples of the reference
     grid, or `Times` with a mask of what was observed; `output_times` (batch, outputs) asks for the output at others.
     On the times of the reference grid this is `forward(x)`.
@@ -191,8 +195,10 @@ class Conv(nn.Module):
         self.refresh()
         return self
 
-    def taps(self, spacing: PerAxis[float] | None = None) -> Taps:
+    def taps(self, spacing: PerAxis[float] | None = None, lowpass: bool = False) -> Taps:
         """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing."""
+        if check_bool("lowpass", lowpass):
+            return self._lowpass_taps(1.0 if spacing is None else spacing)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
         lags = torch.meshgrid(*grid.lags(self.window, causal=self.causal, device=self.gain.device), indexing="ij")
         taps = self.values(torch.stack(lags, dim=-1))
@@ -212,11 +218,20 @@ class Conv(nn.Module):
         values = values.movedim(-1, 0) * self.gain.to(dtype)
         return values.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
 
+    def _lowpass_taps(self, spacing: PerAxis[float]) -> Taps:
+        """The taps at the multiples of `spacing` that stand for those on a grid no coarser than the reference."""
+        steps = per_axis("spacing", spacing, self.dim, check_spacing)
+        times = tuple(math.ceil(step) for step in steps)
+        taps = self.taps(tuple(step / n for step, n in zip(steps, times, strict=True)))
+        with strict_precision(taps.device):
+            return coarsened(taps, times, self.causal)
+
     def forward(
         self,
         x: Signal,
         spacing: PerAxis[float] | None = None,
         *,
+        lowpass: bool = False,
         times: Times | Tensor | None = None,
         output_times: Tensor | None = None,
     ) -> Signal:
@@ -228,7 +243,7 @@ class Conv(nn.Module):
         elif output_times is not None:
             raise ValueError("`output_times` needs `times`, those of the samples.")
         else:
-            y = self._convolve(batched, spacing)
+            y = self._convolve(batched, spacing, lowpass)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
@@ -236,12 +251,15 @@ class Conv(nn.Module):
         y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
 
-    def _convolve(self, x: Signal, spacing: PerAxis[float] | None) -> Signal:
+    def _convolve(self, x: Signal, spacing: PerAxis[float] | None, lowpass: bool) -> Signal:
         """The convolution on a grid."""
         if spacing is not None:
             spacing = per_axis("spacing", spacing, self.dim, check_spacing)
-            self.check_resolution(spacing)
-        return convolve(x, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+            if not lowpass:
+                self.check_resolution(spacing)
+        return convolve(
+            x, self.taps(spacing, lowpass), causal=self.causal, boundary=self.grid.boundary, engine=self.engine
+        )
 
     def _convolve_at_times(self, x: Signal, times: Times, output_times: Tensor | None) -> Signal:
         """The convolution at any times, in float32 at least."""
@@ -277,7 +295,7 @@ class Conv(nn.Module):
                 warnings.warn(
                     f"{name or type(self).__name__}: the kernel holds frequencies up to {limit:.2f} of the reference "
                     f"Nyquist frequency on axis {axis}; spacing {step:g} carries {1 / step:.2f}. Expect aliasing; "
-                    f"train with a smaller `bandwidth` to use this resolution.",
+                    f"ask for `lowpass=True`, or train with a smaller `bandwidth` to use this resolution.",
                     stacklevel=3,
                 )
 

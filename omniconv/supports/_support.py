@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from omniconv._errors import check_integer
 from omniconv._precision import AtLeastFloat32
@@ -42,6 +43,13 @@ class Support(Cited, Tagged, AtLeastFloat32, ABC):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Set the learned sizes back to where they began."""
+
+    def bandwidth(self) -> Tensor | None:
+        """Highest frequency per axis (`dim`), in units of the reference grid's Nyquist frequency; None: not known.
+
+        Differentiable. It adds to the frequencies of the kernel that the support multiplies.
+        """
+        return None
 
     def extra_repr(self) -> str:
         return f"{self.dim}, reach={self.reach}, causal={self.causal}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered, whole
 from omniconv._sizes import bounded_sizes, size_logits
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Weights, check_bool
@@ -90,6 +90,11 @@ class Gaussian(Support):
         check_number("threshold", threshold, low=0.0, high=1.0)
         radius = whole(self.width) * math.sqrt(-2 * math.log(threshold))
         return tuple((whole(self.mean).abs() + radius).clamp(max=1.0).tolist())
+
+    def bandwidth(self) -> Tensor:
+        """Two standard deviations of the window's spectrum: 2 / (pi reach width)."""
+        width = bounded_sizes(gathered(self.width_logit), self.narrowest, self.widest)
+        return 2 / (math.pi * width.new_tensor(self.reach).clamp(min=1) * width)
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

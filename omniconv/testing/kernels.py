@@ -16,7 +16,7 @@ def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -
     Shapes and dtypes in every dimension, causal and not; a value depends on its own position alone; unit mean square
     over the window at construction; derivatives in positions and parameters (float64); evaluation changes no state;
     state-dict and deep-copy round trips; a re-draw changes the parameters; construction on the meta device; a band
-    limit of the right length; tags that name parameters.
+    limit of the right length, the sum of the filters' differentiable ones; tags that name parameters.
 
     >>> from omniconv.kernels import SIREN
     >>> check_kernel(SIREN, dims=(1,))
@@ -114,6 +114,14 @@ def check_declarations(kernel: Kernel) -> None:
     """Band limit and tags have the declared form."""
     limit = kernel.bandlimit()
     expect(limit is None or (len(limit) == kernel.dim and min(limit) >= 0), "bandlimit must be None or one per axis")
+    widths = kernel.bandwidths()
+    if widths is not None:
+        told = widths.ndim == 2 and widths.shape[1] == kernel.dim and bool((widths >= 0).all())
+        expect(told, "bandwidths must be None or at least 0, (filters, dim)")
+        expect(widths.requires_grad, "bandwidths must have a derivative in the parameters")
+        added = widths.sum(0).tolist()
+        close = limit is not None and all(abs(a - b) <= 1e-6 * b for a, b in zip(limit, added, strict=True))
+        expect(close, f"bandlimit must be the sum of the bandwidths, {added}; got {limit}")
     unknown = set(kernel.parameter_tags()) - {name for name, _ in kernel.named_parameters()}
     expect(not unknown, f"parameter_tags must name parameters; unknown: {sorted(unknown)}")
 

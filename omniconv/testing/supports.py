@@ -14,8 +14,8 @@ def check_support(factory: SupportFactory, *, dims: tuple[int, ...] = (1, 2, 3))
     """Raise `AssertionError` unless the supports that `factory` makes obey the contract of `Support`.
 
     Shapes and dtypes in every dimension, causal and not; weights in [0, 1], 1 at the zero lag; nothing of weight
-    above the threshold outside the extent; derivatives (float64); state-dict and deep-copy round trips; tags that name
-    parameters.
+    above the threshold outside the extent; a differentiable bandwidth of the right length; derivatives (float64);
+    state-dict and deep-copy round trips; tags that name parameters.
 
     >>> from omniconv.supports import Gaussian
     >>> check_support(Gaussian, dims=(1,))
@@ -26,6 +26,7 @@ def check_support(factory: SupportFactory, *, dims: tuple[int, ...] = (1, 2, 3))
             positions = support_positions(support)
             check_weights(support, positions)
             check_extent(support, positions)
+            check_bandwidth(support)
             # Off the lattice, where a support that ends at a tap may have an edge.
             check_support_derivatives(support, 0.93 * positions[:: max(1, len(positions) // 5)] + 0.013)
             again = factory(dim, reach=(8,) * dim, causal=(causal,) * dim, device="cpu", dtype=torch.float64)
@@ -63,6 +64,15 @@ def check_extent(support: Support, positions: torch.Tensor) -> None:
         heaviest = support(positions)[outside].max().item() if bool(outside.any()) else 0.0
         expect(heaviest <= threshold, f"weight {heaviest:g} outside the extent for threshold {threshold}")
         reached = extent
+
+
+def check_bandwidth(support: Support) -> None:
+    """A bandwidth has the declared form."""
+    width = support.bandwidth()
+    if width is not None:
+        told = width.shape == (support.dim,) and bool((width >= 0).all())
+        expect(told, "bandwidth must be None or at least 0, (dim,)")
+        expect(width.requires_grad, "bandwidth must have a derivative in the parameters")
 
 
 def check_support_derivatives(support: Support, positions: torch.Tensor) -> None:

@@ -154,7 +154,14 @@ class Loop:
         if recipe.compile:
             self.model.compile()
         optimizer = build_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        objective, prepared = self.accelerator.prepare(Objective(self.model, self.task, recipe.kernel_norm), optimizer)
+        minimised = Objective(
+            self.model,
+            self.task,
+            kernel_norm=recipe.kernel_norm,
+            all_pass=recipe.all_pass,
+            antialias=recipe.antialias,
+        )
+        objective, prepared = self.accelerator.prepare(minimised, optimizer)
         self.optimizer = prepared  # knows about scaled gradients
         warmup = min(math.ceil(recipe.warmup * self.steps), self.steps - 1)
         schedule = warmup_cosine(prepared.optimizer, steps=self.steps, warmup=warmup)

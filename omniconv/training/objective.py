@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._typing import Mask, Signal
-from omniconv.nn import Conv
+from omniconv.nn import aliasing, all_pass
+from omniconv.nn import kernel_norm as norm_of_kernels
 from omniconv.training.tasks import Task
 
 
@@ -17,13 +18,16 @@ class Objective(nn.Module):
 
     Without targets it gives the outputs.
 
-    penalty = kernel_norm * sum over convolutions of |taps|^2, on the kernels as they are sampled (FlexConv, Romero et
-    al. 2022).
+    penalty = kernel_norm * omniconv.nn.kernel_norm(model) + all_pass * omniconv.nn.all_pass(model)
+    + antialias * omniconv.nn.aliasing(model), the last with every filter's share of the reference grid's limit.
     """
 
-    def __init__(self, model: nn.Module, task: Task, kernel_norm: float):
+    def __init__(
+        self, model: nn.Module, task: Task, *, kernel_norm: float = 0.0, all_pass: float = 0.0, antialias: float = 0.0
+    ):
         super().__init__()
-        self.model, self.task, self.kernel_norm = model, task, kernel_norm
+        self.model, self.task = model, task
+        self.kernel_norm, self.all_pass, self.antialias = kernel_norm, all_pass, antialias
 
     def forward(
         self, x: Signal, mask: Mask | None = None, encoded: Tensor | None = None, times: Tensor | None = None
@@ -38,7 +42,9 @@ class Objective(nn.Module):
     def _penalty(self, like: Tensor) -> Tensor:
         penalty = like.new_zeros(())
         if self.kernel_norm:
-            for module in self.model.modules():
-                if isinstance(module, Conv):
-                    penalty = penalty + module.taps().square().sum()
-        return self.kernel_norm * penalty
+            penalty = penalty + self.kernel_norm * norm_of_kernels(self.model)
+        if self.all_pass:
+            penalty = penalty + self.all_pass * all_pass(self.model)
+        if self.antialias:
+            penalty = penalty + self.antialias * aliasing(self.model)
+        return penalty

@@ -38,6 +38,12 @@ class Recipe:
     kernel_norm: float = 0.0
     """Weight of the sum of squares of the sampled kernels, added to the loss."""
 
+    all_pass: float = 0.0
+    """Weight of the distance of the convolutions from orthogonal ones, added to the loss."""
+
+    antialias: float = 0.0
+    """Weight of the kernels' frequencies above those of the grid, squared and added to the loss."""
+
     average: float = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; 0 keeps the weights."""
 
@@ -66,6 +72,8 @@ class Recipe:
             "warmup": check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True),
             "clip": check_number("clip", self.clip, low=0.0),
             "kernel_norm": check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True),
+            "all_pass": check_number("all_pass", self.all_pass, low=0.0, closed=True),
+            "antialias": check_number("antialias", self.antialias, low=0.0, closed=True),
             "average": check_number("average", self.average, low=0.0, closed=True),
             "patience": check_integer("patience", self.patience, minimum=0),
             "precision": check_choice("precision", self.precision, PRECISIONS),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
-from omniconv.data import read
+from omniconv.data import ArraySamples, read
 from omniconv.training import EXIT_CODE, Architecture, Predictor, Recipe
 from omniconv.training.logs import read_log
 
@@ -54,6 +54,8 @@ EVERY_OPTION: dict[str, Any] = {
     "label_smoothing": 0.1,
     "balanced": True,
     "kernel_norm": 1e-3,
+    "all_pass": 1e-2,
+    "antialias": 0.1,
     "average": 0.99,
     "patience": 4,
     "precision": "bf16",
@@ -115,6 +117,11 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
     assert list(EVERY_OPTION) == [field.name for field in fields(Fit)]
     plain = Fit(data="", out=Path())
     assert all(getattr(plain, name) != value for name, value in EVERY_OPTION.items())
+
+
+def test_every_option_of_the_recipe_reaches_it() -> None:
+    _, recipe = Fit(**EVERY_OPTION).choose(ArraySamples(np.zeros((8, 1, 20)), np.arange(8) % 2))
+    assert asdict(recipe) == {field.name: EVERY_OPTION[field.name] for field in fields(Recipe)}
 
 
 def test_the_defaults_are_those_of_the_library() -> None:

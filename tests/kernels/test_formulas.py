@@ -193,6 +193,7 @@ def test_isotropic_gabor_formula() -> None:
 def test_isotropic_gabor_keeps_to_the_bandwidth_on_every_axis() -> None:
     kernel = Gabor(2, 1, reach=(8, 50), hidden=64, isotropic=True, bandwidth=0.5)
     limit = kernel.bandlimit()
+    assert limit is not None
     assert max(limit) <= 0.5 * (1 + 1e-6)
     width = kernel.frequency.detach().abs() + 2 * kernel.inverse_width.detach()  # the same width on both axes
     assert limit == pytest.approx((width.amax(1).sum(0) / (math.pi * torch.tensor([8.0, 50.0]))).tolist())
@@ -328,10 +329,33 @@ def test_gabor_frequencies_and_windows_add_up_to_at_most_the_bandwidth(reach: in
     kernel = Gabor(1, 1, reach=reach, hidden=64, bandwidth=bandwidth)
     nyquist = math.pi * reach
     width = kernel.frequency.detach().abs() + 2 * kernel.inverse_width.detach().abs()
-    assert kernel.bandlimit()[0] == pytest.approx(width.amax(1).sum().item() / nyquist)
-    assert 0.5 * bandwidth < kernel.bandlimit()[0] <= bandwidth * (1 + 1e-6)
+    limit = kernel.bandlimit()
+    assert limit is not None
+    assert limit[0] == pytest.approx(width.amax(1).sum().item() / nyquist)
+    assert 0.5 * bandwidth < limit[0] <= bandwidth * (1 + 1e-6)
     windows = 2 * kernel.inverse_width.detach().amax(1).sum().item() / nyquist
     assert windows <= bandwidth / 2 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "filters"),
+    [
+        (Gabor, lambda k: k.frequency.abs() + 2 * k.inverse_width.abs()),
+        (partial(Gabor, isotropic=True), lambda k: k.frequency.abs() + 2 * k.inverse_width.abs()),
+        (FourierNet, lambda k: k.frequency.abs()),
+        (partial(SIREN, depth=4), lambda k: 3 * k.frequency.abs()[None]),  # three layers of sines
+        (partial(Fourier, depth=3), lambda k: 2 * k.frequency.abs()[None]),  # two layers before the output
+    ],
+)
+def test_bandwidths_are_the_highest_of_each_filter(
+    make: Callable[..., Kernel], filters: Callable[[Kernel], torch.Tensor]
+) -> None:
+    kernel = make(2, 3, reach=(5, 0), dtype=torch.float64)
+    nyquist = torch.tensor([5 * math.pi, math.pi], dtype=torch.float64)
+    expected = filters(kernel).amax(1) / nyquist
+    torch.testing.assert_close(kernel.bandwidths(), expected)
+    assert kernel.bandlimit() == pytest.approx(expected.sum(0).tolist())
+    assert Table(1, 1, reach=3).bandwidths() is None
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def learned_memory(steps_to_remember: int, begin: float) -> float:
         oc.refresh(conv)
     support_now = conv.support
     assert isinstance(support_now, Gaussian)
-    return float(support_now.width * reach * area)
+    return support_now.width.item() * reach * area
 
 
 @pytest.mark.parametrize("factor", [0.5, 4.0])
@@ -65,6 +65,6 @@ def learned_memory(steps_to_remember: int, begin: float) -> float:
 def test_the_sum_of_the_last_k_steps_makes_a_memory_of_k_steps(steps: int, factor: float) -> None:
     memory = learned_memory(steps, factor * steps)
     assert memory == pytest.approx(steps, rel=0.2)
-    # The Gaussian that is nearest to a box of K steps, a exp(-s^2 / 2 w^2), maximises w erf(u)^2 with u = K / (w sqrt 2):
+    # The Gaussian a exp(-s^2 / 2 w^2) that is nearest to a box of K steps maximises w erf(u)^2 with u = K / (w sqrt 2):
     # 4 u exp(-u^2) / sqrt(pi) = erf(u), so u = 0.9896, and its integral is sqrt(pi) K / (2 u) = 0.8955 K.
     assert memory == pytest.approx(0.8955 * steps, rel=0.05)

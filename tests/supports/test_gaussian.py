@@ -99,3 +99,12 @@ def test_full_is_one_and_learns_nothing() -> None:
 def test_bad_supports_are_named(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_bandwidth_is_two_deviations_of_the_spectrum_in_nyquist_units() -> None:
+    support = Gaussian(2, reach=(8, 20), width=(0.3, 0.1), dtype=torch.float64)
+    # A Gaussian of deviation s in position has one of deviation 1 / s in frequency; Nyquist is pi * reach.
+    expected = torch.tensor([2 / 0.3 / (math.pi * 8), 2 / 0.1 / (math.pi * 20)], dtype=torch.float64)
+    torch.testing.assert_close(support.bandwidth(), expected)
+    assert Full(2, reach=8).bandwidth() is None
+    assert Gaussian(1, reach=0, width=0.5).bandwidth().item() == pytest.approx(4 / math.pi)  # the unit of a reach of 1

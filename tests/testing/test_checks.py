@@ -463,13 +463,39 @@ class DeviceIgnored(RightKernel):
 
 
 class BandlimitOfOneAxis(RightKernel):
-    def bandlimit(self) -> tuple[float, ...]:
-        return super().bandlimit()[:1]
+    def bandlimit(self) -> tuple[float, ...] | None:
+        return (super().bandlimit() or ())[:1]
 
 
 class NegativeBandlimit(RightKernel):
-    def bandlimit(self) -> tuple[float, ...]:
-        return tuple(-limit for limit in super().bandlimit())
+    def bandlimit(self) -> tuple[float, ...] | None:
+        return tuple(-limit for limit in super().bandlimit() or ())
+
+
+class DoubleBandlimit(RightKernel):
+    def bandlimit(self) -> tuple[float, ...] | None:
+        return tuple(2 * limit for limit in super().bandlimit() or ())
+
+
+class BandwidthsWithoutFilters(RightKernel):
+    def bandwidths(self) -> Tensor:
+        return super().bandwidths()[0]
+
+    def bandlimit(self) -> None:
+        return None
+
+
+class NegativeBandwidths(RightKernel):
+    def bandwidths(self) -> Tensor:
+        return -super().bandwidths()
+
+    def bandlimit(self) -> None:
+        return None
+
+
+class DetachedBandwidths(RightKernel):
+    def bandwidths(self) -> Tensor:
+        return super().bandwidths().detach()
 
 
 class UnknownTag(RightKernel):
@@ -495,6 +521,15 @@ WRONG_KERNELS: dict[str, tuple[KernelFactory, int, type[Exception], str]] = {
     "meta": (ZeroWhenDrawnAgain, 1, AssertionError, "a kernel from the meta device must be initialised"),
     "bandlimit-axes": (BandlimitOfOneAxis, 2, AssertionError, "bandlimit must be None or one per axis"),
     "bandlimit-sign": (NegativeBandlimit, 1, AssertionError, "bandlimit must be None or one per axis"),
+    "bandlimit-sum": (DoubleBandlimit, 1, AssertionError, "bandlimit must be the sum of the bandwidths"),
+    "bandwidths-shape": (
+        BandwidthsWithoutFilters,
+        1,
+        AssertionError,
+        r"bandwidths must be None or .* \(filters, dim\)",
+    ),
+    "bandwidths-sign": (NegativeBandwidths, 1, AssertionError, "bandwidths must be None or at least 0"),
+    "bandwidths-derivative": (DetachedBandwidths, 1, AssertionError, "bandwidths must have a derivative"),
     "tags": (UnknownTag, 1, AssertionError, r"parameter_tags must name parameters; unknown: \['frequencies'\]"),
 }
 
@@ -586,6 +621,21 @@ class SmallExtent(Gaussian):
         return tuple(far / 2 for far in super().extent(threshold))
 
 
+class BandwidthOfOneAxis(Gaussian):
+    def bandwidth(self) -> Tensor:
+        return super().bandwidth()[:1]
+
+
+class NegativeBandwidth(Gaussian):
+    def bandwidth(self) -> Tensor:
+        return -super().bandwidth()
+
+
+class DetachedBandwidth(Gaussian):
+    def bandwidth(self) -> Tensor:
+        return super().bandwidth().detach()
+
+
 class WidthDetached(Gaussian):
     @property
     def width(self) -> Tensor:
@@ -655,6 +705,9 @@ WRONG_SUPPORTS: dict[str, tuple[SupportFactory, int, type[Exception], str]] = {
     "extent-axes": (OneAxisExtent, 2, AssertionError, r"extent must be in \(0, 1\] per axis"),
     "extent-shrinks": (ShrinkingExtent, 1, AssertionError, "a lower threshold must reach farther"),
     "extent-small": (SmallExtent, 1, AssertionError, "weight 0.7.* outside the extent for threshold 0.5"),
+    "bandwidth-axes": (BandwidthOfOneAxis, 2, AssertionError, r"bandwidth must be None or at least 0, \(dim,\)"),
+    "bandwidth-sign": (NegativeBandwidth, 1, AssertionError, "bandwidth must be None or at least 0"),
+    "bandwidth-derivative": (DetachedBandwidth, 1, AssertionError, "bandwidth must have a derivative"),
     "derivative": (WidthDetached, 1, GradcheckError, "Numerical gradient for function expected to be zero"),
     "deep-copy": (WidenedByCopying, 1, AssertionError, "a deep copy must give the same weights"),
     "state-dict": (DeafGaussian, 1, AssertionError, "a support with the same state must give the same weights"),

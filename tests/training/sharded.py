@@ -27,8 +27,8 @@ def sharding(precision: str, device: str, trackers: tuple[str, ...], folder: Pat
 
 def fitted(folder: Path, batch_size: int) -> None:
     """Fit, and let the first process save what came of it."""
-    recipe = Recipe(epochs=3, batch_size=batch_size, average=0.8, kernel_norm=1e-3)
-    network = Architecture(blocks=1, width=8, dropout=0.0)
+    recipe = Recipe(epochs=3, batch_size=batch_size, average=0.8, kernel_norm=1e-3, all_pass=1e-2, antialias=0.1)
+    network = Architecture(blocks=1, width=8, dropout=0.0, bandwidth=0.75)  # above the grid's, with harmonics
     samples, validation = waves(16, ragged=True, noise=1.0), waves(6, ragged=True, seed=5)
     predictor = fit(
         samples, TASK, network, recipe, validation=validation, run=Run(folder=folder, every=4, device="cpu")

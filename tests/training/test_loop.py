@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import Interrupted, NonFiniteError
 from omniconv.data import ArraySamples, Samples
+from omniconv.nn import all_pass
 from omniconv.training import (
     Classification,
     Recipe,
@@ -142,6 +143,28 @@ def test_a_weight_on_the_kernels_shrinks_them() -> None:
         sums.append(sum(conv.taps().square().sum().item() for conv in convolutions(model)))
     assert sums[1] < sums[0] / 2
     assert record[0]["loss"] > 0.1 * sums[1]
+
+
+def test_a_weight_on_all_pass_makes_layers_keep_energy() -> None:
+    distances = []
+    for weight in (0.0, 1.0):
+        model = network()
+        train(model, TASK, waves(16), recipe=Recipe(epochs=10, batch_size=4, all_pass=weight))
+        distances.append(all_pass(model).item())
+    assert distances[1] < distances[0] / 2
+
+
+def test_a_weight_on_aliasing_keeps_the_frequencies_on_the_grid() -> None:
+    limits = []
+    for antialias in (0.0, 10.0):
+        model = network()
+        with torch.no_grad():
+            for conv in convolutions(model):
+                conv.kernel.get_parameter("frequency").mul_(2.2)
+        train(model, TASK, waves(16), recipe=Recipe(epochs=30, batch_size=4, lr=0.1, antialias=antialias))
+        limits.append(max(conv.bandlimit[0] for conv in convolutions(model) if conv.bandlimit is not None))
+    assert limits[0] > 1.05
+    assert limits[1] < 1.0
 
 
 @pytest.mark.parametrize(("parts", "batch_size"), [(2, 6), (3, 6), (3, 7)])

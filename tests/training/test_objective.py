@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from omniconv.nn import aliasing, all_pass, kernel_norm
 from omniconv.training.objective import Objective
 from tests.training.makers import TASK, convolutions, network
 
@@ -18,19 +19,35 @@ def test_the_loss_is_the_sum_over_samples_of_the_cross_entropy() -> None:
     assert penalty.item() == 0.0
 
 
-@pytest.mark.parametrize("kernel_norm", [0.01, 2.0])
-def test_the_penalty_is_the_sum_of_squares_of_the_taps_of_every_convolution(kernel_norm: float) -> None:
+@pytest.mark.parametrize("weight", [0.01, 2.0])
+def test_the_penalty_is_the_sum_of_squares_of_the_taps_of_every_convolution(weight: float) -> None:
     model = network()
-    _, penalty = Objective(model, TASK, kernel_norm)(X, None, ENCODED)
+    _, penalty = Objective(model, TASK, kernel_norm=weight)(X, None, ENCODED)
     squares = sum(conv.taps().square().sum().item() for conv in convolutions(model))
     assert len(convolutions(model)) == 2
     assert squares > 0
-    assert penalty.item() == pytest.approx(kernel_norm * squares, rel=1e-5)
+    assert penalty.item() == pytest.approx(weight * squares, rel=1e-5)
+
+
+def test_the_penalties_are_weighted_and_added() -> None:
+    model = network()
+    for module in convolutions(model):
+        with torch.no_grad():
+            module.kernel.get_parameter("frequency").mul_(8.0)  # above the grid's
+    parts = {"kernel_norm": kernel_norm, "all_pass": all_pass, "antialias": aliasing}
+    alone = {name: penalty(model).item() for name, penalty in parts.items()}
+    assert min(alone.values()) > 0
+    for name, value in alone.items():
+        _, penalty = Objective(model, TASK, **{name: 0.3})(X, None, ENCODED)
+        assert penalty.item() == pytest.approx(0.3 * value)
+    _, penalty = Objective(model, TASK, kernel_norm=0.2, all_pass=0.3, antialias=0.5)(X, None, ENCODED)
+    expected = 0.2 * alone["kernel_norm"] + 0.3 * alone["all_pass"] + 0.5 * alone["antialias"]
+    assert penalty.item() == pytest.approx(expected)
 
 
 def test_the_penalty_has_a_gradient_for_kernels_and_supports() -> None:
     model = network()
-    _, penalty = Objective(model, TASK, 1.0)(X, None, ENCODED)
+    _, penalty = Objective(model, TASK, kernel_norm=1.0)(X, None, ENCODED)
     penalty.backward()
     moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     assert {"stem.support.width_logit", "blocks.0.conv.support.width_logit"} <= moved
@@ -40,8 +57,8 @@ def test_the_penalty_has_a_gradient_for_kernels_and_supports() -> None:
 def test_without_targets_it_gives_the_outputs_of_the_network() -> None:
     model = network().eval()
     mask = torch.arange(20) < torch.tensor([[20], [7], [12], [20]])
-    assert torch.equal(Objective(model, TASK, 1.0)(X), model(X))
-    assert torch.equal(Objective(model, TASK, 1.0)(X, mask), model(X, mask=mask))
+    assert torch.equal(Objective(model, TASK, kernel_norm=1.0)(X), model(X))
+    assert torch.equal(Objective(model, TASK, kernel_norm=1.0)(X, mask), model(X, mask=mask))
 
 
 def test_what_lies_behind_a_mask_changes_neither_loss_nor_gradient() -> None:
@@ -49,7 +66,7 @@ def test_what_lies_behind_a_mask_changes_neither_loss_nor_gradient() -> None:
     found = []
     for filling in (0.0, 1e3):
         model = network()
-        losses, _ = Objective(model, TASK, 0.0)(torch.where(mask[:, None], X, filling), mask, ENCODED)
+        losses, _ = Objective(model, TASK)(torch.where(mask[:, None], X, filling), mask, ENCODED)
         losses.backward()
         found.append((losses, [parameter.grad for parameter in model.parameters()]))
     torch.testing.assert_close(found[0], found[1])

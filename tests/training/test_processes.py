@@ -25,7 +25,9 @@ from tests.training.makers import differing, without_times
 ROOT = Path(omniconv.__file__).parents[1]
 PLAIN: dict[str, Any] = {"recipe": {"epochs": 3, "batch_size": 4}}
 FULL: dict[str, Any] = {"recipe": {"epochs": 3, "batch_size": 4, "average": 0.8}, "validation": True, "every": 1}
-PENALISED: dict[str, Any] = {"recipe": {"epochs": 2, "batch_size": 4, "kernel_norm": 0.05, "lr": 0.003}}
+PENALISED: dict[str, Any] = {
+    "recipe": {"epochs": 2, "batch_size": 4, "kernel_norm": 0.05, "all_pass": 0.05, "lr": 0.003}
+}
 
 
 def launched(folder: Path, trainings: dict[str, dict[str, Any]], **variables: str) -> subprocess.CompletedProcess[str]:

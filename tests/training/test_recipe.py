@@ -22,6 +22,8 @@ from omniconv.training import Recipe
         ({"warmup": 1.1}, ValueError, "`warmup` must be finite and at least 0 and at most 1; got 1.1"),
         ({"clip": 0.0}, ValueError, "`clip` must be finite and above 0; got 0.0"),
         ({"kernel_norm": -1.0}, ValueError, "`kernel_norm` must be finite and at least 0; got -1.0"),
+        ({"all_pass": -1.0}, ValueError, "`all_pass` must be finite and at least 0; got -1.0"),
+        ({"antialias": -1.0}, ValueError, "`antialias` must be finite and at least 0; got -1.0"),
         ({"average": 1.0}, ValueError, "`average` must be below 1; got 1.0"),
         ({"average": -0.5}, ValueError, "`average` must be finite and at least 0; got -0.5"),
         ({"patience": -1}, ValueError, "`patience` must be at least 0; got -1"),
@@ -48,6 +50,8 @@ def test_the_ends_of_every_range_are_taken() -> None:
         "weight_decay": 0,
         "warmup": 0,
         "kernel_norm": 0,
+        "all_pass": 0,
+        "antialias": 0,
         "average": 0,
         "patience": 0,
     }
