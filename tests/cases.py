@@ -10,7 +10,19 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
+from omniconv.kernels import (
+    MLP,
+    SIREN,
+    ChebyshevSeries,
+    Fourier,
+    FourierNet,
+    FourierSeries,
+    Free,
+    Gabor,
+    KernelFactory,
+    Multiscale,
+    Table,
+)
 from omniconv.nn import (
     BatchNorm,
     Conv,
@@ -40,6 +52,11 @@ KERNELS: dict[str, KernelFactory] = {
     "mlp": MLP,
     "mlp-swish": partial(MLP, activation="swish", depth=4),
     "mlp-weight-norm": partial(MLP, weight_norm=True),
+    "mlp-spder": partial(MLP, activation="spder", depth=4),
+    "mlp-fkan": partial(MLP, first=partial(FourierSeries, harmonics=4)),
+    "mlp-chebyshev": partial(MLP, first=partial(ChebyshevSeries, degree=6), weight_norm=True),
+    "fourier-series": FourierSeries,
+    "chebyshev-series": ChebyshevSeries,
     "fourier": Fourier,
     "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
     "multiscale": Multiscale,

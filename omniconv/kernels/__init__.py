@@ -2,8 +2,10 @@
 
 from omniconv.kernels._kernel import Kernel as Kernel
 from omniconv.kernels._kernel import KernelFactory as KernelFactory
+from omniconv.kernels.chebyshev_series import ChebyshevSeries as ChebyshevSeries
 from omniconv.kernels.fourier import Fourier as Fourier
 from omniconv.kernels.fourier_net import FourierNet as FourierNet
+from omniconv.kernels.fourier_series import FourierSeries as FourierSeries
 from omniconv.kernels.free import Free as Free
 from omniconv.kernels.gabor import Gabor as Gabor
 from omniconv.kernels.mlp import MLP as MLP
@@ -11,4 +13,17 @@ from omniconv.kernels.multiscale import Multiscale as Multiscale
 from omniconv.kernels.siren import SIREN as SIREN
 from omniconv.kernels.table import Table as Table
 
-__all__ = ["MLP", "SIREN", "Fourier", "FourierNet", "Free", "Gabor", "Kernel", "KernelFactory", "Multiscale", "Table"]
+__all__ = [
+    "MLP",
+    "SIREN",
+    "ChebyshevSeries",
+    "Fourier",
+    "FourierNet",
+    "FourierSeries",
+    "Free",
+    "Gabor",
+    "Kernel",
+    "KernelFactory",
+    "Multiscale",
+    "Table",
+]

@@ -9,7 +9,7 @@ from torch import nn
 
 from omniconv._errors import check_integer, check_positions
 from omniconv._precision import at_least_float32
-from omniconv._references import CKCONV_PAPER, SIREN_PAPER
+from omniconv._references import CKCONV_PAPER, SIREN_PAPER, WEIGHT_NORM_PAPER, Reference
 from omniconv._sharding import whole
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values, check_bool
@@ -50,7 +50,7 @@ class SIREN(Kernel):
     Sitzmann et al. 2020; as a convolution kernel, Romero et al. 2022 (CKConv).
     """
 
-    references = (SIREN_PAPER, CKCONV_PAPER)
+    references: tuple[Reference, ...] = (SIREN_PAPER, CKCONV_PAPER)
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class SIREN(Kernel):
         self.output_weight = nn.Parameter(torch.empty(channels, hidden, device=device, dtype=dtype))
         self.output_bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
         self.weight_norm = check_bool("weight_norm", weight_norm)
+        self.references += (WEIGHT_NORM_PAPER,) if weight_norm else ()
         self.frequency_length = make_length(self.frequency, self.weight_norm)
         self.hidden_length = make_length(self.hidden_weight, self.weight_norm)
         self.output_length = make_length(self.output_weight, self.weight_norm)
