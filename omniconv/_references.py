@@ -78,6 +78,13 @@ CCNN_PAPER = Reference(
     "arXiv:2206.03398",
     2022,
 )
+DNARCH_PAPER = Reference(
+    "romero2023dnarch",
+    "DNArch: Learning Convolutional Neural Architectures by Backpropagation",
+    "Romero, David W. and Zeghidour, Neil",
+    "arXiv:2302.05400",
+    2023,
+)
 SGCONV_PAPER = Reference(
     "li2023sgconv",
     "What Makes Convolutional Models Great on Long Sequence Modeling?",

@@ -37,7 +37,7 @@ from omniconv.nn import (
     ResidualBlock,
     Standardize,
 )
-from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
+from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
@@ -73,6 +73,9 @@ SUPPORTS: dict[str, SupportFactory] = {
     "decay-narrow": partial(Decay, width=0.1, widest=1.0),
     "disk": Disk,
     "disk-small": partial(Disk, radius=0.2, edge=0.5),
+    "sigmoid": Sigmoid,
+    "sigmoid-narrow": partial(Sigmoid, offset=0.1, temperature=0.2, widest=1.0),
+    "product": partial(Product, factors=(Gaussian, partial(Sigmoid, offset=0.3))),
 }
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
