@@ -137,6 +137,13 @@ SL2A_PAPER = Reference(
     "ICCV; arXiv:2409.10836",
     2025,
 )
+MIP_PAPER = Reference(
+    "gonzalezortiz2024mip",
+    "Magnitude Invariant Parametrizations Improve Hypernetwork Learning",
+    "Gonzalez Ortiz, Jose Javier and Guttag, John and Dalca, Adrian V.",
+    "ICLR; arXiv:2304.07645",
+    2024,
+)
 
 
 def cite(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from omniconv.kernels._kernel import Kernel as Kernel
 from omniconv.kernels._kernel import KernelFactory as KernelFactory
 from omniconv.kernels.chebyshev_series import ChebyshevSeries as ChebyshevSeries
+from omniconv.kernels.conditional import Conditional as Conditional
 from omniconv.kernels.fourier import Fourier as Fourier
 from omniconv.kernels.fourier_net import FourierNet as FourierNet
 from omniconv.kernels.fourier_series import FourierSeries as FourierSeries
@@ -17,6 +18,7 @@ __all__ = [
     "MLP",
     "SIREN",
     "ChebyshevSeries",
+    "Conditional",
     "Fourier",
     "FourierNet",
     "FourierSeries",

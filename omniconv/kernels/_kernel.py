@@ -28,7 +28,12 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
     At construction a kernel has unit mean square over its window, so that the layer alone settles the gain.
     Its parameters stay in float32 when a network is cast to half precision.
     A subclass writes `forward` and `reset_parameters` (called at the end of its constructor).
+
+    `conditions`: numbers per sample that `forward` may be given as a second argument, `batch conditions`; it then
+    returns `batch *points channels`.
     """
+
+    conditions: int = 0
 
     def __init__(self, dim: int, channels: int, *, reach: PerAxis[int], causal: PerAxis[bool] = False):
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._precision import HALF
-from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
+from omniconv._typing import Condition, PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import convolve
 from omniconv.engines._select import check_engine_name
@@ -46,6 +46,8 @@ class Conv(nn.Module):
     `forward(x, spacing=None)` takes `batch channels *size` or `channels *size` of any size. A longer signal at the
     reference spacing is just longer; `spacing=0.5`, one number or one per axis, says that the same span is sampled
     twice as finely, and the layer computes the same integral.
+    `forward(x, condition=z)`, `batch conditions` in [0, 1], convolves every sample with the kernel of its own numbers,
+    where the kernel takes them (`omniconv.kernels.Conditional`).
 
     The kernel is sampled only as far as the support reaches. That extent, rounded up to one of a few steps, is read on
     the host at construction, after `load_state_dict`, on `train()` and `eval()`, and by `refresh()`, never in
@@ -184,33 +186,62 @@ class Conv(nn.Module):
         self.refresh()
         return self
 
-    def taps(self, spacing: PerAxis[float] | None = None) -> Taps:
-        """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing."""
+    def taps(self, spacing: PerAxis[float] | None = None, condition: Condition | None = None) -> Taps:
+        """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing.
+
+        With a condition, those of every sample, with the axis `batch` first.
+        """
+        if condition is not None and not self.kernel.conditions:
+            name = type(self.kernel).__name__
+            raise ValueError(
+                f"`condition` needs a kernel that takes one; {name} takes none. Wrap it: "
+                f"kernel=functools.partial(omniconv.kernels.Conditional, kernel={name})."
+            )
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
         device, dtype = self.gain.device, torch.promote_types(self.gain.dtype, torch.float32)
         lags = grid.lags(self.window, causal=self.causal, device=device)
         axes = [lag / max(far, 1) for lag, far in zip(lags, self.reach, strict=True)]
         positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).to(dtype)
         with strict_precision(device):
-            values = self.kernel(positions) * self.support(positions)[..., None]
+            values = self.kernel(positions) if condition is None else self.kernel(positions, condition)
+            values = values * self.support(positions)[..., None]
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=device)):
             values = values * weights.to(dtype).reshape(-1, *[1] * (self.dim - axis))
-        taps = values.movedim(-1, 0) * self.gain.to(dtype)
-        return taps.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else taps
+        channels = -1 - self.dim
+        taps = values.movedim(-1, channels) * self.gain.to(dtype)
+        return taps.unflatten(channels, (self.out_channels, self.in_channels)) if self.mixing == "dense" else taps
 
-    def forward(self, x: Signal, spacing: PerAxis[float] | None = None) -> Signal:
+    def forward(self, x: Signal, spacing: PerAxis[float] | None = None, condition: Condition | None = None) -> Signal:
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if spacing is not None:
             spacing = per_axis("spacing", spacing, self.dim, check_spacing)
             self.check_resolution(spacing)
-        y = convolve(batched, self.taps(spacing), causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+        taps = self.taps(spacing, condition)
+        y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
             y = self.mixer(y)
         y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
+
+    def _convolve(self, x: Signal, taps: Taps) -> Signal:
+        return convolve(x, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+
+    def _convolve_each(self, x: Signal, taps: Tensor) -> Signal:
+        """Every sample with taps of its own, `batch out in *kernel` or `batch channels *kernel`."""
+        if taps.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"`condition` must be (batch, {self.kernel.conditions}) with the batch of `x`, {x.shape[0]}; got a "
+                f"batch of {taps.shape[0]}."
+            )
+        if x.shape[0] == 0:
+            return self._convolve(x, self.taps())
+        if self.mixing == "dense":
+            return torch.cat([self._convolve(one[None], own) for one, own in zip(x, taps, strict=True)])
+        # Channels do not meet: those of all samples are the channels of one signal.
+        return self._convolve(x.flatten(0, 1)[None], taps.flatten(0, 1))[0].unflatten(0, x.shape[:2])
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
         """Warn if a grid of that spacing is too coarse for the frequencies of the kernel; `name` is the layer's."""
