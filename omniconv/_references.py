@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -26,9 +25,9 @@ class Reference:
 
 
 class Cited:
-    """Base of parts that come from papers."""
+    """Base of parts that come from papers: those of the class; an instance may add those of its options."""
 
-    references: ClassVar[tuple[Reference, ...]] = ()
+    references: tuple[Reference, ...] = ()
 
 
 OMNICONV = Reference(
@@ -78,6 +77,13 @@ CCNN_PAPER = Reference(
     "and Tomczak, Jakub M. and Hoogendoorn, Mark",
     "arXiv:2206.03398",
     2022,
+)
+DNARCH_PAPER = Reference(
+    "romero2023dnarch",
+    "DNArch: Learning Convolutional Neural Architectures by Backpropagation",
+    "Romero, David W. and Zeghidour, Neil",
+    "arXiv:2302.05400",
+    2023,
 )
 SGCONV_PAPER = Reference(
     "li2023sgconv",
@@ -138,6 +144,42 @@ HYENA_PAPER = Reference(
     "ICML; arXiv:2302.10866",
     2023,
 )
+WEIGHT_NORM_PAPER = Reference(
+    "salimans2016weight",
+    "Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks",
+    "Salimans, Tim and Kingma, Diederik P.",
+    "NeurIPS; arXiv:1602.07868",
+    2016,
+)
+SPDER_PAPER = Reference(
+    "shah2023spder",
+    "SPDER: Semiperiodic Damping-Enabled Object Representation",
+    "Shah, Kathan and Sitawarin, Chawin",
+    "arXiv:2306.15242",
+    2023,
+)
+FKAN_PAPER = Reference(
+    "mehrabian2024fkan",
+    "Implicit Neural Representations with Fourier Kolmogorov-Arnold Networks",
+    "Mehrabian, Ali and Mojarad Adi, Parsa and Heidari, Moein and Hacihaliloglu, Ilker",
+    "arXiv:2409.09323",
+    2024,
+)
+SL2A_PAPER = Reference(
+    "heidari2025sl2a",
+    "SL2A-INR: Single-Layer Learnable Activation for Implicit Neural Representation",
+    "Heidari, Moein and Rezaeian, Reza and Azad, Reza and Merhof, Dorit and Soltanian-Zadeh, Hamid "
+    "and Hacihaliloglu, Ilker",
+    "ICCV; arXiv:2409.10836",
+    2025,
+)
+MIP_PAPER = Reference(
+    "gonzalezortiz2024mip",
+    "Magnitude Invariant Parametrizations Improve Hypernetwork Learning",
+    "Gonzalez Ortiz, Jose Javier and Guttag, John and Dalca, Adrian V.",
+    "ICLR; arXiv:2304.07645",
+    2024,
+)
 
 S4D_PAPER = Reference(
     "gu2022s4d",
@@ -164,9 +206,6 @@ def cite(model: nn.Module) -> str:
     @misc{omniconv,
     """
     found = {OMNICONV: None} | {
-        reference: None
-        for module in model.modules()
-        if isinstance(module, Cited)
-        for reference in type(module).references
+        reference: None for module in model.modules() if isinstance(module, Cited) for reference in module.references
     }
     return "\n\n".join(reference.bibtex() for reference in found)

@@ -17,6 +17,7 @@ Mask: TypeAlias = Annotated[Tensor, "batch *size, bool: True where a sample was 
 Taps: TypeAlias = Annotated[Tensor, "out in *size, or channels *size when depthwise"]
 Positions: TypeAlias = Annotated[Tensor, "*points dim"]
 Values: TypeAlias = Annotated[Tensor, "*points channels"]
+Condition: TypeAlias = Annotated[Tensor, "batch conditions"]
 Weights: TypeAlias = Annotated[Tensor, "*points"]
 
 PerAxis: TypeAlias = T | Sequence[T]

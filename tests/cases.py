@@ -14,8 +14,11 @@ from omniconv.kernels import (
     MLP,
     SIREN,
     Bumps,
+    ChebyshevSeries,
+    Conditional,
     Fourier,
     FourierNet,
+    FourierSeries,
     Free,
     Gabor,
     HyenaFilter,
@@ -39,13 +42,14 @@ from omniconv.nn import (
     ResidualBlock,
     Standardize,
 )
-from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
+from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
     "table-dilated": partial(Table, dilation=2),
     "siren": SIREN,
     "siren-omega_0": partial(SIREN, omega_0=10.0, depth=4),
+    "siren-weight-norm": partial(SIREN, weight_norm=True),
     "gabor": Gabor,
     "gabor-omega_0": partial(Gabor, omega_0=2.0, depth=2, hidden=8, spread=0.5),
     "gabor-isotropic": partial(Gabor, isotropic=True),
@@ -53,6 +57,14 @@ KERNELS: dict[str, KernelFactory] = {
     "fourier-net-omega_0": partial(FourierNet, omega_0=1.0, depth=1, hidden=8),
     "mlp": MLP,
     "mlp-swish": partial(MLP, activation="swish", depth=4),
+    "mlp-weight-norm": partial(MLP, weight_norm=True),
+    "mlp-spder": partial(MLP, activation="spder", depth=4),
+    "mlp-fkan": partial(MLP, first=partial(FourierSeries, harmonics=4)),
+    "mlp-chebyshev": partial(MLP, first=partial(ChebyshevSeries, degree=6), weight_norm=True),
+    "fourier-series": FourierSeries,
+    "chebyshev-series": ChebyshevSeries,
+    "conditional": partial(Conditional, hidden=4),
+    "conditional-table": partial(Conditional, conditions=3, kernel=Table, hidden=3, depth=3),
     "fourier": Fourier,
     "fourier-omega_0": partial(Fourier, omega_0=1.0, depth=2, hidden=64),
     "multiscale": Multiscale,
@@ -80,6 +92,9 @@ SUPPORTS: dict[str, SupportFactory] = {
     "decay-narrow": partial(Decay, width=0.1, widest=1.0),
     "disk": Disk,
     "disk-small": partial(Disk, radius=0.2, edge=0.5),
+    "sigmoid": Sigmoid,
+    "sigmoid-narrow": partial(Sigmoid, offset=0.1, temperature=0.2, widest=1.0),
+    "product": partial(Product, factors=(Gaussian, partial(Sigmoid, offset=0.3))),
 }
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]

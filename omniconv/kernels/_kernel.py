@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_number
+from omniconv._errors import check_integer, check_number, describe
 from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
@@ -29,7 +29,12 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
     At construction a kernel has unit mean square over its window, so that the layer alone settles the gain.
     Its parameters stay in float32 when a network is cast to half precision.
     A subclass writes `forward` and `reset_parameters` (called at the end of its constructor).
+
+    `conditions`: numbers per sample that `forward` may be given as a second argument, `batch conditions`; it then
+    returns `batch *points channels`.
     """
+
+    conditions: int = 0
 
     def __init__(self, dim: int, channels: int, *, reach: PerAxis[int], causal: PerAxis[bool] = False):
         super().__init__()
@@ -111,6 +116,19 @@ class KernelFactory(Protocol):
     ) -> Kernel: ...
 
 
+def build_inner(name: str, factory: Any, dim: int, channels: int, where: dict[str, Any]) -> Kernel:
+    """The kernel that another one is made of, or an error that says what is wrong with its factory."""
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise TypeError(
+            f"`{name}` must be a Kernel class or functools.partial of one, which is called with the sizes that it "
+            f"needs; got {describe(factory)}."
+        )
+    kernel = factory(dim, channels, **where)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"`{name}` must be a callable that returns an omniconv Kernel; it returned {describe(kernel)}.")
+    return kernel
+
+
 def affine(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer in the dtype of `values`: a kernel in bfloat16 is still evaluated in float32."""
     return F.linear(values, weight.to(values.dtype), bias.to(values.dtype))
@@ -129,9 +147,32 @@ def phases(positions: Positions, frequency: Tensor, shift: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(kernel: Kernel, output_weight: Tensor) -> None:
+def calibrate(kernel: Kernel, output_weight: Tensor, output_length: Tensor | None = None) -> None:
     """Scale the output layer, whose bias is zero, so that the kernel has unit mean square over its window."""
     if output_weight.is_meta:
         return
     values = kernel(kernel.reference_positions().to(output_weight.device))
     output_weight.div_(values.square().mean().sqrt())
+    set_length(output_length, output_weight)
+
+
+def make_length(weight: Tensor, weight_norm: bool) -> nn.Parameter | None:
+    """A length per row of `weight` for `normalized`, to be set by `set_length`; None without weight normalisation."""
+    return nn.Parameter(torch.empty_like(weight[..., 0])) if weight_norm else None
+
+
+@torch.no_grad()
+def set_length(length: Tensor | None, weight: Tensor) -> None:
+    """Set the lengths with which `normalized` gives back `weight`, to the last bit."""
+    if length is not None:
+        length.copy_(row_norm(weight))
+
+
+def normalized(weight: Tensor, length: Tensor | None) -> Tensor:
+    """Weight normalisation, row by row: g v / |v| of a weight v and its length g; v itself where there is no length."""
+    return weight if length is None else weight * (length / row_norm(weight))[..., None]
+
+
+def row_norm(weight: Tensor) -> Tensor:
+    """Euclidean norm of the rows; a row of zeros has the smallest number, so that it stays one when normalised."""
+    return torch.linalg.vector_norm(weight, dim=-1).clamp(min=torch.finfo(weight.dtype).tiny)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import DCLS_GAUSSIAN_PAPER, DCLS_PAPER, LAYERWISE_PAPER, SMPCONV_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered
 from omniconv._sizes import bounded_sizes, size_logits
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values, check_bool
@@ -203,7 +203,7 @@ class Bumps(Kernel):
         observed = values.reshape(len(centre), -1, self.bumps).mT
         return torch.linalg.solve(covariance, observed).mT.reshape(values.shape)
 
-    def bandlimit(self) -> tuple[float, ...] | None:
+    def bandwidths(self) -> Tensor | None:
         """Two standard deviations of the spectrum of the narrowest Gaussian, in Nyquist units; None for other shapes.
 
         A Gaussian of width r samples has a spectrum of standard deviation 1 / r radians per sample. Values at even
@@ -212,11 +212,11 @@ class Bumps(Kernel):
         """
         if self.shape != "gaussian":
             return None
-        r = self.initial_width
+        r = torch.tensor(self.initial_width, dtype=torch.float64, device="cpu")
         if self.width_logit is not None:
-            r = bounded_sizes(whole(self.width_logit), (self.narrowest,), self.widest).amin().item()
+            r = bounded_sizes(gathered(self.width_logit), (self.narrowest,), self.widest).amin()
         free = math.pi / self._distance() if self.normalize == "posterior" else 0.0
-        return ((1 / r + max(1 / r, free)) / math.pi,) * self.dim
+        return ((1 / r + (1 / r).clamp(min=free)) / math.pi).expand(1, self.dim)
 
     def parameter_tags(self) -> dict[str, Tag]:
         tags = {"position": Tag(decay=False), "width_logit": Tag(lr_scale=0.1, decay=False)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer, check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import HYENA_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel, affine, calibrate
@@ -124,23 +124,23 @@ class HyenaFilter(Kernel):
             values = torch.sin(frequency * affine(values, weight, bias))
         return F.linear(values, self.output_weight.to(values.dtype)) * self.window(positions)
 
-    def bandlimit(self) -> tuple[float, ...]:
+    def bandwidths(self) -> Tensor:
         """Highest harmonic + 2.5 times the steepest phase of the last sines, in root mean square, in Nyquist units.
 
         Sines of sines have no sharp limit, and neither has the window, which is left out; on average 99 % of a new
         network's energy lies below this one.
         """
-        frequency = whole(self.frequency).cpu().double()
-        weights = [whole(weight).cpu().double() for weight, _ in self._layers()]
+        frequency = gathered(self.frequency).double()
+        weights = [gathered(weight).double() for weight, _ in self._layers()]
         limits = []
-        for axis, nyquist in enumerate(self.nyquist()):
+        for axis in range(self.dim):
             harmonics = self._harmonics(axis, frequency)
             one, cosine, sine = weights[0].split([1, self.bands, self.bands] * self.dim, dim=1)[3 * axis : 3 * axis + 3]
             square = (one.square().sum(1) + (cosine.square() + sine.square()) @ harmonics.square() / 2) * frequency**2
             for weight in weights[1:]:
                 square = weight.square() @ square / 2 * frequency**2  # a cosine squared is 1/2 on average
-            limits.append((harmonics.max() + 2.5 * square.max().sqrt()).item() / nyquist)
-        return tuple(limits)
+            limits.append(harmonics.max() + 2.5 * square.max().sqrt())
+        return self.in_nyquist_units(torch.stack(limits)[None])
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_number, check_positions, describe
 from omniconv._precision import at_least_float32
 from omniconv._references import S4D_PAPER, S4ND_PAPER
-from omniconv._sharding import whole
+from omniconv._sharding import gathered, whole
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel
@@ -191,15 +191,14 @@ class Modal(Kernel):
         residues = torch.complex(*self._residues(whole(self.coefficient).double()[:, 0], real, imaginary))
         return Modes(poles.movedim(0, 1).flatten(1), residues.movedim(0, 1).flatten(1))
 
-    def bandlimit(self) -> tuple[float, ...]:
+    def bandwidths(self) -> Tensor:
         """Largest frequency + tan(0.45 pi) decay of a mode, per axis, in Nyquist units.
 
         A decaying exponential has a Lorentzian spectrum, without a sharp limit: at least 90 % of the energy of every
         mode lies below this one.
         """
-        decay, frequency, _, _ = self._discrete(lambda p: whole(p).cpu().double())
-        limit = (frequency.abs() + math.tan(0.45 * math.pi) * decay).amax((0, 2, 3)) / math.pi
-        return tuple(limit.tolist())
+        decay, frequency, _, _ = self._discrete(lambda p: gathered(p).double())
+        return (frequency.abs() + math.tan(0.45 * math.pi) * decay).amax((0, 2, 3))[None] / math.pi
 
     def parameter_tags(self) -> dict[str, Tag]:
         names = (name for name, _ in self.named_parameters())

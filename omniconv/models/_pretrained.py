@@ -110,7 +110,15 @@ def describe_part(name: str, factory: Any) -> dict[str, Any]:
         )
     known = getattr(inner, "__name__", type(inner).__name__)
     own = known in PARTS[name].__all__ and getattr(PARTS[name], known) is inner
-    return {"class": known if own else f"{getattr(inner, '__module__', '')}.{known}", **keywords}
+    described = {key: describe_value(name, value) for key, value in keywords.items()}
+    return {"class": known if own else f"{getattr(inner, '__module__', '')}.{known}", **described}
+
+
+def describe_value(name: str, value: Any) -> Any:
+    """A keyword of a part as JSON: the parts that it is made of, alone or several, are described as it is."""
+    if isinstance(value, (tuple, list)):
+        return [describe_value(name, item) for item in value]
+    return describe_part(name, value) if callable(value) else value
 
 
 def built_part(name: str, described: Any) -> Any:
@@ -122,7 +130,15 @@ def built_part(name: str, described: Any) -> Any:
         raise ValueError(
             f"`{name}` {known!r} is not part of omniconv.{name}s. Give it: from_pretrained(folder, {name}=...)."
         )
-    return partial(getattr(PARTS[name], known), **{key: value for key, value in described.items() if key != "class"})
+    keywords = {key: built_value(name, value) for key, value in described.items() if key != "class"}
+    return partial(getattr(PARTS[name], known), **keywords)
+
+
+def built_value(name: str, described: Any) -> Any:
+    """The keyword that `describe_value` described."""
+    if isinstance(described, list):
+        return [built_value(name, item) for item in described]
+    return built_part(name, described) if isinstance(described, dict) else described
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

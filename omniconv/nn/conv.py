@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._precision import HALF
-from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
+from omniconv._typing import Condition, PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
 from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.domains.times import check_output_times
@@ -57,6 +57,8 @@ class Conv(nn.Module):
     `forward(x, times=t)` takes series sampled at any times `t`, a tensor (batch, samples) in samples of the reference
     grid, or `Times` with a mask of what was observed; `output_times` (batch, outputs) asks for the output at others.
     On the times of the reference grid this is `forward(x)`.
+    `forward(x, condition=z)`, `batch conditions` in [0, 1], convolves every sample with the kernel of its own numbers,
+    where the kernel takes them (`omniconv.kernels.Conditional`).
 
     The kernel is sampled only as far as the support reaches. That extent, rounded up to one of a few steps, is read on
     the host at construction, after `load_state_dict`, on `train()` and `eval()`, and by `refresh()`, never in
@@ -195,34 +197,47 @@ class Conv(nn.Module):
         self.refresh()
         return self
 
-    def taps(self, spacing: PerAxis[float] | None = None, lowpass: bool = False) -> Taps:
-        """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing."""
+    def taps(
+        self, spacing: PerAxis[float] | None = None, lowpass: bool = False, condition: Condition | None = None
+    ) -> Taps:
+        """The sampled kernel, `out in *kernel` (dense) or `channels *kernel`, on a grid of that spacing.
+
+        With a condition, those of every sample, with the axis `batch` first.
+        """
         if check_bool("lowpass", lowpass):
-            return self._lowpass_taps(1.0 if spacing is None else spacing)
+            return self._lowpass_taps(1.0 if spacing is None else spacing, condition)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
         lags = torch.meshgrid(*grid.lags(self.window, causal=self.causal, device=self.gain.device), indexing="ij")
-        taps = self.values(torch.stack(lags, dim=-1))
+        taps = self.values(torch.stack(lags, dim=-1), condition)
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=taps.device)):
             taps = taps * weights.to(taps.dtype).reshape(-1, *[1] * (self.dim - 1 - axis))
         return taps
 
-    def values(self, lags: Tensor) -> Taps:
+    def values(self, lags: Tensor, condition: Condition | None = None) -> Taps:
         """The kernel within its support at `lags` (`*points dim`), in samples of the reference grid.
 
-        As `out in *points` (dense) or `channels *points`, without quadrature weights.
+        As `out in *points` (dense) or `channels *points`, without quadrature weights; with a condition `batch` first.
         """
+        if condition is not None and not self.kernel.conditions:
+            name = type(self.kernel).__name__
+            raise ValueError(
+                f"`condition` needs a kernel that takes one; {name} takes none. Wrap it: "
+                f"kernel=functools.partial(omniconv.kernels.Conditional, kernel={name})."
+            )
         dtype = torch.promote_types(self.gain.dtype, torch.float32)
         positions = (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
         with strict_precision(self.gain.device):
-            values = self.kernel(positions) * self.support(positions)[..., None]
-        values = values.movedim(-1, 0) * self.gain.to(dtype)
-        return values.unflatten(0, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
+            values = self.kernel(positions) if condition is None else self.kernel(positions, condition)
+            values = values * self.support(positions)[..., None]
+        channels = -positions.ndim
+        values = values.movedim(-1, channels) * self.gain.to(dtype)
+        return values.unflatten(channels, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
 
-    def _lowpass_taps(self, spacing: PerAxis[float]) -> Taps:
+    def _lowpass_taps(self, spacing: PerAxis[float], condition: Condition | None) -> Taps:
         """The taps at the multiples of `spacing` that stand for those on a grid no coarser than the reference."""
         steps = per_axis("spacing", spacing, self.dim, check_spacing)
         times = tuple(math.ceil(step) for step in steps)
-        taps = self.taps(tuple(step / n for step, n in zip(steps, times, strict=True)))
+        taps = self.taps(tuple(step / n for step, n in zip(steps, times, strict=True)), condition=condition)
         with strict_precision(taps.device):
             return coarsened(taps, times, self.causal)
 
@@ -234,16 +249,22 @@ class Conv(nn.Module):
         lowpass: bool = False,
         times: Times | Tensor | None = None,
         output_times: Tensor | None = None,
+        condition: Condition | None = None,
     ) -> Signal:
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if times is not None:
-            self._check_no_grid(spacing)
+            self._check_no_grid(spacing, condition)
             y = self._convolve_at_times(batched, Times.of(times), output_times)
         elif output_times is not None:
             raise ValueError("`output_times` needs `times`, those of the samples.")
         else:
-            y = self._convolve(batched, spacing, lowpass)
+            if spacing is not None:
+                spacing = per_axis("spacing", spacing, self.dim, check_spacing)
+                if not lowpass:
+                    self.check_resolution(spacing)
+            taps = self.taps(spacing, lowpass, condition)
+            y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
@@ -251,15 +272,22 @@ class Conv(nn.Module):
         y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
 
-    def _convolve(self, x: Signal, spacing: PerAxis[float] | None, lowpass: bool) -> Signal:
-        """The convolution on a grid."""
-        if spacing is not None:
-            spacing = per_axis("spacing", spacing, self.dim, check_spacing)
-            if not lowpass:
-                self.check_resolution(spacing)
-        return convolve(
-            x, self.taps(spacing, lowpass), causal=self.causal, boundary=self.grid.boundary, engine=self.engine
-        )
+    def _convolve(self, x: Signal, taps: Taps) -> Signal:
+        return convolve(x, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+
+    def _convolve_each(self, x: Signal, taps: Tensor) -> Signal:
+        """Every sample with taps of its own, `batch out in *kernel` or `batch channels *kernel`."""
+        if taps.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"`condition` must be (batch, {self.kernel.conditions}) with the batch of `x`, {x.shape[0]}; got a "
+                f"batch of {taps.shape[0]}."
+            )
+        if x.shape[0] == 0:
+            return self._convolve(x, self.taps())
+        if self.mixing == "dense":
+            return torch.cat([self._convolve(one[None], own) for one, own in zip(x, taps, strict=True)])
+        # Channels do not meet: those of all samples are the channels of one signal.
+        return self._convolve(x.flatten(0, 1)[None], taps.flatten(0, 1))[0].unflatten(0, x.shape[:2])
 
     def _convolve_at_times(self, x: Signal, times: Times, output_times: Tensor | None) -> Signal:
         """The convolution at any times, in float32 at least."""
@@ -277,7 +305,7 @@ class Conv(nn.Module):
         )
         return convolve_at_times(observed(exact, times.observed), kernel, times, output_times).to(x.dtype)
 
-    def _check_no_grid(self, spacing: PerAxis[float] | None) -> None:
+    def _check_no_grid(self, spacing: PerAxis[float] | None, condition: Condition | None) -> None:
         if self.dim != 1 or self.grid.boundary != ("zero",):
             raise ValueError(
                 f'`times` are for series, of one axis with boundary="zero"; this layer has {self.dim} axes and '
@@ -285,6 +313,8 @@ class Conv(nn.Module):
             )
         if spacing is not None:
             raise ValueError("`times` and `spacing` exclude each other: times say how finely a series is sampled.")
+        if condition is not None:
+            raise ValueError("`times` and `condition` exclude each other. Give every sample to the layer alone.")
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
         """Warn if a grid of that spacing is too coarse for the frequencies of the kernel; `name` is the layer's."""

@@ -6,5 +6,7 @@ from omniconv.supports.decay import Decay as Decay
 from omniconv.supports.disk import Disk as Disk
 from omniconv.supports.full import Full as Full
 from omniconv.supports.gaussian import Gaussian as Gaussian
+from omniconv.supports.product import Product as Product
+from omniconv.supports.sigmoid import Sigmoid as Sigmoid
 
-__all__ = ["Decay", "Disk", "Full", "Gaussian", "Support", "SupportFactory"]
+__all__ = ["Decay", "Disk", "Full", "Gaussian", "Product", "Sigmoid", "Support", "SupportFactory"]

@@ -118,7 +118,11 @@ def check_declarations(kernel: Kernel) -> None:
     if widths is not None:
         told = widths.ndim == 2 and widths.shape[1] == kernel.dim and bool((widths >= 0).all())
         expect(told, "bandwidths must be None or at least 0, (filters, dim)")
-        expect(widths.requires_grad, "bandwidths must have a derivative in the parameters")
+        redrawn = copy.deepcopy(kernel)
+        redrawn.reset_parameters()
+        again = redrawn.bandwidths()
+        fixed = again is not None and torch.equal(again, widths)  # by what is no parameter, such as an order
+        expect(widths.requires_grad or fixed, "bandwidths must have a derivative in the parameters")
         added = widths.sum(0).tolist()
         close = limit is not None and all(abs(a - b) <= 1e-6 * b for a, b in zip(limit, added, strict=True))
         expect(close, f"bandlimit must be the sum of the bandwidths, {added}; got {limit}")

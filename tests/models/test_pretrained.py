@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv import CCNN, SIREN, Gabor, Gaussian
-from omniconv.kernels import Kernel, KernelFactory
+from omniconv.kernels import MLP, Conditional, FourierSeries, Kernel, KernelFactory
 from omniconv.models import _pretrained as pretrained
 from omniconv.models import read_config
 from omniconv.models._pretrained import describe_part
-from omniconv.supports import SupportFactory
+from omniconv.supports import Full, Product, SupportFactory
 from tests.cases import KERNELS, SUPPORTS
 
 small = partial(SIREN, hidden=4)
@@ -248,6 +248,28 @@ def test_a_class_that_only_has_the_name_of_a_kernel_is_not_taken_for_it(tmp_path
     with pytest.raises(ValueError, match=r"SIREN' is not part of omniconv\.kernels"):
         CCNN.from_pretrained(tmp_path)
     assert_same(CCNN.from_pretrained(tmp_path, kernel=impostor), model, example(model))
+
+
+def test_parts_of_parts_are_written_by_name() -> None:
+    make = partial(MLP, depth=3, first=partial(FourierSeries, harmonics=2))
+    assert describe_part("kernel", make) == {
+        "class": "MLP",
+        "depth": 3,
+        "first": {"class": "FourierSeries", "harmonics": 2},
+    }
+    assert describe_part("support", partial(Product, factors=(Full, partial(Gaussian, width=0.2)))) == {
+        "class": "Product",
+        "factors": [{"class": "Full"}, {"class": "Gaussian", "width": 0.2}],
+    }
+
+
+def test_a_kernel_around_one_of_your_own_has_to_be_given_again(tmp_path: Path) -> None:
+    around = partial(Conditional, kernel=Flat, hidden=2)
+    model = tiny(kernel=around)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"Flat' is not part of omniconv\.kernels\. Give it: .*kernel="):
+        CCNN.from_pretrained(tmp_path)
+    assert_same(CCNN.from_pretrained(tmp_path, kernel=around), model, example(model))
 
 
 def test_a_keyword_without_json_form_is_named(tmp_path: Path) -> None:

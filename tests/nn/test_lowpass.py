@@ -142,7 +142,7 @@ def test_every_layer_of_a_view_is_filtered() -> None:
     asked: list[bool] = []
     for layer in model.modules():
         if isinstance(layer, Conv):
-            layer.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs[2]))
+            layer.register_forward_pre_hook(lambda _, x, given: asked.append(given["lowpass"]), with_kwargs=True)
     model.at_resolution(0.5, lowpass=True)(torch.randn(1, 1, 4, 4, dtype=F64))
     model(torch.randn(1, 1, 8, 8, dtype=F64))
     assert asked == [True] * 3 + [False] * 3
@@ -153,9 +153,9 @@ def test_compiled_equals_eager_with_gradients() -> None:
     layer = Conv2d(1, 2, (9, 8), mixing="separable", causal=(True, False))
     x = torch.randn(1, 1, 6, 5)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, 2.0, True), layer(x, 2.0, True))
-    expected = torch.autograd.grad(layer(x, 2.0, True).square().sum(), list(layer.parameters()))
-    gradients = torch.autograd.grad(compiled(x, 2.0, True).square().sum(), list(layer.parameters()))
+    torch.testing.assert_close(compiled(x, 2.0, lowpass=True), layer(x, 2.0, lowpass=True))
+    expected = torch.autograd.grad(layer(x, 2.0, lowpass=True).square().sum(), list(layer.parameters()))
+    gradients = torch.autograd.grad(compiled(x, 2.0, lowpass=True).square().sum(), list(layer.parameters()))
     for gradient, right in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, right, rtol=1e-4, atol=1e-5)
 
@@ -164,7 +164,11 @@ def test_compiled_equals_eager_with_gradients() -> None:
     ("make", "error", "message"),
     [
         (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8), lowpass=1), TypeError, "`lowpass` must be True or False"),
-        (lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8), 0.0, True), ValueError, "`spacing` must be finite and above 0"),
+        (
+            lambda: Conv1d(1, 1, 8)(torch.ones(1, 1, 8), 0.0, lowpass=True),
+            ValueError,
+            "`spacing` must be finite and above 0",
+        ),
         (lambda: CCNN(1, 2, 8, width=4).at_resolution(0.5, "yes"), TypeError, "`lowpass` must be True or False"),  # type: ignore[arg-type]
     ],
 )
