@@ -332,6 +332,21 @@ def test_a_prediction_does_not_depend_on_the_company(options: dict[str, Any]) ->
         torch.testing.assert_close(alone, predictor.outputs(mixed)[row], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1.7e9])
+@pytest.mark.parametrize("jitter", [0.0, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8])
+def test_times_that_are_regular_but_for_rounding_are_regular_in_any_company(shift: float, jitter: float) -> None:
+    """As numbers in seconds since 1970 are: in float64 they are rounded to 2.4e-7."""
+    samples, random = waves(6, ragged=True, noise=0.2), np.random.default_rng(0)
+    exact = TimedSamples(samples, [0.1 * np.arange(length) for length in samples.sizes[:, 0]])
+    predictor = small_predictor(exact)
+    rounded = TimedSamples(samples, [shift + at + jitter * random.standard_normal(len(at)) for at in exact.times])
+    together = predictor.outputs(rounded)
+    torch.testing.assert_close(together, predictor.outputs(exact), rtol=1e-5, atol=1e-5)
+    for index in range(6):
+        alone = predictor.outputs(rounded.subset([index]))[0]
+        torch.testing.assert_close(alone, together[index], rtol=1e-6, atol=1e-6)
+
+
 def test_a_step_without_any_value_changes_nothing() -> None:
     samples = timed(4)
     predictor = small_predictor(samples)
