@@ -113,7 +113,7 @@ def reference_grid(samples: Samples) -> tuple[tuple[int, ...], float | None]:
         return tuple(int(length) for length in samples.sizes.max(0)), None
     gap = mean_gap(samples, evenly_chosen(samples))
     longest = max(times[-1] - times[0] for times in samples.times)
-    size = math.ceil(longest / gap * (1 - 1e-9)) + 1
+    size = math.ceil(longest / gap - 1e-3) + 1  # regular times may be rounded
     return (size,), size * gap
 
 

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from omniconv import CCNN
+from omniconv._errors import NonFiniteError
 from omniconv.data import ArraySamples, TimedSamples, without_gaps
-from omniconv.training import Architecture, Predictor, Recipe, Run, fit, infer_task, outputs_of
+from omniconv.training import Architecture, Predictor, Recipe, Run, fit, infer_task, outputs_of, train
 from omniconv.training.batches import Batch, Signals, collate, loader
+from omniconv.training.checkpoints import read_checkpoint
 from omniconv.training.diagnosis import first_bad_part
 from omniconv.training.fitting import reference_grid, split, statistics
 from omniconv.training.objective import Objective
@@ -184,13 +186,15 @@ def series(*lengths: int) -> ArraySamples:
     return ArraySamples([np.ones((1, length)) for length in lengths])
 
 
-@pytest.mark.parametrize(("gap", "start"), [(1.0, 0.0), (0.1, 0.0), (1e-3, -5.0), (86400.0, 1.7e9), (1 / 3, 7.0)])
+@pytest.mark.parametrize(
+    ("gap", "start"), [(1.0, 0.0), (0.1, 0.0), (1e-3, -5.0), (86400.0, 1.7e9), (0.1, 1.7e9), (1 / 3, 7.0)]
+)
 @pytest.mark.parametrize("length", [2, 7, 100])
 def test_regular_times_in_any_unit_are_the_grid_itself(gap: float, start: float, length: int) -> None:
-    samples = TimedSamples(series(length, length), [start + gap * np.arange(length)] * 2)
+    samples = TimedSamples(series(*[length] * 4), [start + (gap * np.arange(length) + number) for number in range(4)])
     size, span = reference_grid(samples)
     assert size == (length,)
-    assert span == pytest.approx(length * gap, rel=1e-8)
+    assert span == pytest.approx(length * gap, rel=1e-5)
 
 
 def test_the_grid_of_regular_times_is_as_long_as_the_longest_series() -> None:
@@ -424,6 +428,21 @@ def test_the_first_layer_that_overflows_at_times_is_named() -> None:
     with torch.no_grad():
         model.get_parameter("blocks.0.linear.weight").fill_(3e38).view(-1)[0] = -3e38
     assert first_bad_part(model, batch, samples.names) == "the output of layer 'blocks.0.linear'"
+
+
+def test_a_batch_that_is_kept_keeps_its_times(tmp_path: Path) -> None:
+    samples = timed(8)
+    model = small_predictor(samples).model
+    signals = [samples[index] for index in range(8)]
+    signals[3][0, 0] = np.inf
+    spoilt = TimedSamples(ArraySamples(signals, samples.targets), samples.times)
+    with pytest.raises(NonFiniteError, match="it begins with sample 3 of the training data"):
+        train(model, TASK, spoilt, recipe=Recipe(epochs=1, batch_size=8), run=Run(folder=tmp_path))
+    kept = read_checkpoint(tmp_path / "nonfinite-0" / "step-000000001").tensors
+    assert kept["mask"].shape == kept["signals"].shape
+    row = kept["indices"].tolist().index(3)
+    seen = ~np.isnan(signals[3]).all(0)
+    np.testing.assert_array_equal(kept["times"][row, : seen.sum()].numpy(), samples.times[3][seen])
 
 
 # ---- what is saved, and what a network takes
