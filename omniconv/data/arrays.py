@@ -43,7 +43,8 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
 
     `X` is `n length` for one channel, or `n channels *size` with one to three axes. Signals of unequal length are
     joined end to end in one `X`, `channels total`, and their lengths are in `lengths`, (n,), which sum to `total`.
-    `times`, if there, are the times at which series were sampled, `n length`, `length`, or joined, `total`.
+    `times`, if there, are the times at which series were sampled, `n length`, joined, `total`, or `length` for all; a
+    split without times of its own takes those.
     `target`: name of the array with the targets, without its split; by default `y`, if there.
     Raises `ValueError` for missing or wrong arrays, arrays of objects, and damaged files.
 
@@ -56,7 +57,7 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     """
     check_choice("split", split, npz_splits(path))
     suffix = f"_{split}" if {f"X_{split}", f"x_{split}"} & set(array_names(path)) else ""
-    names = [name + suffix for name in ("X", "x", target or "y", "lengths", "times")]
+    names = [*(name + suffix for name in ("X", "x", target or "y", "lengths", "times")), "times"]
     arrays = load_npz(path, names)
     signals = [name for name in names[:2] if name in arrays]
     if len(signals) != 1:
@@ -70,12 +71,10 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     whole = pieces(values, arrays[names[3]], where) if names[3] in arrays else with_channels(values, where)
     targets = check_targets(arrays[names[2]], len(whole), f"{path}, array {names[2]}") if names[2] in arrays else None
     samples = ArraySamples(whole, targets)
-    if names[4] not in arrays:
+    found = next((name for name in names[4:] if name in arrays), None)
+    if found is None:
         return samples
-    times: Any = check_numbers(arrays[names[4]], f"{path}, array {names[4]}")
-    if names[3] in arrays:
-        times = [piece[0] for piece in pieces(times[None], arrays[names[3]], f"{path}, array {names[4]}")]
-    return TimedSamples(samples, times)
+    return with_times(samples, arrays[found], names[3] in arrays, f"{path}, array {found}")
 
 
 def npz_splits(path: Path) -> tuple[str, ...]:
@@ -158,6 +157,19 @@ def pieces(joined: Array, lengths: Array, where: str) -> list[Array]:
             f"{where}: lengths must be at least 1 and sum to the {joined.shape[1]} steps; they sum to {lengths.sum()}."
         )
     return np.split(joined, np.cumsum(lengths)[:-1], axis=1)
+
+
+def with_times(samples: Samples, times: Array, joined: bool, where: str) -> Samples:
+    """Series with their times; `joined`: whether these are end to end, as the series are."""
+    total = int(samples.sizes.sum())
+    if joined and times.shape != (total,):
+        raise ValueError(
+            f"{where}: times of signals that are joined must be joined too, ({total},); got shape {times.shape}."
+        )
+    try:
+        return TimedSamples(samples, np.split(times, np.cumsum(samples.sizes[:-1])) if joined else times)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def check_targets(targets: Array, count: int, where: str) -> Array:

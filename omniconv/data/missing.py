@@ -37,7 +37,7 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
     """Samples as a network takes them.
 
     `missing`: what NaN means: as in `FilledSamples`, or "absent": not observed at that time, for series. Where series
-    come with times it always means that, and only "raise" and "absent" are left to say.
+    come with times it always means that, and only "raise" and "absent" are left to say. Raises `ValueError` otherwise.
     """
     check_choice("missing", missing, MISSING)
     if samples.times is not None:
@@ -47,7 +47,13 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
                 'nothing needs to be filled. Use missing="absent".'
             )
         return samples
-    return TimedSamples(samples) if missing == "absent" else FilledSamples(samples, missing)
+    if missing != "absent":
+        return FilledSamples(samples, missing)
+    if samples.dim != 1:
+        raise ValueError(
+            f'missing="absent" needs series, of one axis; these samples have {samples.dim} axes. Use missing="mean".'
+        )
+    return TimedSamples(samples)
 
 
 def fill(signal: Array, missing: str, name: str) -> Array:
@@ -64,7 +70,8 @@ def fill(signal: Array, missing: str, name: str) -> Array:
         return signal
     if missing == "raise":
         raise ValueError(
-            f'signal {name} contains NaN. Say what it means: missing="interpolate" or missing="mean"; or repair it.'
+            f'signal {name} contains NaN. Say what it means: missing="interpolate", missing="mean" or, for '
+            'series, missing="absent"; or repair it.'
         )
     if missing == "interpolate" and signal.ndim != 2:
         raise ValueError(f'missing="interpolate" needs sequences; signal {name} has {signal.ndim - 1} axes.')

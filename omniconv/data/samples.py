@@ -21,11 +21,12 @@ class Samples(ABC):
     `targets`: (n,) labels or numbers, or None where there are none. `names`: (n,) what people call the samples, such as
     file names. All four are known without reading a signal. `rate`: samples per second, where that is known.
     `times`: where the samples are series taken at any times, these times, an array (length,) per series; there NaN says
-    that a channel was not observed.
+    that a channel was not observed. `counted`: whether these times only count the samples.
     """
 
     rate: float | None = None
     times: Sequence[Array] | None = None
+    counted: bool = False
 
     def __init__(self, channels: int, sizes: Array, targets: Array | None, names: Sequence[str] | None = None):
         self.channels = int(channels)
@@ -80,6 +81,7 @@ class Subset(Samples):
         super().__init__(samples.channels, samples.sizes[indices], targets, [samples.names[i] for i in indices])
         self.samples, self.indices, self.rate = samples, indices, samples.rate
         self.times = None if samples.times is None else [samples.times[i] for i in indices]
+        self.counted = samples.counted
 
     def __getitem__(self, index: int) -> Array:
         return self.samples[int(self.indices[index])]

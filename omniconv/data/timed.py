@@ -34,7 +34,7 @@ class TimedSamples(Samples):
         if samples.dim != 1:
             raise ValueError(f"Times are for series, of one axis; these samples have {samples.dim} axes.")
         self.samples, self.rate = samples, samples.rate
-        self.times = as_times(times, samples.sizes[:, 0], samples.names)
+        self.times, self.counted = as_times(times, samples.sizes[:, 0], samples.names), times is None
 
     def __getitem__(self, index: int) -> Array:
         return self.samples[index]
@@ -45,17 +45,18 @@ def as_times(times: Sequence[Any] | Array | None, lengths: Array, names: Sequenc
     if times is None:
         counted = np.arange(lengths.max(), dtype=np.float64)
         return [counted[:length] for length in lengths]
-    if isinstance(times, (str, bytes)) or not isinstance(times, (Sequence, np.ndarray)):
+    if isinstance(times, np.ndarray) and times.ndim > 0:
+        times = list(times)
+    if isinstance(times, (str, bytes)) or not isinstance(times, Sequence):
         raise TypeError(f"`times` must be an array of numbers per series, or one for all; got {describe(times)}.")
     shared = len(times) > 0 and np.ndim(times[0]) == 0
     if shared:
-        every = check_instants(times, int(lengths[0]), "all series")
         if (lengths != lengths[0]).any():
             raise ValueError(
                 f"`times` must be one array per series: the series have {lengths.min()} to {lengths.max()} samples; "
                 "got one array for all."
             )
-        return [every] * len(lengths)
+        return [check_instants(times, int(lengths[0]), "all series")] * len(lengths)
     if len(times) != len(lengths):
         raise ValueError(f"`times` must be one array per series, {len(lengths)}; got {len(times)}.")
     return [

@@ -108,10 +108,12 @@ class Times:
     ) -> Neighbours:
         """What makes the integral over lags in [-window, window], or [0, window] if causal, of every output.
 
-        Every sample in the window stands for the part of the window in its cell, the first and the last of them up to
-        the ends of the window. Half a reference sample is added at either end, as in a sum over the reference grid:
-        there the signal is interpolated linearly, or, "now", the last value that is known; no later sample is asked.
-        If the series ends within the window, that half is in the cells.
+        Every sample in the window stands for the part of the window in its cell. Between the first or the last of them
+        and the end of the window this is the trapezoidal rule too: half of the time goes to the sample, half to the
+        end, where the signal is interpolated linearly; so nothing jumps when a sample comes into the window. Half a
+        reference sample is added at either end, as in a sum over the reference grid. "Now" the value is the last that
+        is known, no later sample is asked, and the last sample stands for the time until then. If the series ends
+        within the window, that half is in the cells.
 
         `output_times`: (batch, outputs), None for those of the samples. `ends`: give only what comes on top of the
         cells of the samples in the window: the rest of the sum is a convolution.
@@ -126,12 +128,14 @@ class Times:
         parts = [self._first_and_last(now, begin, end, first, last, causal)]
         if not ends:
             parts.append(self._inside(now, first, behind))
-        parts.append(self._edge(first - 1, first, begin, torch.full_like(now, window), first > 0))
+        rest = (gather(self._when, first.clamp(max=self._when.shape[-1] - 1)[..., None])[..., 0] - begin) / 2
+        parts.append(self._edge(first - 1, first, begin, torch.full_like(now, window), first > 0, rest))
         if causal:
-            parts.append(self._edge(last, last, end, torch.zeros_like(now), last >= 0))
+            parts.append(self._edge(last, last, end, torch.zeros_like(now), last >= 0, torch.zeros_like(now)))
         else:
             further = behind < self._count[..., None]
-            parts.append(self._edge(last, behind, end, torch.full_like(now, -window), further))
+            rest = (end - gather(self._when, last[..., None])[..., 0]) / 2
+            parts.append(self._edge(last, behind, end, torch.full_like(now, -window), further, rest))
         place, lag, weight = (torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True))
         weight = torch.where((behind > first)[..., None], weight, 0.0)
         lag = torch.where(weight != 0, (lag / RESOLUTION).round() * RESOLUTION, 0.0)
@@ -151,20 +155,21 @@ class Times:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The first and the last sample in the window, and by how much its parts of their cells differ from these."""
         place = torch.stack([first.clamp(max=self._when.shape[-1] - 1), last], dim=-1)
-        before = torch.where(first > 0, gather(self._left, place)[..., 0] - begin, 0.0)
-        after = end - gather(self._right, place)[..., 1]
+        when, left, right = (gather(values, place) for values in (self._when, self._left, self._right))
+        before = torch.where(first > 0, left[..., 0] - (when[..., 0] + begin) / 2, 0.0)
+        after = end - right[..., 1]
         if not causal:
-            after = torch.where(last + 1 < self._count[..., None], after, 0.0)
+            after = torch.where(last + 1 < self._count[..., None], (when[..., 1] + end) / 2 - right[..., 1], 0.0)
         return place, now[..., None] - gather(self._when, place), torch.stack([before, after], dim=-1)
 
     def _edge(
-        self, left: Tensor, right: Tensor, at: Tensor, lag: Tensor, counts: Tensor
+        self, left: Tensor, right: Tensor, at: Tensor, lag: Tensor, counts: Tensor, rest: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Half a reference sample of what lies at the time `at`, between two samples, where it `counts`."""
+        """Half a reference sample and the `rest` of what lies at the time `at`, between two samples, if it `counts`."""
         place = torch.stack([left, right], dim=-1).clamp(0, self._when.shape[-1] - 1)
         before, after = gather(self._when, place).unbind(-1)
         share = torch.where(after > before, (at - before) / (after - before), 0.0)
-        weight = 0.5 * torch.where(counts, 1.0, 0.0)[..., None] * torch.stack([1 - share, share], dim=-1)
+        weight = torch.where(counts, 0.5 + rest, 0.0)[..., None] * torch.stack([1 - share, share], dim=-1)
         return place, lag[..., None].expand_as(weight), weight
 
     def lattice(self) -> Lattice | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omniconv._typing import Signal
 from omniconv.domains import Times
-from omniconv.domains.times import Lattice, Neighbours
+from omniconv.domains.times import RESOLUTION, Lattice, Neighbours
 from omniconv.engines import convolve
 
 PAIRS = 2**24
@@ -42,15 +42,16 @@ def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tenso
     if lattice is None:
         neighbours = times.neighbours(kernel.window, causal=kernel.causal, output_times=output_times)
         return sum_over_pairs(x, kernel, neighbours)
-    ends = times.neighbours(kernel.window, causal=kernel.causal, ends=True)
-    return convolve_on_lattice(x * times.cells.to(x.dtype), kernel, lattice) + sum_over_pairs(x, kernel, ends)
+    exact = Times(lattice.index.double() * lattice.step, times.observed)  # both parts see the same windows
+    ends = exact.neighbours(kernel.window, causal=kernel.causal, ends=True)
+    return convolve_on_lattice(x * exact.cells.to(x.dtype), kernel, lattice) + sum_over_pairs(x, kernel, ends)
 
 
 def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Signal:
     """The convolution of impulses on a lattice, at the points where they are."""
     index = lattice.index[:, None]
     grid = weighted.new_zeros(*weighted.shape[:2], lattice.size).scatter_add(-1, index.expand_as(weighted), weighted)
-    far = int(kernel.window / lattice.step * (1 + 1e-9) + 1e-9)
+    far = int((kernel.window + RESOLUTION) / lattice.step)  # as `neighbours` decides
     lags = torch.arange(0 if kernel.causal else -far, far + 1, device=weighted.device, dtype=torch.float64)
     y = convolve(grid, kernel.values(lags * lattice.step), causal=kernel.causal, engine=kernel.engine)
     return y.gather(-1, index.expand(-1, y.shape[1], -1))

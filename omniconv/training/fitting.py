@@ -65,7 +65,7 @@ def fit(
         "channels": samples.channels,
         "sizes": described_sizes(samples),
         "rate": samples.rate,
-        "times": samples.times is not None,
+        "times": None if samples.times is None else "counted" if samples.counted else "given",
         "epochs": recipe.epochs,
         "final_loss": record[-1]["loss"] if record else None,
         "training_seconds": round(time.monotonic() - began, 1),
@@ -113,7 +113,7 @@ def reference_grid(samples: Samples) -> tuple[tuple[int, ...], float | None]:
         return tuple(int(length) for length in samples.sizes.max(0)), None
     gap = mean_gap(samples, evenly_chosen(samples))
     longest = max(times[-1] - times[0] for times in samples.times)
-    size = math.ceil(longest / gap * (1 - 1e-9)) + 1
+    size = math.ceil(longest / gap - 1e-3) + 1  # regular times may be rounded
     return (size,), size * gap
 
 
@@ -130,7 +130,7 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
     """
     count, total, squares = np.zeros((3, samples.channels))
     gaps_allowed = samples.times is not None
-    shift = np.nan_to_num(samples[0].reshape(samples.channels, -1)[:, :1].astype(np.float64))
+    shift = np.full(samples.channels, np.nan)  # the first value that was observed: it keeps the squares from cancelling
     for index in evenly_chosen(samples):
         flat = samples[int(index)].reshape(samples.channels, -1).astype(np.float64)
         seen = ~np.isnan(flat)
@@ -139,7 +139,8 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
                 f"sample {samples.names[index]!r} has values that are NaN or infinite. Say what they mean "
                 "(`missing=`), or repair them."
             )
-        shifted = np.where(seen, flat - shift, 0.0)  # the shift keeps the squares from cancelling
+        shift = np.where(np.isnan(shift), flat[np.arange(samples.channels), seen.argmax(1)], shift)
+        shifted = np.where(seen, flat - shift[:, None], 0.0)
         count += seen.sum(1)
         total += shifted.sum(1)
         squares += np.square(shifted).sum(1)
@@ -147,8 +148,8 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
         raise ValueError(f"channel {int(count.argmin())} is not observed in any of the samples. Remove it.")
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    tiny = std <= 1e-12 * np.maximum(np.abs(mean + shift[:, 0]), 1e-300)
-    return mean + shift[:, 0], np.where(tiny, 1.0, std)
+    tiny = std <= 1e-12 * np.maximum(np.abs(mean + shift), 1e-300)
+    return mean + shift, np.where(tiny, 1.0, std)
 
 
 def described_sizes(samples: Samples) -> str:

@@ -48,7 +48,8 @@ class Predictor:
 
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
-        if self.model.span is not None and samples.times is None:
+        counted = samples.times is not None and samples.counted
+        if (self.model.span is not None and samples.times is None) or (self.about.get("times") == "given" and counted):
             raise ValueError("The network was trained on series with times; got samples without. Give their times.")
         if (samples.channels, samples.dim) != (self.model.in_channels, self.model.stem.dim):
             raise ValueError(

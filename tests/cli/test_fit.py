@@ -411,6 +411,85 @@ def test_nan_is_refused_by_name_or_filled_by_option(tmp_path: Path, monkeypatch:
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
 
 
+def irregular(path: Path, *, gaps: bool) -> Path:
+    """Slow and fast waves at irregular times, joined, in two parts; with gaps some values were not observed."""
+    random = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for part, n in (("train", 12), ("test", 8)):
+        lengths, labels = random.integers(9, 15, n), np.arange(n) % 2
+        times = [np.cumsum(random.uniform(20, 180, length)) for length in lengths]
+        waves = [np.sin(2 * np.pi * at / (300, 1200)[label]) for at, label in zip(times, labels, strict=True)]
+        joined = np.concatenate(waves)[None].repeat(2, axis=0)
+        if gaps:
+            joined[random.random(joined.shape) < 0.2] = np.nan
+        arrays |= {f"X_{part}": joined, f"lengths_{part}": lengths, f"times_{part}": np.concatenate(times)}
+        arrays[f"y_{part}"] = np.array(["fast", "slow"])[labels]
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(("gaps", "options"), [(False, ()), (True, ("--missing", "absent"))])
+def test_series_with_times_are_fitted_evaluated_and_predicted(
+    gaps: bool, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = irregular(tmp_path / "data.npz", gaps=gaps), tmp_path / "a"
+    omniconv(monkeypatch, "fit", data, "--out", run, *SMALL, "--validation", "0.25", *options)
+    predictor, samples = Predictor.load(run, device="cpu"), read(data, split="test")
+    assert predictor.about["times"] == "given"
+    assert predictor.model.span is not None
+    assert predictor.model.span > 1000  # in the unit of the times
+    omniconv(monkeypatch, "evaluate", run, data, "--json", tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures == {"samples": 8, **json.loads((run / "metrics.json").read_text())["test"]}
+    omniconv(monkeypatch, "predict", run, data, "--out", tmp_path / "p.npz", "--probabilities")
+    with np.load(tmp_path / "p.npz") as columns:
+        shares = np.stack([columns["p_fast"], columns["p_slow"]], axis=1)
+    np.testing.assert_allclose(shares, predictor.probabilities(samples), rtol=1e-12)
+
+
+def test_series_without_times_are_refused_by_a_network_with_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = irregular(tmp_path / "data.npz", gaps=True), tmp_path / "a"
+    omniconv(monkeypatch, "fit", data, "--out", run, *SMALL, "--missing", "absent")
+    with np.load(data) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("times")}
+    np.savez(tmp_path / "bare.npz", **kept)
+    commands: list[list[str | Path]] = [["evaluate"], ["predict", "--out", tmp_path / "p.csv"]]
+    for command in commands:
+        with pytest.raises(SystemExit, match="trained on series with times; got samples without"):
+            omniconv(monkeypatch, command[0], run, tmp_path / "bare.npz", *command[1:])
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("missing", ["interpolate", "mean"])
+def test_series_with_times_cannot_be_filled(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = irregular(tmp_path / "data.npz", gaps=True)
+    with pytest.raises(SystemExit, match=f'missing="{missing}" and times exclude each other.*missing="absent"'):
+        omniconv(monkeypatch, "fit", data, "--out", tmp_path / "a", *SMALL, "--missing", missing)
+    assert not (tmp_path / "a").exists()
+
+
+def test_wrong_times_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "data.npz", X=np.zeros((4, 3)), y=np.arange(4) % 2, times=[0, 2, 1])
+    with pytest.raises(SystemExit, match=r"data\.npz, array times: `times` of all series must increase strictly"):
+        omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL)
+
+
+def test_absent_values_need_no_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = np.random.default_rng(0).standard_normal((8, 2, 12))
+    signals[5, 1, 3] = signals[6, :, 7] = np.nan
+    data = tmp_path / "data.npz"
+    np.savez(data, X=signals, y=np.arange(8) % 2)
+    omniconv(monkeypatch, "fit", data, "--out", tmp_path / "a", *SMALL, "--missing", "absent")
+    omniconv(monkeypatch, "predict", tmp_path / "a", data, "--out", tmp_path / "p.csv")
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
+    assert Predictor.load(tmp_path / "a").about["times"] == "counted"
+    np.savez(data, X=np.zeros((8, 1, 4, 5)), y=np.arange(8) % 2)
+    with pytest.raises(SystemExit, match='missing="absent" needs series, of one axis; these samples have 2 axes'):
+        omniconv(monkeypatch, "fit", data, "--out", tmp_path / "b", *SMALL, "--missing", "absent")
+
+
 def test_a_corrupt_image_is_named_or_left_out_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, value in (("dark", 10), ("light", 240)):
         for number in range(4):
