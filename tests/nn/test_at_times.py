@@ -68,12 +68,13 @@ def direct(conv: oc.Conv1d, x: Tensor, times: Tensor, output: Tensor, causal: bo
             continue
         first, final = inside[0], inside[-1]
         for j in inside:
-            begin = middle[j - 1] if j > first else (low if j > 0 else times[0])
-            end = middle[j] if j < final else (high if causal or j < last else times[last])
+            begin = middle[j - 1] if j > first else ((low + times[j]) / 2 if j > 0 else times[0])
+            end = middle[j] if j < final else (high if causal else (high + times[j]) / 2 if j < last else times[last])
             result[i] = result[i] + (end - begin) * k(now - times[j]) * x[j]
         if first > 0:
             share = (low - times[first - 1]) / (times[first] - times[first - 1])
             at_low = k(now - low) * ((1 - share) * x[first - 1] + share * x[first])
+            result[i] = result[i] + (times[first] - low) / 2 * at_low
         else:
             at_low = k(now - times[0]) * x[0]
         if causal:
@@ -81,6 +82,7 @@ def direct(conv: oc.Conv1d, x: Tensor, times: Tensor, output: Tensor, causal: bo
         elif final < last:
             share = (high - times[final]) / (times[final + 1] - times[final])
             at_high = k(now - high) * ((1 - share) * x[final] + share * x[final + 1])
+            result[i] = result[i] + (high - times[final]) / 2 * at_high
         else:
             at_high = k(now - times[last]) * x[last]
         result[i] = result[i] + (at_low + at_high) / 2
