@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_number
 from omniconv._precision import AtLeastFloat32
@@ -108,9 +108,32 @@ def phases(positions: Positions, frequency: Tensor, shift: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(kernel: Kernel, output_weight: Tensor) -> None:
+def calibrate(kernel: Kernel, output_weight: Tensor, output_length: Tensor | None = None) -> None:
     """Scale the output layer, whose bias is zero, so that the kernel has unit mean square over its window."""
     if output_weight.is_meta:
         return
     values = kernel(kernel.reference_positions().to(output_weight.device))
     output_weight.div_(values.square().mean().sqrt())
+    set_length(output_length, output_weight)
+
+
+def make_length(weight: Tensor, weight_norm: bool) -> nn.Parameter | None:
+    """A length per row of `weight` for `normalized`, to be set by `set_length`; None without weight normalisation."""
+    return nn.Parameter(torch.empty_like(weight[..., 0])) if weight_norm else None
+
+
+@torch.no_grad()
+def set_length(length: Tensor | None, weight: Tensor) -> None:
+    """Set the lengths with which `normalized` gives back `weight`, to the last bit."""
+    if length is not None:
+        length.copy_(row_norm(weight))
+
+
+def normalized(weight: Tensor, length: Tensor | None) -> Tensor:
+    """Weight normalisation, row by row: g v / |v| of a weight v and its length g; v itself where there is no length."""
+    return weight if length is None else weight * (length / row_norm(weight))[..., None]
+
+
+def row_norm(weight: Tensor) -> Tensor:
+    """Euclidean norm of the rows; a row of zeros has the smallest number, so that it stays one when normalised."""
+    return torch.linalg.vector_norm(weight, dim=-1).clamp(min=torch.finfo(weight.dtype).tiny)

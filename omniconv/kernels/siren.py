@@ -12,8 +12,17 @@ from omniconv._precision import at_least_float32
 from omniconv._references import CKCONV_PAPER, SIREN_PAPER
 from omniconv._sharding import whole
 from omniconv._tags import Tag
-from omniconv._typing import PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, affine, calibrate, check_frequency, phases
+from omniconv._typing import PerAxis, Positions, Values, check_bool
+from omniconv.kernels._kernel import (
+    Kernel,
+    affine,
+    calibrate,
+    check_frequency,
+    make_length,
+    normalized,
+    phases,
+    set_length,
+)
 
 
 class SIREN(Kernel):
@@ -28,6 +37,8 @@ class SIREN(Kernel):
     [-bandwidth, bandwidth]. Every later sine adds harmonics.
     `omega_0`: the published parameter instead of `bandwidth`, for replication. It is in radians per unit of a position
     that spans [-1, 1] whether the kernel is causal or not, and gives frequencies uniform in [-omega_0, omega_0] / dim.
+    `weight_norm`: learn every linear layer as W = g v / |v| per row, with a length g that begins as |v|: the same
+    function at construction, and a number more per row.
 
     The hidden layers have the published distribution (A ~ U(-sqrt(6 / hidden), sqrt(6 / hidden)), the factor omega_0
     folded in); the first phases are uniform, so that the kernel is not odd. Raises `ValueError` or `TypeError` for
@@ -52,6 +63,7 @@ class SIREN(Kernel):
         depth: int = 3,
         bandwidth: float | None = None,
         omega_0: float | None = None,
+        weight_norm: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -66,6 +78,10 @@ class SIREN(Kernel):
         self.hidden_bias = nn.Parameter(torch.empty(layers, hidden, device=device, dtype=dtype))
         self.output_weight = nn.Parameter(torch.empty(channels, hidden, device=device, dtype=dtype))
         self.output_bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
+        self.weight_norm = check_bool("weight_norm", weight_norm)
+        self.frequency_length = make_length(self.frequency, self.weight_norm)
+        self.hidden_length = make_length(self.hidden_weight, self.weight_norm)
+        self.output_length = make_length(self.output_weight, self.weight_norm)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,7 +93,10 @@ class SIREN(Kernel):
         nn.init.zeros_(self.hidden_bias)
         nn.init.uniform_(self.output_weight, -bound, bound)
         nn.init.zeros_(self.output_bias)
-        calibrate(self, self.output_weight)
+        set_length(self.frequency_length, self.frequency)
+        set_length(self.hidden_length, self.hidden_weight)
+        set_length(self.output_length, self.output_weight)
+        calibrate(self, self.output_weight, self.output_length)
 
     def _highest_frequencies(self) -> list[float]:
         if self.omega_0 is None:
@@ -87,17 +106,18 @@ class SIREN(Kernel):
 
     def forward(self, positions: Positions) -> Values:
         check_positions(positions, self.dim)
-        values = torch.sin(phases(positions, self.frequency, self.phase))
-        for weight, bias in zip(self.hidden_weight, self.hidden_bias, strict=True):
+        values = torch.sin(phases(positions, normalized(self.frequency, self.frequency_length), self.phase))
+        hidden = normalized(self.hidden_weight, self.hidden_length)
+        for weight, bias in zip(hidden, self.hidden_bias, strict=True):
             values = torch.sin(affine(values, weight, bias))
-        return affine(values, self.output_weight, self.output_bias)
+        return affine(values, normalized(self.output_weight, self.output_length), self.output_bias)
 
     def bandlimit(self) -> tuple[float, ...]:
         """Highest frequency of the first layer times the number of sine layers, per axis, in Nyquist units.
 
         Sines of sines have no sharp limit; on average 99 % of a new kernel's energy lies below this one.
         """
-        highest = whole(self.frequency).abs().amax(0).tolist()
+        highest = whole(normalized(self.frequency, self.frequency_length)).abs().amax(0).tolist()
         sines = self.depth - 1
         return tuple(sines * top / nyquist for top, nyquist in zip(highest, self.nyquist(), strict=True))
 
