@@ -12,6 +12,7 @@ import omniconv as oc
 from omniconv.engines import ENGINES
 from omniconv.kernels import MLP, SIREN, Fourier, FourierNet, Free, Gabor, KernelFactory, Multiscale, Table
 from omniconv.nn import (
+    BasicBlock,
     BatchNorm,
     Conv,
     Conv1d,
@@ -70,6 +71,13 @@ def block() -> ResidualBlock:
     return ResidualBlock(BatchNorm(3, dtype=F64), conv, Pointwise(3, 3, dtype=F64)).eval()
 
 
+def basic_block() -> BasicBlock:
+    """A block of two convolutions that changes the number of channels."""
+    convs = [Conv(channels, 2, 5, kernel=small, dtype=F64) for channels in (3, 2)]
+    norms = [LayerNorm(2, dtype=F64) for _ in convs]
+    return BasicBlock(convs[0], norms[0], convs[1], norms[1], Pointwise(3, 2, dtype=F64), rectify=True)
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv-dense": (lambda: Conv(2, 3, 6, kernel=small, dtype=F64), (2, 2, 6)),
     "conv-circular": (
@@ -87,12 +95,18 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "standardize": (lambda: Standardize(3, dtype=F64), (2, 3, 5)),
     "batch-norm": (lambda: BatchNorm(3, dtype=F64).eval(), (2, 3, 5)),
     "block": (block, (2, 3, 5)),
+    "basic-block": (basic_block, (2, 3, 5)),
     "pool": (lambda: PoolHead(3, 2, dtype=F64), (2, 3, 4, 2)),
     "last": (lambda: LastHead(3, 2, dtype=F64), (2, 3, 5)),
     "dense": (lambda: DenseHead(3, 2, dtype=F64), (2, 3, 5)),
     "ccnn": (
         lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, causal=True, dtype=F64).eval(),
         (2, 2, 6),
+    ),
+    "ckcnn": (lambda: oc.CKCNN(2, 3, 6, blocks=1, width=4, kernel=small, dtype=F64), (2, 2, 6)),
+    "flexnet": (
+        lambda: oc.FlexNet(1, 2, (3, 4), blocks=(1, 1), widths=(2, 3), kernel=small, dtype=F64).eval(),
+        (1, 1, 3, 4),
     ),
     "ccnn-2d": (lambda: oc.CCNN(1, 2, (3, 4), blocks=1, width=2, kernel=small, dtype=F64).eval(), (1, 1, 3, 4)),
 }

@@ -5,5 +5,7 @@ from omniconv.models._registry import create_model as create_model
 from omniconv.models._registry import list_models as list_models
 from omniconv.models._registry import register_model as register_model
 from omniconv.models.ccnn import CCNN as CCNN
+from omniconv.models.ckcnn import CKCNN as CKCNN
+from omniconv.models.flexnet import FlexNet as FlexNet
 
-__all__ = ["CCNN", "create_model", "list_models", "read_config", "register_model"]
+__all__ = ["CCNN", "CKCNN", "FlexNet", "create_model", "list_models", "read_config", "register_model"]

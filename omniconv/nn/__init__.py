@@ -1,5 +1,6 @@
 """Layers: the one place where a domain, a kernel, a support and an engine are put together."""
 
+from omniconv.nn.basic_block import BasicBlock as BasicBlock
 from omniconv.nn.block import ResidualBlock as ResidualBlock
 from omniconv.nn.conv import Conv as Conv
 from omniconv.nn.conv import Conv1d as Conv1d
@@ -18,6 +19,7 @@ from omniconv.nn.norm import synchronize as synchronize
 from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
+    "BasicBlock",
     "BatchNorm",
     "Conv",
     "Conv1d",
