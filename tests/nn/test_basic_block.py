@@ -47,6 +47,12 @@ def test_the_formula(channels: int, rectify: bool) -> None:
     torch.testing.assert_close(part(x), F.relu(skip + (F.relu(branch) if rectify else branch)))
 
 
+def test_both_convolutions_are_told_the_spacing() -> None:
+    part, x = block(4, 4), torch.randn(2, 4, 13, dtype=F64)
+    branch = part.norm_2(part.conv_2(F.relu(part.norm_1(part.conv_1(x, 0.5))), 0.5))
+    torch.testing.assert_close(part(x, 0.5), F.relu(x + branch))
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 def test_dropout_follows_the_rectified_values(rectify: bool) -> None:
     part = block(4, 4, rectify=rectify, dropout=0.25)
