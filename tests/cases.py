@@ -25,6 +25,7 @@ from omniconv.nn import (
     PoolHead,
     ResidualBlock,
     Standardize,
+    TokenEmbedding,
 )
 from omniconv.supports import Decay, Disk, Full, Gaussian, SupportFactory
 
@@ -61,6 +62,7 @@ SUPPORTS: dict[str, SupportFactory] = {
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
 
+TOKENS = 7
 small = partial(Gabor, hidden=4, depth=1)
 F64 = torch.float64
 
@@ -103,6 +105,11 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, causal=True, dtype=F64).eval(),
         (2, 2, 6),
     ),
+    "token-embedding": (lambda: TokenEmbedding(TOKENS, 2, dtype=F64), (2, 5)),
+    "ccnn-tokens": (
+        lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, tokens=TOKENS, dtype=F64).eval(),
+        (2, 6),
+    ),
     "ckcnn": (lambda: oc.CKCNN(2, 3, 6, blocks=1, width=4, kernel=small, dtype=F64), (2, 2, 6)),
     "flexnet": (
         lambda: oc.FlexNet(1, 2, (3, 4), blocks=(1, 1), widths=(2, 3), kernel=small, dtype=F64).eval(),
@@ -116,4 +123,5 @@ def layer_and_input(name: str) -> tuple[nn.Module, Tensor]:
     """The layer of that name with fixed weights, and a fixed input for it."""
     make, shape = LAYERS[name]
     torch.manual_seed(0)
-    return make(), torch.randn(*shape, dtype=torch.float64)
+    layer = make()
+    return layer, torch.randint(TOKENS, shape) if "token" in name else torch.randn(*shape, dtype=torch.float64)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_probability, describe
 from omniconv._references import Cited
-from omniconv._typing import Mask, PerAxis, Signal, per_axis
+from omniconv._typing import Mask, PerAxis, Signal, Tokens, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
-from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, check_mask, observed
+from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
 
 HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
 
@@ -21,8 +21,8 @@ HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
 class Network(Cited, Pretrained):
     """Base of networks: a subclass builds its layers and a head, calls `_refer_to`, and sets `arguments`.
 
-    `in_channels`, `out_features`: at least 1. `input_dropout`: probability with which the standardised input is
-    dropped, [0, 1).
+    `in_channels`, `out_features`: at least 1. `tokens`: number of tokens, if the network takes ids and embeds them in
+    `in_channels`; None for signals. `input_dropout`: probability with which values of the input are dropped, [0, 1).
     """
 
     grid: Grid
@@ -33,6 +33,7 @@ class Network(Cited, Pretrained):
         in_channels: int,
         out_features: int,
         *,
+        tokens: int | None = None,
         input_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -41,11 +42,19 @@ class Network(Cited, Pretrained):
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_features = check_integer("out_features", out_features)
         self.standardize = Standardize(in_channels, device=device, dtype=dtype)
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.embedding = None if tokens is None else TokenEmbedding(tokens, in_channels, **place)
         self.input_dropout = nn.Dropout(check_probability("input_dropout", input_dropout))
 
     def _refer_to(self, grid: Grid) -> None:
         """Take the reference grid of the layers, and be at its resolution."""
         self.grid, self.spacing = grid, (1.0,) * grid.dim
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, with the running statistics of the norms."""
+        self.standardize.reset_parameters()
+        if self.embedding is not None:
+            self.embedding.reset_parameters()
 
     def at_resolution(self, factor: PerAxis[float]) -> Self:
         """The model for signals sampled `factor` times as finely as the reference grid, (0, inf), one or one per axis.
@@ -62,16 +71,24 @@ class Network(Cited, Pretrained):
         return view
 
     def _prepare(
-        self, x: Signal, spacing: PerAxis[float] | None, mask: Mask | None
+        self, x: Signal | Tokens, spacing: PerAxis[float] | None, mask: Mask | None
     ) -> tuple[Signal, tuple[float, ...] | None]:
         """The input, checked, as the first layer takes it, and the spacing to hand to the layers."""
         self._check_signal(x)
         if mask is not None:
-            self._check_mask(mask, x)
+            self._check_mask(mask, x if self.embedding is None else x[:, None])
         step = self._spacing(spacing)
-        return observed(self.input_dropout(self.standardize(x)), mask), step
+        if self.embedding is None:
+            x = self.standardize(x)
+        else:  # behind the mask there may be any id, one that is no token too
+            x = self.embedding(x if mask is None else torch.where(mask, x, 0))
+        return observed(self.input_dropout(x), mask), step
 
     def _check_signal(self, x: Any) -> None:
+        if self.embedding is not None:
+            if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 1:
+                raise ValueError(f"`x` must be ids (batch, *size), {self.grid.dim} axes in size; got {describe(x)}.")
+            return
         if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"`x` must be (batch, {self.in_channels}, *size) with {self.grid.dim} axes in size; got {describe(x)}."

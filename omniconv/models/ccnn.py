@@ -32,10 +32,12 @@ class CCNN(Network):
     `mixing`: "separable" or "dense", as in `Conv`.
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1). `input_dropout`: that of the standardised input, [0, 1).
+    `tokens`: number of tokens, for signals that are ids: the network embeds them in `in_channels`; None for signals.
 
     `forward(x, spacing=None, mask=None)` takes `batch in_channels *size` of any size and returns `batch out_features`,
-    or `batch out_features *size` with head "dense"; `spacing` is as in `Conv`. `mask` (batch, *size), bool, is False
-    where a signal is padded: whatever lies there changes nothing, and each signal has the outputs it has alone.
+    or `batch out_features *size` with head "dense"; with `tokens` it takes ids (batch, *size), not standardised.
+    `spacing` is as in `Conv`. `mask` (batch, *size), bool, is False where a signal is padded: whatever lies there
+    changes nothing, and each signal has the outputs it has alone.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> model = CCNN(3, 10, size=(32, 32), blocks=1, width=8)
@@ -64,11 +66,14 @@ class CCNN(Network):
         head: str = "pool",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        tokens: int | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(in_channels, out_features, input_dropout=input_dropout, device=device, dtype=dtype)
+        super().__init__(
+            in_channels, out_features, tokens=tokens, input_dropout=input_dropout, device=device, dtype=dtype
+        )
         blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         check_choice("mixing", mixing, ("dense", "separable"))
         dropped = check_probability("dropout", dropout)
@@ -97,13 +102,19 @@ class CCNN(Network):
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
         self._refer_to(self.stem.grid)
-        shape = {"in_channels": in_channels, "out_features": out_features, "size": self.stem.grid.size}
+        shape = {
+            "in_channels": in_channels,
+            "out_features": out_features,
+            "tokens": tokens,
+            "size": self.stem.grid.size,
+        }
         body = {"blocks": blocks, "width": width, "head": head, "dropout": dropout, "input_dropout": input_dropout}
         self.arguments = {**shape, **options, **body}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
-        for part in (self.standardize, self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
+        super().reset_parameters()
+        for part in (self.stem, self.stem_norm, *self.blocks, self.norm, self.head):
             part.reset_parameters()
 
     def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Tensor:

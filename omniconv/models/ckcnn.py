@@ -27,7 +27,7 @@ class CKCNN(Network):
     standardize; then `blocks` residual blocks of two convolutions, each followed by norm, ReLU and dropout, with a
     linear map around a block that changes the width; then the head. `standardize` is as in `CCNN`.
 
-    `in_channels`, `out_features`, `size`: as in `CCNN`. `blocks`: at least 1. `width`: channels, at least 1.
+    `in_channels`, `out_features`, `size`, `tokens`: as in `CCNN`. `blocks`: at least 1. `width`: channels, at least 1.
     `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
     `norm`: "layer", each signal over channels and positions together, so that every output depends on the whole signal
     even if `causal`; or "batch", each channel over the batch, which looks at no future.
@@ -62,11 +62,14 @@ class CKCNN(Network):
         head: str = "last",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        tokens: int | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(in_channels, out_features, input_dropout=input_dropout, device=device, dtype=dtype)
+        super().__init__(
+            in_channels, out_features, tokens=tokens, input_dropout=input_dropout, device=device, dtype=dtype
+        )
         blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         dropped, make_norm = check_probability("dropout", dropout), NORMS[check_choice("norm", norm, tuple(NORMS))]
         options: dict[str, Any] = {
@@ -95,7 +98,7 @@ class CKCNN(Network):
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, **place)
         self._draw_head()
         self._refer_to(first.conv_1.grid)
-        shape = {"in_channels": in_channels, "out_features": out_features, "size": self.grid.size}
+        shape = {"in_channels": in_channels, "out_features": out_features, "tokens": tokens, "size": self.grid.size}
         body = {"blocks": blocks, "width": width, "norm": norm, "head": head}
         self.arguments = {**shape, **options, **body, "dropout": dropout, "input_dropout": input_dropout}
 
@@ -104,7 +107,8 @@ class CKCNN(Network):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
-        for part in (self.standardize, *self.blocks, self.head):
+        super().reset_parameters()
+        for part in (*self.blocks, self.head):
             part.reset_parameters()
         self._draw_head()
 

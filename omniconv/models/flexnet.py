@@ -28,7 +28,7 @@ class FlexNet(Network):
     standardize; stem: conv, norm, ReLU; then stages of residual blocks of two convolutions, with a linear map around a
     block that changes the width; then the head. `standardize` is as in `CCNN`.
 
-    `in_channels`, `out_features`, `size`: as in `CCNN`.
+    `in_channels`, `out_features`, `size`, `tokens`: as in `CCNN`.
     `blocks`: residual blocks per stage, each at least 1. `widths`: channels per stage, each at least 1; as many.
     `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
@@ -61,11 +61,14 @@ class FlexNet(Network):
         head: str = "pool",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        tokens: int | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(in_channels, out_features, input_dropout=input_dropout, device=device, dtype=dtype)
+        super().__init__(
+            in_channels, out_features, tokens=tokens, input_dropout=input_dropout, device=device, dtype=dtype
+        )
         blocks, widths = check_stages("blocks", blocks), check_stages("widths", widths)
         if len(blocks) != len(widths):
             raise ValueError(f"`blocks` and `widths` must name the same stages; got {blocks} and {widths}.")
@@ -95,13 +98,14 @@ class FlexNet(Network):
         self.blocks = nn.ModuleList(block(*pair) for pair in pairwise(channels))
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](widths[-1], out_features, **place)
         self._refer_to(self.stem.grid)
-        shape = {"in_channels": in_channels, "out_features": out_features, "size": self.grid.size}
+        shape = {"in_channels": in_channels, "out_features": out_features, "tokens": tokens, "size": self.grid.size}
         body = {"blocks": blocks, "widths": widths, "head": head}
         self.arguments = {**shape, **options, **body, "dropout": dropout, "input_dropout": input_dropout}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
-        for part in (self.standardize, self.stem, self.stem_norm, *self.blocks, self.head):
+        super().reset_parameters()
+        for part in (self.stem, self.stem_norm, *self.blocks, self.head):
             part.reset_parameters()
 
     def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Tensor:

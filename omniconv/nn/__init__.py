@@ -7,6 +7,7 @@ from omniconv.nn.conv import Conv1d as Conv1d
 from omniconv.nn.conv import Conv2d as Conv2d
 from omniconv.nn.conv import Conv3d as Conv3d
 from omniconv.nn.conv import refresh as refresh
+from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
 from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
@@ -32,6 +33,7 @@ __all__ = [
     "PoolHead",
     "ResidualBlock",
     "Standardize",
+    "TokenEmbedding",
     "check_mask",
     "observed",
     "refresh",

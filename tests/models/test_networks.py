@@ -238,3 +238,63 @@ def test_bad_input_is_named(name: str) -> None:
     circle = NETWORKS[name](2, 3, 8, causal=False, boundary="circular")
     with pytest.raises(ValueError, match='`mask` needs boundary="zero" on every axis'):
         circle(torch.randn(1, 2, 8), mask=torch.ones(1, 8, dtype=torch.bool))
+
+
+# ---- tokens
+
+
+@every_network
+def test_ids_are_embedded_in_the_input_channels(name: str, tmp_path: Path) -> None:
+    model, ids = network(name, 9, tokens=5, causal=True), torch.randint(5, (3, 9))
+    assert model.embedding is not None
+    seen: list[Tensor] = []
+    first = next(module for module in model.modules() if isinstance(module, Conv))
+    first.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    y = model(ids)
+    vectors = model.embedding.vectors.weight.detach().clone()
+    torch.testing.assert_close(seen[0], vectors[ids].transpose(1, 2))  # though `standardize` has constants
+    model.save_pretrained(tmp_path)
+    assert torch.equal(type(model).from_pretrained(tmp_path)(ids), y)
+    model.reset_parameters()
+    assert not torch.equal(model.embedding.vectors.weight, vectors)
+    assert model.state_dict().keys() - network(name, 9).state_dict().keys() == {"embedding.vectors.weight"}
+
+
+@every_network
+@pytest.mark.parametrize("size", [(9,), (4, 5)])
+def test_padded_ids_have_the_outputs_they_have_alone_whatever_the_padding(name: str, size: tuple[int, ...]) -> None:
+    model, short = network(name, size, tokens=5), tuple(n - 2 for n in size)
+    long, part = torch.randint(5, (1, *size)), torch.randint(5, (1, *short))
+    for fill in (0, 4, -1, 99):
+        ids, inside = torch.full((2, *size), fill), tuple(slice(n) for n in short)
+        ids[0], ids[1][inside] = long[0], part[0]
+        mask = torch.ones(2, *size, dtype=torch.bool)
+        mask[1], mask[1][inside] = False, True
+        expected = torch.cat([model(long), model(part)])
+        torch.testing.assert_close(model(ids, mask=mask), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_networks_of_tokens_compile_and_learn_the_embedding() -> None:
+    torch._dynamo.reset()
+    model: Any = CCNN(4, 3, 12, blocks=1, width=4, kernel=small, tokens=256).eval()
+    ids = torch.randint(256, (2, 12), dtype=torch.uint8)
+    y = model(ids)
+    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(ids), y)
+    y.square().sum().backward()
+    used = model.embedding.vectors.weight.grad.abs().amax(1) > 0
+    assert set(used.nonzero().flatten().tolist()) == set(ids.flatten().tolist())
+
+
+@every_network
+def test_what_are_no_ids_is_named(name: str) -> None:
+    model = NETWORKS[name](2, 3, 8, tokens=5)
+    with pytest.raises(ValueError, match=r"`x` must be ids \(batch, \*size\), 1 axes in size; got a int64 tensor"):
+        model(torch.zeros(1, 2, 8, dtype=torch.long))
+    with pytest.raises(TypeError, match="`x` must be a tensor of integers, the ids of tokens; got a float32 tensor"):
+        model(torch.zeros(1, 8))
+    with pytest.raises(ValueError, match="`x` must hold ids from 0 to 4; got 0 to 5"):
+        model(torch.tensor([[0, 5]]))
+    with pytest.raises(ValueError, match="`tokens` must be at least 1; got 0"):
+        NETWORKS[name](2, 3, 8, tokens=0)
+    with pytest.raises(ValueError, match=r"`mask` must be \(batch, \*size\), here \(1, 8\)"):
+        model(torch.zeros(1, 8, dtype=torch.long), mask=torch.ones(1, 7, dtype=torch.bool))
