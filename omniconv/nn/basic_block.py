@@ -23,6 +23,7 @@ class BasicBlock(Cited, nn.Module):
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing.
     Raises `ValueError` if the channels do not fit together.
 
+    >>> import torch
     >>> from omniconv.nn import Conv1d
     >>> convs, norms = [Conv1d(2, 2, size=8) for _ in range(2)], [BatchNorm(2) for _ in range(2)]
     >>> BasicBlock(convs[0], norms[0], convs[1], norms[1], dropout=0.1)(torch.zeros(4, 2, 8)).shape
