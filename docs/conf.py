@@ -15,7 +15,7 @@ author = "The omniconv authors"
 copyright = author
 version = release = omniconv.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "options"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "options", "presets"]
 exclude_patterns = ["_build", "_extensions"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

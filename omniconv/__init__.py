@@ -15,6 +15,8 @@ from omniconv.kernels import Gabor as Gabor
 from omniconv.kernels import Kernel as Kernel
 from omniconv.kernels import Table as Table
 from omniconv.models import CCNN as CCNN
+from omniconv.models import CKCNN as CKCNN
+from omniconv.models import FlexNet as FlexNet
 from omniconv.models import create_model as create_model
 from omniconv.models import list_models as list_models
 from omniconv.nn import Conv as Conv
@@ -30,12 +32,14 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CCNN",
+    "CKCNN",
     "SIREN",
     "Conv",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "EngineError",
+    "FlexNet",
     "Full",
     "Gabor",
     "Gaussian",

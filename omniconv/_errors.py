@@ -68,6 +68,13 @@ def check_number(name: str, value: Any, low: float, high: float = math.inf, *, c
     return number
 
 
+def check_probability(name: str, value: Any) -> float:
+    """Return a probability of dropping as a float, or raise unless it is in [0, 1)."""
+    if (number := check_number(name, value, low=0.0, closed=True)) >= 1.0:
+        raise ValueError(f"`{name}` must be a probability below 1; got {value!r}.")
+    return number
+
+
 def check_positions(positions: Any, dim: int) -> None:
     """Raise unless `positions` are floating-point numbers of shape `*points dim`."""
     check_floating_tensor("positions", positions)

@@ -55,6 +55,20 @@ MFN_PAPER = Reference(
     "ICLR",
     2021,
 )
+RESNET_PAPER = Reference(
+    "he2016resnet",
+    "Deep Residual Learning for Image Recognition",
+    "He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian",
+    "CVPR; arXiv:1512.03385",
+    2016,
+)
+TCN_PAPER = Reference(
+    "bai2018tcn",
+    "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling",
+    "Bai, Shaojie and Kolter, J. Zico and Koltun, Vladlen",
+    "arXiv:1803.01271",
+    2018,
+)
 CKCONV_PAPER = Reference(
     "romero2022ckconv",
     "CKConv: Continuous Kernel Convolution for Sequential Data",

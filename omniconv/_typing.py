@@ -13,6 +13,7 @@ from omniconv._errors import check_choice, check_integer, describe
 T = TypeVar("T")
 
 Signal: TypeAlias = Annotated[Tensor, "batch channels *size"]
+Tokens: TypeAlias = Annotated[Tensor, "batch *size, integers: ids of tokens"]
 Mask: TypeAlias = Annotated[Tensor, "batch *size, bool: True where a sample was observed"]
 Taps: TypeAlias = Annotated[Tensor, "out in *size, or channels *size when depthwise"]
 Positions: TypeAlias = Annotated[Tensor, "*points dim"]

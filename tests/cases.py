@@ -28,6 +28,7 @@ from omniconv.kernels import (
     Table,
 )
 from omniconv.nn import (
+    BasicBlock,
     BatchNorm,
     Branched,
     Conv,
@@ -41,6 +42,7 @@ from omniconv.nn import (
     PoolHead,
     ResidualBlock,
     Standardize,
+    TokenEmbedding,
 )
 from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
 
@@ -99,6 +101,7 @@ SUPPORTS: dict[str, SupportFactory] = {
 
 __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
 
+TOKENS = 7
 small = partial(Gabor, hidden=4, depth=1)
 F64 = torch.float64
 
@@ -112,6 +115,13 @@ def block() -> ResidualBlock:
 def branched() -> Branched:
     """A dense convolution beside two small ones, in evaluation mode."""
     return Branched(Conv(3, 2, 7, kernel=small, dtype=F64), [(3, 1), (3, 2)]).eval()
+
+
+def basic_block() -> BasicBlock:
+    """A block of two convolutions that changes the number of channels."""
+    convs = [Conv(channels, 2, 5, kernel=small, dtype=F64) for channels in (3, 2)]
+    norms = [LayerNorm(2, dtype=F64) for _ in convs]
+    return BasicBlock(convs[0], norms[0], convs[1], norms[1], Pointwise(3, 2, dtype=F64), rectify=True)
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -132,12 +142,23 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "standardize": (lambda: Standardize(3, dtype=F64), (2, 3, 5)),
     "batch-norm": (lambda: BatchNorm(3, dtype=F64).eval(), (2, 3, 5)),
     "block": (block, (2, 3, 5)),
+    "basic-block": (basic_block, (2, 3, 5)),
     "pool": (lambda: PoolHead(3, 2, dtype=F64), (2, 3, 4, 2)),
     "last": (lambda: LastHead(3, 2, dtype=F64), (2, 3, 5)),
     "dense": (lambda: DenseHead(3, 2, dtype=F64), (2, 3, 5)),
     "ccnn": (
         lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, causal=True, dtype=F64).eval(),
         (2, 2, 6),
+    ),
+    "token-embedding": (lambda: TokenEmbedding(TOKENS, 2, dtype=F64), (2, 5)),
+    "ccnn-tokens": (
+        lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, tokens=TOKENS, dtype=F64).eval(),
+        (2, 6),
+    ),
+    "ckcnn": (lambda: oc.CKCNN(2, 3, 6, blocks=1, width=4, kernel=small, dtype=F64), (2, 2, 6)),
+    "flexnet": (
+        lambda: oc.FlexNet(1, 2, (3, 4), blocks=(1, 1), widths=(2, 3), kernel=small, dtype=F64).eval(),
+        (1, 1, 3, 4),
     ),
     "ccnn-2d": (lambda: oc.CCNN(1, 2, (3, 4), blocks=1, width=2, kernel=small, dtype=F64).eval(), (1, 1, 3, 4)),
 }
@@ -147,4 +168,5 @@ def layer_and_input(name: str) -> tuple[nn.Module, Tensor]:
     """The layer of that name with fixed weights, and a fixed input for it."""
     make, shape = LAYERS[name]
     torch.manual_seed(0)
-    return make(), torch.randn(*shape, dtype=torch.float64)
+    layer = make()
+    return layer, torch.randint(TOKENS, shape) if "token" in name else torch.randn(*shape, dtype=torch.float64)

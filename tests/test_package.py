@@ -14,7 +14,8 @@ import torch
 import omniconv as oc
 
 PUBLIC = [
-    "CCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "Full", "Gabor", "Gaussian", "Grid", "Kernel",
+    "CCNN", "CKCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "FlexNet", "Full", "Gabor", "Gaussian",
+    "Grid", "Kernel",
     "Problem", "SIREN", "Support", "Table", "cite", "convolve", "create_model", "explain_engine", "list_models",
     "refresh", "select_engine",
 ]  # fmt: skip

@@ -89,7 +89,7 @@ class Times:
 
     def united(self) -> Times:
         """The times at which any channel was observed: where the output of a layer is."""
-        return self if self.observed.shape[1] == 1 else Times(self.times, self.mask)
+        return self if self.channels == 1 else Times(self.times, self.mask)
 
     @property
     def cells(self) -> Tensor:

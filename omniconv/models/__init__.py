@@ -5,5 +5,19 @@ from omniconv.models._registry import create_model as create_model
 from omniconv.models._registry import list_models as list_models
 from omniconv.models._registry import register_model as register_model
 from omniconv.models.ccnn import CCNN as CCNN
+from omniconv.models.ckcnn import CKCNN as CKCNN
+from omniconv.models.flexnet import FlexNet as FlexNet
+from omniconv.models.presets import Preset as Preset
+from omniconv.models.presets import preset as preset
 
-__all__ = ["CCNN", "create_model", "list_models", "read_config", "register_model"]
+__all__ = [
+    "CCNN",
+    "CKCNN",
+    "FlexNet",
+    "Preset",
+    "create_model",
+    "list_models",
+    "preset",
+    "read_config",
+    "register_model",
+]

@@ -14,17 +14,17 @@ Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 MODELS: dict[str, Callable[..., nn.Module]] = {}
 
 
-def register_model(builder: Builder) -> Builder:
-    """Decorator: make a function that builds a network available by its name."""
-    MODELS[builder.__name__] = builder
+def register_model(builder: Builder, name: str | None = None) -> Builder:
+    """Make what builds a network available by its name, or by another; a decorator for functions."""
+    MODELS[builder.__name__ if name is None else name] = builder
     return builder
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell pattern, sorted.
 
-    >>> list_models("ccnn*")
-    ['ccnn_4_140', 'ccnn_6_380']
+    >>> list_models("flextcn*")
+    ['flextcn_2', 'flextcn_4', 'flextcn_6']
     """
     return sorted(name for name in MODELS if fnmatch(name, pattern))
 

@@ -1,5 +1,6 @@
 """Layers: the one place where a domain, a kernel, a support and an engine are put together."""
 
+from omniconv.nn.basic_block import BasicBlock as BasicBlock
 from omniconv.nn.block import ResidualBlock as ResidualBlock
 from omniconv.nn.branched import Branched as Branched
 from omniconv.nn.conv import Conv as Conv
@@ -7,6 +8,7 @@ from omniconv.nn.conv import Conv1d as Conv1d
 from omniconv.nn.conv import Conv2d as Conv2d
 from omniconv.nn.conv import Conv3d as Conv3d
 from omniconv.nn.conv import refresh as refresh
+from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
 from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
@@ -22,6 +24,7 @@ from omniconv.nn.penalties import kernel_norm as kernel_norm
 from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
+    "BasicBlock",
     "BatchNorm",
     "Branched",
     "Conv",
@@ -35,6 +38,7 @@ __all__ = [
     "PoolHead",
     "ResidualBlock",
     "Standardize",
+    "TokenEmbedding",
     "aliasing",
     "all_pass",
     "check_mask",

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from omniconv._references import CCNN_PAPER, Cited
-from omniconv._typing import Mask, PerAxis, Signal
+from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -19,7 +19,7 @@ class ResidualBlock(Cited, nn.Module):
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
-    `lowpass` and `times` are as in `Conv`.
+    `lowpass`, `times` and `condition` are as in `Conv`.
 
     Romero et al. 2022 (CCNN).
     """
@@ -43,6 +43,8 @@ class ResidualBlock(Cited, nn.Module):
         *,
         lowpass: bool = False,
         times: Times | None = None,
+        condition: Condition | None = None,
     ) -> Signal:
-        y = F.gelu(self.conv(observed(self.norm(x, mask), mask), spacing, lowpass=lowpass, times=times))
+        y = observed(self.norm(x, mask), mask)
+        y = F.gelu(self.conv(y, spacing, lowpass=lowpass, times=times, condition=condition))
         return x + F.gelu(self.linear(self.dropout(y)))

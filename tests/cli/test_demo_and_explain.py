@@ -390,7 +390,7 @@ def test_the_three_models_are_one_configuration(ran: Ran) -> None:
         assert (model.in_channels, model.out_features) == (1, 10)
         assert model.stem.grid.size == view.size
         assert model.stem.causal == (view.causal,) * len(view.size)
-        assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.1}
+        assert {module.p for module in model.blocks.modules() if isinstance(module, nn.Dropout)} == {0.1}
     # They differ in the axes of the positions alone: the parameters of the same names, and of the same sizes but those.
     names = {tuple(name for name, _ in model.named_parameters()) for model in models.values()}
     assert len(names) == 1

@@ -170,6 +170,13 @@ def test_the_tables_of_options_are_full(built: Path) -> None:
             assert f'<span class="pre">{spelled}</span>' in html, field
 
 
+def test_the_table_of_presets_is_full(built: Path) -> None:
+    html = (built / "published.html").read_text()
+    names = [name for name in import_module("omniconv").list_models() if name.count("_") > 2 or "ckcnn" in name]
+    assert len(names) > 50
+    assert [name for name in names if f'<span class="pre">{name}</span>' not in html] == []
+
+
 def test_every_page_is_in_a_toctree() -> None:
     listed = {name for text in map(Path.read_text, PAGES) for name in toctree(text)}
     pages = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES}

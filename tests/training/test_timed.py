@@ -383,8 +383,8 @@ def test_the_objective_gives_the_network_its_times() -> None:
     model = small_predictor(samples).model
     batch = collate([Signals(samples)[index] for index in range(4)])
     expected = model(batch.signals, mask=batch.mask, times=batch.times)
-    assert torch.equal(Objective(model, TASK, 0.0)(batch.signals, batch.mask, None, batch.times), expected)
-    losses, _ = Objective(model, TASK, 0.0)(batch.signals, batch.mask, torch.tensor([0, 1, 0, 1]), batch.times)
+    assert torch.equal(Objective(model, TASK)(batch.signals, batch.mask, None, batch.times), expected)
+    losses, _ = Objective(model, TASK)(batch.signals, batch.mask, torch.tensor([0, 1, 0, 1]), batch.times)
     logs = expected.log_softmax(1)
     torch.testing.assert_close(losses, -(logs[0, 0] + logs[1, 1] + logs[2, 0] + logs[3, 1]))
 

@@ -1,0 +1,180 @@
+"""What every network has: an input that is checked and standardised, a reference grid, views at other resolutions."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from omniconv._errors import check_integer, check_number, check_probability, describe
+from omniconv._references import Cited
+from omniconv._typing import Condition, Mask, PerAxis, Signal, Tokens, check_bool, per_axis
+from omniconv.domains import Times
+from omniconv.domains.grid import Grid, check_spacing
+from omniconv.models._pretrained import Pretrained
+from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
+
+HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where signals were sampled, and what else layers are told of them; for each its argument of `Conv` and blocks."""
+
+    spacing: tuple[float, ...] | None
+    mask: Mask | None
+    times: Times | None
+    lowpass: bool
+    condition: Condition | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that go by their names."""
+        return {"times": self.times, "lowpass": self.lowpass, "condition": self.condition}
+
+    @property
+    def measure(self) -> Tensor | None:
+        """The time that every sample stands for, if there are times."""
+        return None if self.times is None else self.times.measure
+
+    def united(self) -> Where:
+        """The same after the first layer, for which channels may have times of their own."""
+        return self if self.times is None else replace(self, times=self.times.united())
+
+
+class Network(Cited, Pretrained):
+    """Base of networks: a subclass builds its layers and a head, calls `_refer_to`, and sets `arguments`.
+
+    `in_channels`, `out_features`: at least 1. `tokens`: number of tokens, if the network takes ids and embeds them in
+    `in_channels`; None for signals. `input_dropout`: probability with which values of the input are dropped, [0, 1).
+    `span`: how long the reference grid is in the unit of the times, (0, inf); None if these count its samples.
+    """
+
+    grid: Grid
+    spacing: tuple[float, ...]
+    lowpass: bool
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_features: int,
+        *,
+        tokens: int | None = None,
+        span: float | None = None,
+        input_dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        self.out_features = check_integer("out_features", out_features)
+        self.standardize = Standardize(in_channels, device=device, dtype=dtype)
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.embedding = None if tokens is None else TokenEmbedding(tokens, in_channels, **place)
+        self.input_dropout = nn.Dropout(check_probability("input_dropout", input_dropout))
+        self.span = None if span is None else check_number("span", span, low=0.0)
+
+    def _refer_to(self, grid: Grid) -> None:
+        """Take the reference grid of the layers, and be at its resolution."""
+        self.grid, self.spacing, self.lowpass = grid, (1.0,) * grid.dim, False
+
+    def _shape(self) -> dict[str, Any]:
+        """The arguments that say what the network takes and gives."""
+        return {
+            "in_channels": self.in_channels,
+            "out_features": self.out_features,
+            "tokens": None if self.embedding is None else self.embedding.tokens,
+            "size": self.grid.size,
+            "span": self.span,
+            "input_dropout": self.input_dropout.p,
+        }
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, with the running statistics of the norms."""
+        self.standardize.reset_parameters()
+        if self.embedding is not None:
+            self.embedding.reset_parameters()
+
+    def at_resolution(self, factor: PerAxis[float], lowpass: bool = False) -> Self:
+        """The model for signals sampled `factor` times as finely as the reference grid, (0, inf), one or one per axis.
+
+        A view: it shares its layers with this model, parameters, statistics and mode. Where a coarser grid cannot carry
+        a kernel's frequencies, `lowpass` filters them out, as in `Conv`; without it, warns, naming the layer.
+        """
+        factors = per_axis("factor", factor, self.grid.dim, check_spacing)
+        view = copy.copy(self)
+        view.spacing = tuple(step / times for step, times in zip(self.spacing, factors, strict=True))
+        view.lowpass = check_bool("lowpass", lowpass)
+        for name, module in self.named_modules():
+            if isinstance(module, Conv) and not lowpass:
+                module.check_resolution(view.spacing, name)
+        return view
+
+    def _prepare(
+        self,
+        x: Signal | Tokens,
+        spacing: PerAxis[float] | None,
+        mask: Mask | None,
+        times: Tensor | None,
+        condition: Condition | None,
+    ) -> tuple[Signal, Where]:
+        """The input, checked, as the first layer takes it, and where it was sampled."""
+        self._check_signal(x)
+        if times is not None:
+            sampled = self._times(x, times, mask, spacing)
+            where = Where(None, sampled.mask, sampled, lowpass=False, condition=condition)
+            return self._input(x, sampled.observed), where
+        if mask is not None:
+            self._check_mask(mask, x if self.embedding is None else x[:, None])
+        where = Where(self._spacing(spacing), mask, None, self.lowpass, condition)
+        return self._input(x, mask), where
+
+    def _input(self, x: Signal | Tokens, mask: Mask | None) -> Signal:
+        """Standardised or embedded, zero where nothing was observed."""
+        if self.embedding is None:
+            x = self.standardize(x)
+        else:  # behind the mask there may be any id, one that is no token too
+            x = self.embedding(x if mask is None else torch.where(mask.reshape(x.shape), x, 0))
+        return observed(self.input_dropout(x), mask)
+
+    def _times(self, x: Signal | Tokens, times: Tensor, mask: Tensor | None, spacing: PerAxis[float] | None) -> Times:
+        """Times in samples of the reference grid."""
+        if spacing is not None or any(step != 1.0 for step in self.spacing):
+            raise ValueError(
+                "`times` and a spacing exclude each other: times say how finely a series is sampled. Call the model "
+                "itself, not a view of it at another resolution, and without `spacing`."
+            )
+        if self.grid.dim != 1:
+            raise ValueError(f"`times` are for series, of one axis; this network has {self.grid.dim} axes.")
+        sampled = Times(times, mask)
+        channels = 1 if self.embedding is not None else x.shape[1]
+        if (x.shape[0], x.shape[-1]) != tuple(sampled.times.shape) or sampled.channels not in (1, channels):
+            raise ValueError(
+                f"`times` must be (batch, samples), here ({x.shape[0]}, {x.shape[-1]}), and a mask that, or (batch, "
+                f"{channels}, samples); got {tuple(times.shape)} and a mask for {sampled.channels} channels."
+            )
+        return sampled if self.span is None else sampled.scaled(self.grid.size[0] / self.span)
+
+    def _check_signal(self, x: Any) -> None:
+        if self.embedding is not None:
+            if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 1:
+                raise ValueError(f"`x` must be ids (batch, *size), {self.grid.dim} axes in size; got {describe(x)}.")
+            return
+        if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"`x` must be (batch, {self.in_channels}, *size) with {self.grid.dim} axes in size; got {describe(x)}."
+            )
+
+    def _check_mask(self, mask: Mask, x: Signal) -> None:
+        check_mask(mask, x)
+        if "circular" in self.grid.boundary:
+            raise ValueError('`mask` needs boundary="zero" on every axis: a padded circle is another circle.')
+
+    def _spacing(self, spacing: PerAxis[float] | None) -> tuple[float, ...] | None:
+        """What to hand to the layers: None at the reference spacing."""
+        if spacing is None:
+            return None if all(step == 1.0 for step in self.spacing) else self.spacing
+        return per_axis("spacing", spacing, self.grid.dim, check_spacing)

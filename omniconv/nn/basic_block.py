@@ -1,0 +1,86 @@
+"""The residual block of two convolutions."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from omniconv._references import RESNET_PAPER, Cited
+from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
+from omniconv.domains import Times
+from omniconv.nn.conv import Conv
+from omniconv.nn.masks import observed
+from omniconv.nn.norm import BatchNorm, LayerNorm
+from omniconv.nn.pointwise import Pointwise
+
+
+class BasicBlock(Cited, nn.Module):
+    """Residual block of two convolutions: ReLU(shortcut(x) + branch(x)).
+
+    branch(x) = norm_2(conv_2(dropout(ReLU(norm_1(conv_1(x)))))), and with `rectify` dropout(ReLU(.)) of that.
+
+    `conv_1`, `norm_1`, `conv_2`, `norm_2`: in this order. `shortcut`: from the channels of x to those of the branch;
+    None is x itself. `dropout`: probability, [0, 1). `rectify`: False in FlexNet, True in CKCNN.
+    `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
+    `lowpass`, `times` and `condition` are as in `Conv`.
+    Raises `ValueError` if the channels do not fit together.
+
+    >>> import torch
+    >>> from omniconv.nn import Conv1d
+    >>> convs, norms = [Conv1d(2, 2, size=8) for _ in range(2)], [BatchNorm(2) for _ in range(2)]
+    >>> BasicBlock(convs[0], norms[0], convs[1], norms[1], dropout=0.1)(torch.zeros(4, 2, 8)).shape
+    torch.Size([4, 2, 8])
+
+    He et al. 2016 (ResNet); with continuous kernels, Romero et al. 2022 (CKConv, FlexConv).
+    """
+
+    references = (RESNET_PAPER,)
+
+    def __init__(
+        self,
+        conv_1: Conv,
+        norm_1: BatchNorm | LayerNorm,
+        conv_2: Conv,
+        norm_2: BatchNorm | LayerNorm,
+        shortcut: Pointwise | None = None,
+        *,
+        dropout: float = 0.0,
+        rectify: bool = False,
+    ):
+        super().__init__()
+        self.conv_1, self.norm_1, self.conv_2, self.norm_2 = conv_1, norm_1, conv_2, norm_2
+        self.shortcut, self.dropout = shortcut, nn.Dropout(dropout)
+        self.rectify = check_bool("rectify", rectify)
+        skipped = conv_1.in_channels if shortcut is None else shortcut.out_channels
+        if skipped != conv_2.out_channels:
+            raise ValueError(
+                f"`shortcut` must lead to the channels of `conv_2`, {conv_2.out_channels}; it leads to {skipped}. "
+                f"Give shortcut=Pointwise({conv_1.in_channels}, {conv_2.out_channels})."
+            )
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all parts anew."""
+        for part in (self.conv_1, self.norm_1, self.conv_2, self.norm_2):
+            part.reset_parameters()
+        if self.shortcut is not None:
+            self.shortcut.reset_parameters()
+
+    def forward(
+        self,
+        x: Signal,
+        spacing: PerAxis[float] | None = None,
+        mask: Mask | None = None,
+        *,
+        lowpass: bool = False,
+        times: Times | None = None,
+        condition: Condition | None = None,
+    ) -> Signal:
+        x = observed(x, mask)
+        y = self.conv_1(x, spacing, lowpass=lowpass, times=times, condition=condition)
+        y = observed(self.dropout(F.relu(self.norm_1(y, mask))), mask)
+        again = None if times is None else times.united()
+        y = self.conv_2(y, spacing, lowpass=lowpass, times=again, condition=condition)
+        y = self.norm_2(y, mask)
+        if self.rectify:
+            y = self.dropout(F.relu(y))
+        return F.relu((x if self.shortcut is None else self.shortcut(x)) + y)
