@@ -43,14 +43,15 @@ METHODS: dict[str, tuple[KernelFactory, float]] = {
 }
 """Kernel, and coefficient of the aliasing penalty."""
 
-ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test images
-at 14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in between.
-*FlexNet-3, band limit*: `FlexNet` with three residual blocks, kernels `Gabor`, whose frequencies begin below the Nyquist
-frequency of the 14x14 grid, and the penalty `antialias=0.1` on what leaves it. *No band limit*: the same network,
-supports and recipe, with the initial frequencies of the published code, which are {times:.0f} times the Nyquist
-frequency here, and no penalty. *3x3 CNN*: the same body with ordinary kernels of nine taps, applied to the larger image
-as any CNN is, and wider stages. One recipe for all, no augmentation, the last weights. Accuracies are means over the
-seeds with the least and the greatest; lost is in points, seconds are of the training, on one thread."""
+ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test images at
+14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in between.
+*FlexNet-3, band limit*: `FlexNet` with three residual blocks, kernels `Gabor`, whose frequencies begin below the
+Nyquist frequency of the 14x14 grid, and the penalty `antialias=0.1` on what leaves it. *No band limit*: the same
+network, supports and recipe, with the initial frequencies of the published code, which are {times:.0f} times the
+Nyquist frequency here, and no penalty. *3x3 CNN*: the same body with ordinary kernels of nine taps, applied to the
+larger image as any CNN is, and wider stages. One recipe for all, no augmentation, the last weights. Accuracies are
+means over the seeds with the least and the greatest; lost is in points, seconds are of the training, on one
+thread."""
 HEAD = ("network", "parameters", "at 14x14", "least to greatest", "at 28x28", "least to greatest", "lost", "s")
 
 

@@ -10,7 +10,8 @@ import tyro
 
 from omniconv._references import cite
 from omniconv.cli._output import console, facts
-from omniconv.models import CCNN, read_config
+from omniconv.models import Network, read_config
+from omniconv.nn import Conv
 from omniconv.training.card import shown
 
 Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -25,15 +26,16 @@ class Info:
 
     def run(self) -> None:
         """Print the tables."""
-        config, network = read_config(self.model), CCNN.from_pretrained(self.model)
+        config, network = read_config(self.model), Network.from_pretrained(self.model)
         about, task = config.get("about", {}), config.get("task", {})
+        first, arguments = convolutions(network)[0], network.arguments
         rows: dict[str, Any] = {
             "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-            "signals": f"{network.in_channels} channel(s), reference grid {network.stem.grid.size}",
-            "blocks": f"{len(network.blocks)} of width {network.arguments['width']}",
-            "causal": network.stem.causal,
-            "kernel": type(network.stem.kernel).__name__,
-            "support": type(network.stem.support).__name__,
+            "signals": f"{network.in_channels} channel(s), reference grid {network.grid.size}",
+            "blocks": f"{arguments['blocks']} of width {arguments.get('width') or arguments['widths']}",
+            "causal": first.causal,
+            "kernel": type(first.kernel).__name__,
+            "support": type(first.support).__name__,
             "reach_per_layer": ", ".join(str(conv.window) for conv in convolutions(network)),
             "task": shown(task),
             **{name: shown(value) for name, value in about.items() if value is not None},
@@ -41,9 +43,9 @@ class Info:
         console().print(facts(f"{self.model}: {config['class']}", rows))
 
 
-def convolutions(network: CCNN) -> list[Any]:
+def convolutions(network: Network) -> list[Conv]:
     """The convolutions of the network from the first to the last."""
-    return [network.stem, *(block.conv for block in network.blocks)]
+    return [module for module in network.modules() if isinstance(module, Conv)]
 
 
 @dataclass(frozen=True)
@@ -55,4 +57,4 @@ class Cite:
 
     def run(self) -> None:
         """Print the entries."""
-        print(cite(CCNN.from_pretrained(self.model)))
+        print(cite(Network.from_pretrained(self.model)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -115,7 +115,7 @@ class CCNNEstimator(BaseEstimator):
     def model_(self) -> CCNN:
         """The torch module, to export and inspect; it takes signals in their own unit."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.model
+        return cast(CCNN, self.predictor_.model)  # what `fit` builds
 
     def save(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and a model card into a folder.

@@ -1,5 +1,6 @@
 """Networks made only of the library's layers."""
 
+from omniconv.models._network import Network as Network
 from omniconv.models._pretrained import read_config as read_config
 from omniconv.models._registry import create_model as create_model
 from omniconv.models._registry import list_models as list_models
@@ -14,6 +15,7 @@ __all__ = [
     "CCNN",
     "CKCNN",
     "FlexNet",
+    "Network",
     "Preset",
     "create_model",
     "list_models",

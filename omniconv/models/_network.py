@@ -16,6 +16,7 @@ from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
 from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
+from omniconv.nn.heads import Head
 
 HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
 
@@ -53,6 +54,7 @@ class Network(Cited, Pretrained):
     `span`: how long the reference grid is in the unit of the times, (0, inf); None if these count its samples.
     """
 
+    head: Head
     grid: Grid
     spacing: tuple[float, ...]
     lowpass: bool

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from omniconv._references import cite
-from omniconv.models import CCNN
+from omniconv.models import Network
 from omniconv.training.tasks import Classification, Task
 
 TEMPLATE = """---
@@ -42,17 +42,17 @@ predictor.predict(samples)  # omniconv.data.read(path), or omniconv.data.ArraySa
 """
 
 
-def model_card(model: CCNN, task: Task, about: Mapping[str, Any]) -> str:
+def model_card(model: Network, task: Task, about: Mapping[str, Any]) -> str:
     """The card of a network. `about`: facts by name, tables of figures as nested mappings."""
     rows = [f"| {label(name)} | {shown(value)} |" for name, value in about.items() if name != "title"]
     return TEMPLATE.format(
         task=f"{task.name}",
-        title=about.get("title", f"CCNN for {task.name}"),
+        title=about.get("title", f"{type(model).__name__} for {task.name}"),
         kind=task.name.capitalize(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         channels=model.in_channels,
-        axes=model.stem.dim,
-        size=" x ".join(map(str, model.stem.grid.size)),
+        axes=model.grid.dim,
+        size=" x ".join(map(str, model.grid.size)),
         targets=targets(task),
         facts="\n".join(["| | |", "|---|---|", *rows]) if rows else "Nothing was recorded.",
         citation=cite(model),

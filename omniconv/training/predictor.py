@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omniconv.data import Samples
-from omniconv.models import CCNN, read_config
+from omniconv.models import Network, read_config
 from omniconv.training.card import model_card
 from omniconv.training.evaluation import outputs_of
 from omniconv.training.progress import progress_for
@@ -30,7 +30,7 @@ class Predictor:
     shows in them.
     """
 
-    def __init__(self, model: CCNN, task: Task, about: Mapping[str, Any] | None = None):
+    def __init__(self, model: Network, task: Task, about: Mapping[str, Any] | None = None):
         self.model, self.task, self.about = model, task, dict(about or {})
 
     def outputs(self, samples: Samples, *, batch_size: int = 64, progress: bool = False) -> Tensor:
@@ -51,9 +51,9 @@ class Predictor:
         counted = samples.times is not None and samples.counted
         if (self.model.span is not None and samples.times is None) or (self.about.get("times") == "given" and counted):
             raise ValueError("The network was trained on series with times; got samples without. Give their times.")
-        if (samples.channels, samples.dim) != (self.model.in_channels, self.model.stem.dim):
+        if (samples.channels, samples.dim) != (self.model.in_channels, self.model.grid.dim):
             raise ValueError(
-                f"The network takes signals with {self.model.in_channels} channels and {self.model.stem.dim} axes; got "
+                f"The network takes signals with {self.model.in_channels} channels and {self.model.grid.dim} axes; got "
                 f"{samples.channels} channels and {samples.dim} axes."
             )
 
@@ -91,8 +91,10 @@ class Predictor:
         """
         config = read_config(folder)
         if "task" not in config:
-            raise ValueError(f"{folder} holds a network without a task. Load it with CCNN.from_pretrained.")
-        model = CCNN.from_pretrained(folder, device="cpu")
+            raise ValueError(
+                f"{folder} holds a network without a task. Load it with {config.get('class')}.from_pretrained."
+            )
+        model = Network.from_pretrained(folder, device="cpu")
         return cls(model.to(chosen_device(device)), task_from(config["task"]), config.get("about"))
 
 

@@ -69,7 +69,7 @@ def test_arrays_are_sequences_images_and_volumes(shape: tuple[int, ...], dtype: 
     y = np.arange(12) % 3
     fitted = classifier().fit(X, y)
     channels, size = (1, shape[1:]) if len(shape) == 2 else (shape[1], shape[2:])
-    assert (fitted.model_.in_channels, fitted.model_.stem.grid.size) == (channels, size)
+    assert (fitted.model_.in_channels, fitted.model_.grid.size) == (channels, size)
     proba = fitted.predict_proba(X)
     assert proba.shape == (12, 3)
     np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-12)
@@ -89,7 +89,7 @@ def test_a_matrix_is_signals_of_one_channel() -> None:
 def test_lists_hold_signals_of_unequal_size(axes: int) -> None:
     X, y = ragged(axes=axes)
     fitted = classifier().fit(X, y)
-    assert fitted.model_.stem.grid.size == tuple(np.max([signal.shape[1:] for signal in X], axis=0))
+    assert fitted.model_.grid.size == tuple(np.max([signal.shape[1:] for signal in X], axis=0))
     assert not hasattr(fitted, "n_features_in_")
     assert fitted.predict(X).shape == (len(X),)
     assert regressor().fit(X, y).predict(X).shape == (len(X),)

@@ -147,7 +147,7 @@ def test_regular_times_give_the_network_that_no_times_give(times: Array) -> None
     """
     X, _, y = equal()
     plain, timed = made(CCNNClassifier, dropout=0.0).fit(X, y), made(CCNNClassifier, dropout=0.0).fit(X, y, times=times)
-    assert plain.model_.stem.grid.size == timed.model_.stem.grid.size == (14,)
+    assert plain.model_.grid.size == timed.model_.grid.size == (14,)
     assert timed.model_.span == pytest.approx(14 * (times[1] - times[0]))
     final = [fitted.predictor_.about["final_loss"] for fitted in (plain, timed)]
     assert final[0] == pytest.approx(final[1], rel=1e-5)

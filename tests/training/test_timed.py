@@ -231,7 +231,7 @@ def test_training_at_times_learns() -> None:
     samples, unseen = timed(40), timed(40, seed=1)
     predictor = fit(samples, TASK, Architecture(blocks=1, width=8), Recipe(epochs=10, batch_size=8))
     size, span = reference_grid(samples)
-    assert (predictor.model.stem.grid.size, predictor.model.span) == (size, span)
+    assert (predictor.model.grid.size, predictor.model.span) == (size, span)
     assert predictor.evaluate(unseen)["accuracy"] > 0.9
     assert predictor.about["times"] == "given"
 
@@ -247,7 +247,7 @@ def test_a_number_is_learned_at_times_too() -> None:
 def test_the_unit_of_the_times_and_their_origin_do_not_matter(options: dict[str, Any]) -> None:
     plain, other = timed(), timed(factor=1000.0, shift=5.0)
     one, two = small_predictor(plain, **options), small_predictor(other, **options)
-    assert one.model.stem.grid.size == two.model.stem.grid.size
+    assert one.model.grid.size == two.model.grid.size
     assert one.model.span is not None
     assert two.model.span == pytest.approx(1000 * one.model.span)
     torch.testing.assert_close(two.outputs(other), one.outputs(plain), rtol=1e-5, atol=1e-5)
@@ -268,7 +268,7 @@ def test_regular_times_train_the_network_that_no_times_train() -> None:
         predictor = fit(each, TASK, architecture, SHORT, report=lambda step, steps, loss: losses.append(loss))
         batch = collate([Signals(each)[index] for index in range(8)])
         found.append(predictor.model.train()(batch.signals, **batch.options))
-        assert predictor.model.stem.grid.size == (int(samples.sizes.max()),)
+        assert predictor.model.grid.size == (int(samples.sizes.max()),)
     assert len(losses) == 2 * 4
     np.testing.assert_allclose(losses[4:], losses[:4], rtol=1e-5)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
