@@ -43,8 +43,8 @@ METHODS: dict[str, tuple[KernelFactory, float]] = {
 }
 """Kernel, and coefficient of the aliasing penalty."""
 
-ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test images at
-14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in between.
+ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test images
+at 14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in between.
 *FlexNet-3, band limit*: `FlexNet` with three residual blocks, kernels `Gabor`, whose frequencies begin below the
 Nyquist frequency of the 14x14 grid, and the penalty `antialias=0.1` on what leaves it. *No band limit*: the same
 network, supports and recipe, with the initial frequencies of the published code, which are {times:.0f} times the
