@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
 from omniconv.data import ArraySamples, read
+from omniconv.models import CKCNN, FlexNet, Network
 from omniconv.training import EXIT_CODE, Architecture, Predictor, Recipe
 from omniconv.training.logs import read_log
 
@@ -238,6 +241,22 @@ def test_info_and_cite_tell_of_the_network(
     assert "1 of width 8" in told
     omniconv(monkeypatch, "cite", fitted)
     assert "@misc{romero2022ccnn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "build", [partial(CKCNN, 1, 2, 9, width=4), partial(FlexNet, 1, 2, 9, blocks=(1, 1), widths=(3, 4))]
+)
+def test_info_and_cite_take_every_network(
+    build: Callable[[], Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = build()
+    network.save_pretrained(tmp_path)
+    omniconv(monkeypatch, "info", tmp_path)
+    told = capsys.readouterr().out
+    assert type(network).__name__ in told
+    assert "reference grid (9,)" in told
+    omniconv(monkeypatch, "cite", tmp_path)
+    assert network.references[0].key in capsys.readouterr().out
 
 
 def test_numbers_with_fractions_are_regression(

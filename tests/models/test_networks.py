@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import CCNN, CKCNN, SIREN, Conv, FlexNet
-from omniconv.models._network import Network
+from omniconv.kernels import Conditional
+from omniconv.models import Network
 from omniconv.nn import BatchNorm, LayerNorm
 
 F64 = torch.float64
@@ -86,6 +87,52 @@ def test_a_padded_signal_has_the_outputs_it_has_alone(
             inside = tuple(slice(n) for n in part.shape[2:])
             together = y[row : row + 1][:, :, *inside] if head == "dense" else y[row : row + 1]
             torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("head", ["pool", "last", "dense"])
+@pytest.mark.parametrize("causal", [False, True])
+@every_network
+def test_at_the_times_of_the_reference_grid_it_is_the_network_of_the_grid(name: str, causal: bool, head: str) -> None:
+    model = network(name, 13, causal=causal, head=head, span=26.0)
+    x, times = torch.randn(2, 2, 13, dtype=F64), 2.0 * torch.arange(13).expand(2, -1) + 100
+    torch.testing.assert_close(model(x, times=times), model(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("head", ["pool", "last", "dense"])
+@every_network
+def test_a_series_at_its_own_times_has_in_company_the_outputs_it_has_alone(name: str, head: str) -> None:
+    model = network(name, 13, head=head)
+    x, times = torch.randn(3, 2, 9, dtype=F64), torch.rand(3, 9, dtype=F64).mul(12).sort().values
+    mask = torch.rand(3, 9) > 0.3
+    y = model(torch.where(mask[:, None], x, math.nan), mask=mask, times=torch.where(mask, times, math.inf))
+    for row, seen in enumerate(mask):
+        alone = model(x[row : row + 1, :, seen], times=times[row : row + 1, seen])
+        together = y[row : row + 1][..., seen] if head == "dense" else y[row : row + 1]
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+@every_network
+def test_a_condition_reaches_every_convolution(name: str) -> None:
+    model = network(name, 7, kernel=partial(Conditional, conditions=2, kernel=small, hidden=3, strength=1.0))
+    x, condition = torch.randn(2, 2, 7, dtype=F64), torch.rand(2, 2, dtype=F64)
+    y = model(x, condition=condition)
+    for row in range(2):
+        alone = model(x[row : row + 1], condition=condition[row : row + 1])
+        torch.testing.assert_close(y[row : row + 1], alone, rtol=0, atol=1e-10)
+    asked = [module for module in model.modules() if isinstance(module, Conditional)]
+    gradients = torch.autograd.grad(y.square().sum(), [kernel.output_weight for kernel in asked])
+    assert all(bool(gradient.any()) for gradient in gradients)
+    with pytest.raises(ValueError, match="`condition` needs a kernel that takes one; SIREN takes none"):
+        network(name, 7)(x, condition=condition)
+
+
+@every_network
+def test_tokens_may_come_at_times_too(name: str) -> None:
+    model = network(name, 9, tokens=5)
+    ids, times = torch.randint(5, (2, 6)), torch.rand(2, 6, dtype=F64).mul(8).sort().values
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    y = model(torch.where(mask, ids, -7), mask=mask, times=times)
+    torch.testing.assert_close(y[1:], model(ids[1:, :4], times=times[1:, :4]), rtol=0, atol=1e-10)
 
 
 @every_network
