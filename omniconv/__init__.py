@@ -6,6 +6,7 @@ convolution = domain or group x continuous kernel x support x engine.
 from omniconv._errors import EngineError as EngineError
 from omniconv._references import cite as cite
 from omniconv.domains import Grid as Grid
+from omniconv.domains import Times as Times
 from omniconv.engines import Problem as Problem
 from omniconv.engines import convolve as convolve
 from omniconv.engines import explain_engine as explain_engine
@@ -48,6 +49,7 @@ __all__ = [
     "Problem",
     "Support",
     "Table",
+    "Times",
     "cite",
     "convolve",
     "create_model",

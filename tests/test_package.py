@@ -16,7 +16,7 @@ import omniconv as oc
 PUBLIC = [
     "CCNN", "CKCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "FlexNet", "Full", "Gabor", "Gaussian",
     "Grid", "Kernel",
-    "Problem", "SIREN", "Support", "Table", "cite", "convolve", "create_model", "explain_engine", "list_models",
+    "Problem", "SIREN", "Support", "Table", "Times", "cite", "convolve", "create_model", "explain_engine", "list_models",
     "refresh", "select_engine",
 ]  # fmt: skip
 
