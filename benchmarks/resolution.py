@@ -13,7 +13,6 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,33 +23,26 @@ from _report import markdown, provenance, table, write
 from numpy.typing import NDArray
 
 from omniconv.data import ArraySamples, Samples, load_mnist
-from omniconv.kernels import Gabor, KernelFactory, Table
-from omniconv.models import FlexNet
-from omniconv.supports import Full, Gaussian
+from omniconv.kernels import Gabor, Table
+from omniconv.models import FlexNet, create_model
+from omniconv.supports import Full
 from omniconv.training import Classification, Recipe, train
 from omniconv.training.evaluation import outputs_of
 
 Array = NDArray[Any]
 
 SIZE = (14, 14)
-PUBLISHED_OMEGA_0 = 25.6 / 2 / (2 * np.pi)
-"""FlexConv's initial frequencies, in the unit of `Gabor`."""
+METHODS = {"FlexNet-3, band limit": 0.1, "FlexNet-3, no band limit": 0.0, "3x3 CNN": 0.0}
+"""Coefficients of the aliasing penalty."""
 
-METHODS: dict[str, tuple[KernelFactory, float]] = {
-    "FlexNet-3, band limit": (Gabor, 0.1),
-    "FlexNet-3, no band limit": (partial(Gabor, omega_0=PUBLISHED_OMEGA_0), 0.0),
-    "3x3 CNN": (Table, 0.0),
-}
-"""Kernel, and coefficient of the aliasing penalty."""
-
-ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test images
-at 14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in between.
-*FlexNet-3, band limit*: `FlexNet` with three residual blocks, kernels `Gabor`, whose frequencies begin below the
-Nyquist frequency of the 14x14 grid, and the penalty `antialias=0.1` on what leaves it. *No band limit*: the same
-network, supports and recipe, with the initial frequencies of the published code, which are {times:.0f} times the
-Nyquist frequency here, and no penalty. *3x3 CNN*: the same body with ordinary kernels of nine taps, applied to the
-larger image as any CNN is, and wider stages. One recipe for all, no augmentation, the last weights. Accuracies are
-means over the seeds with the least and the greatest; lost is in points, seconds are of the training, on one
+ABOUT = """{images:,} training images of MNIST at 14x14 (means of 2x2 pixels), {epochs} epochs; the 10,000 test
+images at 14x14 and, by the same weights, at the original 28x28: `model.at_resolution(2.0)`, no training in
+between. *FlexNet-3, no band limit*: the published network, `create_model("flexnet_3", ...)`, whose initial
+frequencies are {times:.0f} times the Nyquist frequency of the 14x14 grid. *Band limit*: the same, but for
+kernels whose frequencies begin below that Nyquist frequency, `Gabor` at its default, and the penalty
+`antialias=0.1` on what leaves it. *3x3 CNN*: the same body with ordinary kernels of nine taps, applied to the
+larger image as any CNN is, and wider stages. One recipe for all, no augmentation, the last weights. Accuracies
+are means over the seeds with the least and the greatest; lost is in points, seconds are of the training, on one
 thread."""
 HEAD = ("network", "parameters", "at 14x14", "least to greatest", "at 28x28", "least to greatest", "lost", "s")
 
@@ -71,12 +63,15 @@ class Result:
 def build(method: str, seed: int) -> FlexNet:
     """The untrained network."""
     torch.manual_seed(seed)
-    kernel, _ = METHODS[method]
-    if kernel is Table:
-        return FlexNet(1, 10, SIZE, blocks=(1, 1, 1), widths=(48, 72, 96), kernel=Table, support=Full, reach=1,
-                       dropout=0.2)  # fmt: skip
-    support = partial(Gaussian, width=0.2, learn_mean=True)
-    return FlexNet(1, 10, SIZE, blocks=(1, 1, 1), kernel=kernel, support=support, dropout=0.2)
+    if method == "3x3 CNN":
+        wider = (48, 72, 96)
+        return FlexNet(1, 10, SIZE, blocks=(1, 1, 1), widths=wider, kernel=Table, support=Full, reach=1, dropout=0.2)
+    published = create_model("flexnet_3", in_channels=1, out_features=10, size=SIZE)
+    assert isinstance(published, FlexNet)
+    if method == "FlexNet-3, no band limit":
+        return published
+    torch.manual_seed(seed)
+    return FlexNet(**{**published.arguments, "kernel": Gabor})
 
 
 def shrunk(images: Array) -> Array:
@@ -104,7 +99,7 @@ def measured(path: Path, method: str, seed: int, images: int, epochs: int) -> Re
     test_images, truth = images_of(load_mnist(path, "test"), 10_000)
     model = build(method, seed)
     model.standardize.set([float(train_images.mean())], [float(train_images.std())])
-    recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, antialias=METHODS[method][1])
+    recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, antialias=METHODS[method])
     began = time.perf_counter()
     train(model, Classification(tuple(range(10))), ArraySamples(shrunk(train_images), labels), recipe=recipe)
     seconds = time.perf_counter() - began
@@ -116,7 +111,7 @@ def measured(path: Path, method: str, seed: int, images: int, epochs: int) -> Re
         sum(parameter.numel() for parameter in model.parameters()),
         None if limit is None else max(limit),
         accuracy(model, shrunk(test_images), truth),
-        accuracy(model.at_resolution(2.0) if METHODS[method][0] is not Table else model, test_images, truth),
+        accuracy(model if method == "3x3 CNN" else model.at_resolution(2.0), test_images, truth),
         seconds,
     )
 

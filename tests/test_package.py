@@ -15,9 +15,8 @@ import omniconv as oc
 
 PUBLIC = [
     "CCNN", "CKCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "FlexNet", "Full", "Gabor", "Gaussian",
-    "Grid", "Kernel",
-    "Problem", "SIREN", "Support", "Table", "Times", "cite", "convolve", "create_model", "explain_engine", "list_models",
-    "refresh", "select_engine",
+    "Grid", "Kernel", "Problem", "SIREN", "Support", "Table", "Times", "cite", "convolve", "create_model",
+    "explain_engine", "list_models", "refresh", "select_engine",
 ]  # fmt: skip
 
 FOLDERS = [

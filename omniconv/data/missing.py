@@ -36,8 +36,8 @@ class FilledSamples(Samples):
 def without_gaps(samples: Samples, missing: str) -> Samples:
     """Samples as a network takes them.
 
-    `missing`: what NaN means: as in `FilledSamples`, or "absent": not observed at that time, for series. Where series
-    come with times it always means that, and only "raise" and "absent" are left to say. Raises `ValueError` otherwise.
+    `missing`: what NaN means: as in `FilledSamples`, or "absent": not observed at that time, for series. Series that
+    come with times are never filled: for them it is "raise" or "absent". Raises `ValueError` otherwise.
     """
     check_choice("missing", missing, MISSING)
     if samples.times is not None:
@@ -46,7 +46,9 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
                 f'missing="{missing}" and times exclude each other: with times, what is NaN was not observed, and '
                 'nothing needs to be filled. Use missing="absent".'
             )
-        return samples
+        if missing == "absent":
+            return samples
+        return TimedSamples(FilledSamples(samples, missing), None if samples.counted else samples.times)
     if missing != "absent":
         return FilledSamples(samples, missing)
     if samples.dim != 1:

@@ -78,6 +78,11 @@ def check_instants(times: Any, length: int, what: str) -> Array:
     exact = values.astype(np.float64)
     if not np.isfinite(exact).all():
         raise ValueError(f"`times` of {what} must be finite; got NaN or infinity. Leave such samples out.")
+    if (np.diff(exact) <= 0).any() and (values[1:] > values[:-1]).all():
+        raise ValueError(
+            f"`times` of {what} are integers so large that neighbours are equal in double precision. Subtract the "
+            "first one."
+        )
     if (np.diff(exact) <= 0).any():
         raise ValueError(
             f"`times` of {what} must increase strictly from sample to sample. Sort the samples by time, and merge "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +95,22 @@ class Times:
     @property
     def cells(self) -> Tensor:
         """The time that each sample stands for, `batch groups samples`; 0 where it is absent."""
-        inside = self._when.isfinite()
-        length = torch.where(inside, torch.where(inside, self._right - self._left, 0.0), 0.0)
+        return self.cells_within(math.inf)
+
+    def cells_within(self, window: float) -> Tensor:
+        """The cells as far as windows reach from their samples: no window has more of them."""
+        left, right = self._bounds(window)
+        length = torch.where(self._when.isfinite(), right - left, 0.0)
         return torch.zeros_like(length).scatter(-1, self._order, length)
+
+    def _bounds(self, window: float) -> tuple[Tensor, Tensor]:
+        """Where cells begin and end, at most `window` and half a reference sample from their samples.
+
+        Of two samples in one window neither cell is cut between them. Cells that are longer than any window would
+        cancel against what windows leave of them, all the digits of a short float.
+        """
+        far = window + 0.5
+        return torch.maximum(self._left, self._when - far), torch.minimum(self._right, self._when + far)
 
     @property
     def measure(self) -> Tensor:
@@ -113,7 +127,7 @@ class Times:
         end, where the signal is interpolated linearly; so nothing jumps when a sample comes into the window. Half a
         reference sample is added at either end, as in a sum over the reference grid. "Now" the value is the last that
         is known, no later sample is asked, and the last sample stands for the time until then. If the series ends
-        within the window, that half is in the cells.
+        within the window, that half is in the cells. A window without any sample has nothing; there an output jumps.
 
         `output_times`: (batch, outputs), None for those of the samples. `ends`: give only what comes on top of the
         cells of the samples in the window: the rest of the sum is a convolution.
@@ -125,9 +139,10 @@ class Times:
         first = torch.searchsorted(self._when, (begin - RESOLUTION).contiguous())
         behind = torch.searchsorted(self._when, (end + RESOLUTION).contiguous(), right=True)
         last = (behind - 1).clamp(min=0)
-        parts = [self._first_and_last(now, begin, end, first, last, causal)]
+        bounds = self._bounds(window)
+        parts = [self._first_and_last(now, begin, end, first, last, causal, bounds)]
         if not ends:
-            parts.append(self._inside(now, first, behind))
+            parts.append(self._inside(now, first, behind, bounds))
         rest = (gather(self._when, first.clamp(max=self._when.shape[-1] - 1)[..., None])[..., 0] - begin) / 2
         parts.append(self._edge(first - 1, first, begin, torch.full_like(now, window), first > 0, rest))
         if causal:
@@ -141,21 +156,30 @@ class Times:
         lag = torch.where(weight != 0, (lag / RESOLUTION).round() * RESOLUTION, 0.0)
         return Neighbours(gather(self._order, place), lag, weight)
 
-    def _inside(self, now: Tensor, first: Tensor, behind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _inside(
+        self, now: Tensor, first: Tensor, behind: Tensor, bounds: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The samples in the window with their cells: places, lags and weights."""
-        most = max(1, int((behind - first).max()))
+        most = int((behind - first).max()) if behind.numel() else 0
         place = first[..., None] + torch.arange(most, device=now.device)
         inside = place < behind[..., None]
         place = place.clamp(max=self._when.shape[-1] - 1)
-        length = gather(self._right, place) - gather(self._left, place)
+        length = gather(bounds[1], place) - gather(bounds[0], place)
         return place, now[..., None] - gather(self._when, place), torch.where(inside, length, 0.0)
 
     def _first_and_last(
-        self, now: Tensor, begin: Tensor, end: Tensor, first: Tensor, last: Tensor, causal: bool
+        self,
+        now: Tensor,
+        begin: Tensor,
+        end: Tensor,
+        first: Tensor,
+        last: Tensor,
+        causal: bool,
+        bounds: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The first and the last sample in the window, and by how much its parts of their cells differ from these."""
         place = torch.stack([first.clamp(max=self._when.shape[-1] - 1), last], dim=-1)
-        when, left, right = (gather(values, place) for values in (self._when, self._left, self._right))
+        when, left, right = (gather(values, place) for values in (self._when, *bounds))
         before = torch.where(first > 0, left[..., 0] - (when[..., 0] + begin) / 2, 0.0)
         after = end - right[..., 1]
         if not causal:

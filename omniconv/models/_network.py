@@ -81,6 +81,8 @@ class Network(Cited, Pretrained):
 
     def _refer_to(self, grid: Grid) -> None:
         """Take the reference grid of the layers, and be at its resolution."""
+        if self.span is not None and grid.dim != 1:
+            raise ValueError(f"`span` is for series, of one axis; got size {grid.size}. Leave it out.")
         self.grid, self.spacing, self.lowpass = grid, (1.0,) * grid.dim, False
 
     def _shape(self) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class CKCNN(Network):
     `head`: "last" (last position), "pool" (mean over positions) or "dense" (an output per position).
     `dropout`, `input_dropout`: probabilities in the blocks and of the standardised input, [0, 1).
 
-    `forward` is that of `CCNN`. Raises `ValueError` or `TypeError` that names the argument.
+    `forward` is that of `CCNN`; around the first block, a channel that was not observed at a time counts as its mean.
+    Raises `ValueError` or `TypeError` that names the argument.
 
     >>> model = CKCNN(1, 10, size=784, width=8)
     >>> model(torch.zeros(2, 1, 784)).shape

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from omniconv._typing import Signal
 from omniconv.domains import Times
@@ -44,7 +45,9 @@ def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tenso
         return sum_over_pairs(x, kernel, neighbours)
     exact = Times(lattice.index.double() * lattice.step, times.observed)  # both parts see the same windows
     ends = exact.neighbours(kernel.window, causal=kernel.causal, ends=True)
-    return convolve_on_lattice(x * exact.cells.to(x.dtype), kernel, lattice) + sum_over_pairs(x, kernel, ends)
+    return convolve_on_lattice(x * exact.cells_within(kernel.window).to(x.dtype), kernel, lattice) + sum_over_pairs(
+        x, kernel, ends
+    )
 
 
 def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Signal:
@@ -58,14 +61,20 @@ def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Sig
 
 
 def sum_over_pairs(x: Signal, kernel: Lags, neighbours: Neighbours) -> Signal:
-    """The sum over neighbours, pair by pair, so many outputs at once as fit into `PAIRS`."""
+    """The sum over neighbours, pair by pair, so many outputs at once as fit into `PAIRS`.
+
+    Where it takes several parts, the gradient computes each of them again rather than to keep them all.
+    """
     found = neighbours.index, neighbours.lag, neighbours.weight
     batch, _, outputs, most = neighbours.lag.shape
-    part = max(1, PAIRS // (batch * most * max(kernel.size, 64)))  # 64: a hidden layer of the kernel
+    part = max(1, PAIRS // max(1, batch * most * max(kernel.size, 64)))  # 64: a hidden layer of the kernel
+    if outputs <= part:
+        return pair_products(x, kernel, *found)
     pieces = []
     for start in range(0, outputs, part):
         chosen = (slice(None), slice(None), slice(start, start + part))
-        pieces.append(pair_products(x, kernel, *(values[chosen] for values in found)))
+        some = (values[chosen] for values in found)
+        pieces.append(checkpoint(pair_products, x, kernel, *some, use_reentrant=False))
     return torch.cat(pieces, dim=-1)
 
 

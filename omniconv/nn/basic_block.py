@@ -76,11 +76,11 @@ class BasicBlock(Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         x = observed(x, mask)
-        y = self.conv_1(x, spacing, lowpass=lowpass, times=times, condition=condition)
-        y = observed(self.dropout(F.relu(self.norm_1(y, mask))), mask)
         again = None if times is None else times.united()
-        y = self.conv_2(y, spacing, lowpass=lowpass, times=again, condition=condition)
-        y = self.norm_2(y, mask)
+        measure = None if again is None else again.measure
+        y = self.conv_1(x, spacing, lowpass=lowpass, times=times, condition=condition)
+        y = observed(self.dropout(F.relu(self.norm_1(y, mask, measure))), mask)
+        y = self.norm_2(self.conv_2(y, spacing, lowpass=lowpass, times=again, condition=condition), mask, measure)
         if self.rectify:
             y = self.dropout(F.relu(y))
         return F.relu((x if self.shortcut is None else self.shortcut(x)) + y)

@@ -61,7 +61,8 @@ class Standardize(nn.Module):
 class BatchNorm(_BatchNorm):
     """`torch.nn.BatchNorm1d`, `2d` and `3d` in one: each channel over the batch and all positions.
 
-    `forward(x, mask=None)`: positions (batch, *size) that are False count for nothing in the statistics.
+    `forward(x, mask=None, measure=None)`: positions (batch, *size) that are False count for nothing in the statistics
+    of training; the others all count alike, whatever their `measure`.
     `synchronized`: whether statistics are taken over the batches of all processes (see `synchronize`).
 
     >>> BatchNorm(4)(torch.zeros(2, 4, 8, 8, 8)).shape
@@ -74,7 +75,7 @@ class BatchNorm(_BatchNorm):
         if input.ndim < 2 or input.shape[1] != self.num_features:
             raise ValueError(f"`x` must be (batch, {self.num_features}, *size); got shape {tuple(input.shape)}.")
 
-    def forward(self, x: Signal, mask: Mask | None = None) -> Signal:
+    def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
         x = observed(x, mask)  # what lies behind the mask may be NaN, which no weight of zero removes
         own = self.training or self.running_mean is None  # statistics of this batch
         synchronized = self.synchronized and self.training
@@ -152,21 +153,24 @@ def synchronize(model: nn.Module) -> None:
 class LayerNorm(nn.GroupNorm):
     """Each sample over its channels and positions together, as CKCNN does; scale and shift per channel.
 
-    `forward(x, mask=None)`: positions (batch, *size) that are False count for nothing.
+    `forward(x, mask=None, measure=None)`: positions (batch, *size) that are False count for nothing; `measure` (batch,
+    *size) is the weight of every position, such as the time that it stands for.
     """
 
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         super().__init__(1, channels, device=device, dtype=dtype)
 
-    def forward(self, x: Signal, mask: Mask | None = None) -> Signal:
-        if mask is None:
+    def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
+        if mask is None and measure is None:
             return super().forward(x)
         axes = list(range(1, x.ndim))
         exact = observed(x, mask).to(torch.promote_types(x.dtype, torch.float32))
-        weight = mask[:, None].to(exact.dtype)
-        count = weight.sum(axes, keepdim=True).clamp(min=1) * x.shape[1]
-        centred = exact - exact.sum(axes, keepdim=True) / count
-        variance = (centred * weight).square().sum(axes, keepdim=True) / count
+        weight = exact.new_ones(x.shape[0], *x.shape[2:]) if measure is None else measure.to(exact.dtype)
+        weight = (weight if mask is None else weight * mask)[:, None]
+        total = weight.sum(axes, keepdim=True)
+        total = torch.where(total > 0, total, 1.0) * x.shape[1]
+        centred = exact - (exact * weight).sum(axes, keepdim=True) / total
+        variance = (centred.square() * weight).sum(axes, keepdim=True) / total
         shape = (-1, *[1] * (x.ndim - 2))
         y = centred * torch.rsqrt(variance + self.eps)
         return (y * self.weight.to(y.dtype).reshape(shape) + self.bias.to(y.dtype).reshape(shape)).to(x.dtype)

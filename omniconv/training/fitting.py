@@ -112,7 +112,13 @@ def reference_grid(samples: Samples) -> tuple[tuple[int, ...], float | None]:
     if samples.times is None:
         return tuple(int(length) for length in samples.sizes.max(0)), None
     gap = mean_gap(samples, evenly_chosen(samples))
-    longest = max(times[-1] - times[0] for times in samples.times)
+    spans = [times[-1] - times[0] for times in samples.times]
+    longest = max(spans)
+    if longest > 100 * gap * int(samples.sizes.max()):
+        raise ValueError(
+            f"series {samples.names[spans.index(longest)]} lasts {longest:g}, though samples are {gap:g} apart on "
+            "average: kernels as long would be huge. Check its times, or split it."
+        )
     size = math.ceil(longest / gap - 1e-3) + 1  # regular times may be rounded
     return (size,), size * gap
 

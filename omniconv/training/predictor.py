@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniconv.data import Samples
+from omniconv.data import Samples, TimedSamples
 from omniconv.models import Network, read_config
+from omniconv.nn import DenseHead
 from omniconv.training.card import model_card
 from omniconv.training.evaluation import outputs_of
 from omniconv.training.progress import progress_for
@@ -31,6 +32,11 @@ class Predictor:
     """
 
     def __init__(self, model: Network, task: Task, about: Mapping[str, Any] | None = None):
+        if model.embedding is not None or isinstance(model.head, DenseHead):
+            raise ValueError(
+                '`model` must take signals and have head="pool" or "last", to predict one target per signal. Call a '
+                "network of tokens, or with dense outputs, itself."
+            )
         self.model, self.task, self.about = model, task, dict(about or {})
 
     def outputs(self, samples: Samples, *, batch_size: int = 64, progress: bool = False) -> Tensor:
@@ -43,18 +49,35 @@ class Predictor:
         model = self.model if device.type == "mps" else copy.deepcopy(self.model).double()  # mps has no float64
         rate = self.about.get("rate")
         if rate and samples.rate and rate != samples.rate:  # the same span, sampled more or less finely
-            model = model.at_resolution(samples.rate / rate)
+            if samples.times is None:
+                model = model.at_resolution(samples.rate / rate)
+            elif samples.counted:
+                samples = TimedSamples(samples, [times * (rate / samples.rate) for times in samples.times])
         return outputs_of(model, samples, batch_size=batch_size, progress=progress_for(progress))
 
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
-        counted = samples.times is not None and samples.counted
-        if (self.model.span is not None and samples.times is None) or (self.about.get("times") == "given" and counted):
-            raise ValueError("The network was trained on series with times; got samples without. Give their times.")
+        self._check_times(samples)
         if (samples.channels, samples.dim) != (self.model.in_channels, self.model.grid.dim):
             raise ValueError(
                 f"The network takes signals with {self.model.in_channels} channels and {self.model.grid.dim} axes; got "
                 f"{samples.channels} channels and {samples.dim} axes."
+            )
+
+    def _check_times(self, samples: Samples) -> None:
+        """Raise unless the samples have times if those of the training had, and in the same unit."""
+        trained, given = self.about.get("times"), samples.times is not None and not samples.counted
+        if trained == "given" and not given:
+            raise ValueError("The network was trained on series with times; got samples without. Give their times.")
+        if "times" in self.about and trained != "given" and given:
+            raise ValueError(
+                "The network was trained on series without times, and counts their samples; got samples with times. "
+                "Leave the times out, or train with times."
+            )
+        if self.model.span is not None and samples.times is None:
+            raise ValueError(
+                "The network was trained on series that may have gaps; got samples without. Use "
+                'without_gaps(samples, "absent").'
             )
 
     def predict(self, samples: Samples, *, progress: bool = False) -> Array:

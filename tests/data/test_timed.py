@@ -197,10 +197,14 @@ def test_absent_counts_the_samples_and_leaves_nan() -> None:
     np.testing.assert_array_equal(samples[1], [[1, NAN, 1]])
 
 
-@pytest.mark.parametrize("missing", ["raise", "absent"])
-def test_with_times_nothing_is_filled(missing: str) -> None:
+def test_with_times_nothing_is_filled() -> None:
     samples = TimedSamples(gappy(), [0, 1, 7])
-    assert without_gaps(samples, missing) is samples
+    assert without_gaps(samples, "absent") is samples
+    strict = without_gaps(samples, "raise")
+    assert strict.times is not None
+    assert [times.tolist() for times in strict.times] == [[0.0, 1.0, 7.0]] * len(samples)
+    with pytest.raises(ValueError, match="contains NaN"):
+        [strict[index] for index in range(len(samples))]
 
 
 @pytest.mark.parametrize("missing", ["interpolate", "mean"])

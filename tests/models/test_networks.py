@@ -112,6 +112,25 @@ def test_a_series_at_its_own_times_has_in_company_the_outputs_it_has_alone(name:
 
 
 @every_network
+def test_where_the_samples_are_dense_does_not_matter(name: str) -> None:
+    """One smooth signal, sampled evenly and three times as densely in its first half, in its second half."""
+    model = network(name, 30, causal=False, span=29.0, head="pool")
+    even = torch.linspace(0, 29, 1201, dtype=F64)
+    outputs = []
+    for kept in (
+        even % 1 >= 0,
+        (even < 14.5) | (torch.arange(1201) % 3 == 0),
+        (even > 14.5) | (torch.arange(1201) % 3 == 0),
+    ):
+        times = even[kept][None]
+        window = torch.exp(-(((times - 14.5) / 5) ** 2))
+        x = torch.stack([torch.sin(0.4 * times) * window, torch.cos(0.3 * times) * window], dim=1)
+        outputs.append(model(x, times=times))
+    for other in outputs[1:]:
+        torch.testing.assert_close(other, outputs[0], rtol=2e-3, atol=2e-3)
+
+
+@every_network
 def test_a_condition_reaches_every_convolution(name: str) -> None:
     model = network(name, 7, kernel=partial(Conditional, conditions=2, kernel=small, hidden=3, strength=1.0))
     x, condition = torch.randn(2, 2, 7, dtype=F64), torch.rand(2, 2, dtype=F64)

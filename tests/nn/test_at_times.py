@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 
@@ -218,6 +219,38 @@ def test_many_pairs_are_computed_part_by_part(monkeypatch: pytest.MonkeyPatch) -
     y = conv(x, times=times)
     monkeypatch.setattr(_at_times, "PAIRS", 1000)
     torch.testing.assert_close(conv(x, times=times), y)
+
+
+@pytest.mark.parametrize("on_lattice", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_long_gaps_cost_no_digits(causal: bool, on_lattice: bool) -> None:
+    conv = oc.Conv1d(1, 1, 64, support=NARROW, causal=causal)
+    steps = torch.arange(12.0, dtype=F64) if on_lattice else torch.rand(12, dtype=F64).mul(12).sort().values
+    times = torch.cat([steps, steps + (700.0 if on_lattice else 1e8)])[None]
+    x = torch.randn(1, 1, 24)
+    y, exact = conv(x, times=times), copy.deepcopy(conv).double()(x.double(), times=times)
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=2e-5)
+    early = conv(x[..., :12], times=times[:, :12])
+    if causal:
+        torch.testing.assert_close(early, y[..., :12], rtol=0, atol=2e-6)
+
+
+def test_parts_that_are_computed_again_have_the_same_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = oc.Conv1d(2, 2, 6, kernel=partial(SIREN, hidden=4), dtype=F64)
+    times, x = random_times(1, 5, 6.0), torch.randn(1, 2, 5, dtype=F64, requires_grad=True)
+    whole = torch.autograd.grad(conv(x, times=times).square().sum(), [x, *conv.parameters()])
+    monkeypatch.setattr(_at_times, "PAIRS", 700)
+    parts = torch.autograd.grad(conv(x, times=times).square().sum(), [x, *conv.parameters()])
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.autograd.gradgradcheck(lambda x: conv(x, times=times), x, fast_mode=True)
+
+
+def test_empty_batches_and_no_outputs() -> None:
+    conv = layer(24)
+    assert conv(torch.zeros(0, 3, 5, dtype=F64), times=torch.zeros(0, 5)).shape == (0, 3, 5)
+    none = conv(torch.zeros(2, 3, 5, dtype=F64), times=random_times(2, 5, 9.0), output_times=torch.zeros(2, 0))
+    assert none.shape == (2, 3, 0)
 
 
 def test_half_precision_comes_back_and_times_keep_theirs() -> None:

@@ -484,8 +484,37 @@ def test_a_network_that_counted_its_samples_goes_on_counting() -> None:
     predictor.check(counted)
     with pytest.raises(ValueError, match="got samples without"):
         predictor.check(bare)
-    steps = TimedSamples(bare, [np.arange(length) for length in bare.sizes[:, 0]])
-    torch.testing.assert_close(predictor.outputs(steps), predictor.outputs(counted), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="without times, and counts their samples; got samples with times"):
+        predictor.check(TimedSamples(bare, [np.arange(length) for length in bare.sizes[:, 0]]))
+
+
+def test_counted_samples_at_another_rate_take_another_time() -> None:
+    bare = ArraySamples([timed(6)[index] for index in range(6)], timed(6).targets)
+    bare.rate = 100.0
+    predictor = fit(without_gaps(bare, "absent"), TASK, SMALL, SHORT)
+    every = predictor.outputs(without_gaps(bare, "absent"))
+    half = ArraySamples([bare[index][:, ::2] for index in range(6)], bare.targets)
+    half.rate = 50.0
+    sparse = ArraySamples([bare[index].copy() for index in range(6)], bare.targets)
+    for signal in sparse.signals:
+        signal[:, 1::2] = np.nan
+    expected = predictor.outputs(without_gaps(sparse, "absent"))
+    torch.testing.assert_close(predictor.outputs(without_gaps(half, "absent")), expected)
+    assert not torch.allclose(expected, every)
+
+
+def test_a_span_beyond_all_sampling_is_refused() -> None:
+    times = [np.arange(3.0) for _ in range(300)]
+    times[2] = np.array([0.0, 1.0, 1e9])
+    samples = TimedSamples(ArraySamples(np.zeros((300, 1, 3))), times)
+    with pytest.raises(ValueError, match=r"series 2 lasts 1e\+09.*Check its times, or split it"):
+        reference_grid(samples)
+
+
+@pytest.mark.parametrize("options", [{"tokens": 5}, {"head": "dense"}])
+def test_a_predictor_takes_signals_and_gives_one_target_each(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match='`model` must take signals and have head="pool" or "last"'):
+        Predictor(CCNN(1, 2, 9, blocks=1, width=3, **options), TASK)
 
 
 def test_a_network_that_was_trained_without_times_counts_samples() -> None:
