@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import platform
@@ -68,6 +69,16 @@ def provenance(seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "seed": seed,
     }
+
+
+def called(script: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """The command with the options that are not at their defaults; the folder of the data differs between machines."""
+    given = [
+        f"--{name} {value}"
+        for name, value in vars(options).items()
+        if name not in ("data", "out") and value != parser.get_default(name)
+    ]
+    return " ".join([f"python benchmarks/{script} DATA --out {options.out}", *given])
 
 
 def processor() -> str:

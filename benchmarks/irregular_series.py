@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _report import markdown, provenance, table, write
+from _report import called, markdown, provenance, table, write
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -148,8 +148,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    called = f"python benchmarks/irregular_series.py DATA --out {options.out}"  # the file differs between machines
-    about = provenance(seed=0) | {"command": called, "threads": 1, "seed": f"0 to {options.seeds - 1}"}
+    command = called("irregular_series.py", options, parser)
+    about = provenance(seed=0) | {"command": command, "threads": 1, "seed": f"0 to {options.seeds - 1}"}
     fits = []
     with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _report import markdown, provenance, table, write
+from _report import called, markdown, provenance, table, write
 from numpy.typing import NDArray
 
 from omniconv.data import ArraySamples, Samples, load_mnist
@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    called = f"python benchmarks/resolution.py DATA --out {options.out}"  # the folder differs from machine to machine
-    about = provenance(seed=0) | {"command": called, "threads": 1, "seed": f"0 to {options.seeds - 1}"}
+    command = called("resolution.py", options, parser)
+    about = provenance(seed=0) | {"command": command, "threads": 1, "seed": f"0 to {options.seeds - 1}"}
     results = []
     with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _report import markdown, provenance, table, write
+from _report import called, markdown, provenance, table, write
 from numpy.typing import NDArray
 
 from omniconv.data import ArraySamples, load_mnist
@@ -87,8 +87,7 @@ def main() -> None:
     outputs = outputs_of(model.eval(), test, batch_size=published.batch_size)
     accuracy = float((outputs.argmax(1).cpu().numpy() == np.asarray(test.targets)).mean())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    called = f"python benchmarks/sequential_mnist.py DATA --out {options.out}"  # the folder differs between machines
-    about = provenance(seed=options.seed) | {"command": called, "device": name}
+    about = provenance(seed=options.seed) | {"command": called("sequential_mnist.py", options, parser), "device": name}
     count = sum(parameter.numel() for parameter in model.parameters())
     cells = [options.preset, name, f"{count:,}", str(epochs), f"{seconds:.0f}", f"{accuracy:.4f}"]
     told = ABOUT.format(

@@ -30,8 +30,10 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:
-    """Build a registered network; the arguments are those of its function in `omniconv.models`.
+    """Build a registered network.
 
+    `arguments`: for a size such as "ccnn_4_140" at least `in_channels`, `out_features` and `size`; for the preset of a
+    task none but `device` and `dtype`.
     Raises `ValueError` that names the closest match for an unknown name, `TypeError` for an unknown argument.
 
     >>> model = create_model("ccnn_4_140", in_channels=1, out_features=10, size=(784,), causal=True)

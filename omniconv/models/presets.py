@@ -183,7 +183,7 @@ def flexnet(
         epochs=epochs,
         warmup_epochs=5,
         norm_penalty=norm_penalty,
-        note=f"supports with lr / 10; {note}".removesuffix("; "),
+        note=f"supports with lr / 10; cosine ends at 1e-6; {note}".removesuffix("; "),
     )
 
 
