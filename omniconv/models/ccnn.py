@@ -78,15 +78,8 @@ class CCNN(Network):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            in_channels,
-            out_features,
-            tokens=tokens,
-            span=span,
-            input_dropout=input_dropout,
-            device=device,
-            dtype=dtype,
-        )
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_features, tokens=tokens, span=span, input_dropout=input_dropout, **place)
         blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         check_choice("mixing", mixing, ("dense", "separable"))
         dropped = check_probability("dropout", dropout)
@@ -102,18 +95,17 @@ class CCNN(Network):
         }
 
         def conv(channels: int) -> Conv:
-            return Conv(channels, width, size, **options, device=device, dtype=dtype)
+            return Conv(channels, width, size, **options, **place)
 
         def norm() -> BatchNorm:
-            return BatchNorm(width, device=device, dtype=dtype)
+            return BatchNorm(width, **place)
 
         self.stem, self.stem_norm = conv(in_channels), norm()
         self.blocks = nn.ModuleList(
-            ResidualBlock(norm(), conv(width), Pointwise(width, width, device=device, dtype=dtype), dropped)
-            for _ in range(blocks)
+            ResidualBlock(norm(), conv(width), Pointwise(width, width, **place), dropped) for _ in range(blocks)
         )
         self.norm = norm()
-        self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, device=device, dtype=dtype)
+        self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, **place)
         self._refer_to(self.stem.grid)
         body = {"blocks": blocks, "width": width, "head": head, "dropout": dropout}
         self.arguments = {**self._shape(), **options, **body}

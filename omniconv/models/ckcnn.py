@@ -69,15 +69,8 @@ class CKCNN(Network):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            in_channels,
-            out_features,
-            tokens=tokens,
-            span=span,
-            input_dropout=input_dropout,
-            device=device,
-            dtype=dtype,
-        )
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_features, tokens=tokens, span=span, input_dropout=input_dropout, **place)
         blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         dropped, make_norm = check_probability("dropout", dropout), NORMS[check_choice("norm", norm, tuple(NORMS))]
         options: dict[str, Any] = {
@@ -88,7 +81,6 @@ class CKCNN(Network):
             "boundary": boundary,
             "engine": engine,
         }
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def block(channels: int) -> BasicBlock:
             return BasicBlock(

@@ -67,15 +67,8 @@ class FlexNet(Network):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            in_channels,
-            out_features,
-            tokens=tokens,
-            span=span,
-            input_dropout=input_dropout,
-            device=device,
-            dtype=dtype,
-        )
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_features, tokens=tokens, span=span, input_dropout=input_dropout, **place)
         blocks, widths = check_stages("blocks", blocks), check_stages("widths", widths)
         if len(blocks) != len(widths):
             raise ValueError(f"`blocks` and `widths` must name the same stages; got {blocks} and {widths}.")
@@ -88,7 +81,6 @@ class FlexNet(Network):
             "boundary": boundary,
             "engine": engine,
         }
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def conv(channels: int, width: int) -> Conv:
             return Conv(channels, width, size, **options, **place)
