@@ -6,10 +6,12 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from omniconv import CCNN, SIREN, Conv, Conv1d, Conv2d, Full, Gaussian, Table
 from omniconv.kernels import KernelFactory
@@ -100,6 +102,36 @@ def test_transfer_functions_agree_where_the_coarse_grid_carries_them() -> None:
         transfer = (taps * torch.exp(-1j * w * fine_lags)).sum()
         found = (coarse * torch.exp(-1j * w * coarse_lags)).sum()
         assert abs(found - transfer).item() < 0.01 * 81**0.5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("times", [2, 3, 4])
+@pytest.mark.parametrize("lags", [1, 5, 9, 31, 81, 82])
+def test_coarse_taps_are_a_product_with_the_interpolation(lags: int, times: int, causal: bool) -> None:
+    """sum_t k[t] W[t, i], with the whole matrix W[t, i] in proportion to sinc(u) cos(pi u / 16)^2, u = t / times - i."""
+    first = 0 if causal else -(lags // 2)
+    far = math.ceil((lags - 1 + first) / times) + 8
+    i = torch.arange(0 if causal else -far, far + 1, dtype=F64)
+    u = (torch.arange(lags, dtype=F64)[:, None] + first) / times - i
+    weights = torch.where(u.abs() < 8, torch.sinc(u) * torch.cos(torch.pi * u / 16) ** 2, 0.0)
+    taps = torch.randn(2, 3, lags, dtype=F64)
+    expected = taps @ (weights / weights.sum(1, keepdim=True))
+    torch.testing.assert_close(coarsened(taps, (times,), (causal,)), expected, rtol=0.0, atol=1e-13)
+
+
+def test_long_taps_cost_memory_in_proportion_to_their_number() -> None:
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                sizes.append(result.numel())
+            return result
+
+    with Sizes():
+        coarsened(torch.randn(2, 2001), (2,), (False,))
+    assert max(sizes) < 20 * 2001
 
 
 @pytest.mark.parametrize("causal", [False, True])
