@@ -108,7 +108,7 @@ def test_transfer_functions_agree_where_the_coarse_grid_carries_them() -> None:
 @pytest.mark.parametrize("times", [2, 3, 4])
 @pytest.mark.parametrize("lags", [1, 5, 9, 31, 81, 82])
 def test_coarse_taps_are_a_product_with_the_interpolation(lags: int, times: int, causal: bool) -> None:
-    """sum_t k[t] W[t, i], with the whole matrix W[t, i] in proportion to sinc(u) cos(pi u / 16)^2, u = t / times - i."""
+    """sum_t k[t] W[t, i], with the whole matrix W in proportion to sinc(u) cos(pi u / 16)^2, u = t / times - i."""
     first = 0 if causal else -(lags // 2)
     far = math.ceil((lags - 1 + first) / times) + 8
     i = torch.arange(0 if causal else -far, far + 1, dtype=F64)
