@@ -148,6 +148,14 @@ def test_grids_that_are_fine_enough_change_nothing(spacing: float | None) -> Non
     assert torch.equal(layer(x, spacing=spacing, lowpass=True), layer(x, spacing=spacing))
 
 
+@pytest.mark.parametrize(("spacing", "whole"), [(1 + 2**-52, 1), (1 / (1 / 49), 49), (3 * (1 + 2**-52), 3)])
+def test_a_spacing_that_is_rounded_up_makes_the_same_layer(spacing: float, whole: int) -> None:
+    assert spacing > whole
+    layer = Conv1d(1, 2, 200, kernel=partial(SIREN, bandwidth=1.0), dtype=F64)
+    expected = layer.taps(float(whole), lowpass=True)
+    torch.testing.assert_close(layer.taps(spacing, lowpass=True), expected, rtol=0.0, atol=1e-12)
+
+
 def rough(size: tuple[int, ...], head: str) -> CCNN:
     """A network of kernels that a coarser grid cannot carry."""
     kernel = partial(SIREN, bandwidth=1.0)
