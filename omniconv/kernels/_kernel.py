@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_number, describe
+from omniconv._errors import check_integer, check_number
 from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
@@ -114,19 +114,6 @@ class KernelFactory(Protocol):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Kernel: ...
-
-
-def build_inner(name: str, factory: Any, dim: int, channels: int, where: dict[str, Any]) -> Kernel:
-    """The kernel that another one is made of, or an error that says what is wrong with its factory."""
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise TypeError(
-            f"`{name}` must be a Kernel class or functools.partial of one, which is called with the sizes that it "
-            f"needs; got {describe(factory)}."
-        )
-    kernel = factory(dim, channels, **where)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"`{name}` must be a callable that returns an omniconv Kernel; it returned {describe(kernel)}.")
-    return kernel
 
 
 def affine(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -289,6 +289,26 @@ def test_options_bring_their_papers() -> None:
             TypeError,
             "`first` must be a callable that returns an omniconv Kernel; it returned Linear",
         ),
+        (
+            lambda: MLP(1, 4, reach=4, first=torch.nn.Linear),  # type: ignore[arg-type]
+            TypeError,
+            "`first` must be a Kernel class; got the class Linear",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, first=lambda dim, channels, **where: FourierSeries(dim, 3, **where)),
+            ValueError,
+            "`first` must have the `channels` it is called with, 32; FourierSeries has 3. Hand it on",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, first=lambda dim, channels, **where: FourierSeries(dim, channels, reach=5)),
+            ValueError,
+            r"`first` must have the `reach` it is called with, \(4,\); FourierSeries has \(5,\)",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, causal=True, first=lambda *sizes, **where: FourierSeries(*sizes, reach=4)),
+            ValueError,
+            r"`first` must have the `causal` it is called with, \(True,\); FourierSeries has \(False,\)",
+        ),
         (lambda: FourierSeries(1, 4, reach=4, harmonics=0), ValueError, "`harmonics` must be at least 1; got 0"),
         (lambda: ChebyshevSeries(1, 4, reach=4, degree=0), ValueError, "`degree` must be at least 1; got 0"),
         (lambda: ChebyshevSeries(1, 4, reach=4, bandwidth=-1.0), ValueError, "`bandwidth` must be finite and above 0"),
