@@ -139,7 +139,8 @@ def calibrate(kernel: Kernel, output_weight: Tensor, output_length: Tensor | Non
     if output_weight.is_meta:
         return
     values = kernel(kernel.reference_positions().to(output_weight.device))
-    output_weight.div_(values.square().mean().sqrt())
+    # A kernel that is zero everywhere stays so, instead of growing without bound: whoever needs its energy names it.
+    output_weight.div_(values.square().mean().clamp(min=torch.finfo(output_weight.dtype).tiny).sqrt())
     set_length(output_length, output_weight)
 
 

@@ -270,6 +270,21 @@ def test_options_bring_their_papers() -> None:
     assert not any(word in plain for word in ("spder", "salimans", "fkan"))
 
 
+def test_a_kernel_that_is_zero_stays_finite_and_a_layer_names_it() -> None:
+    """One unit that no position activates: nothing can be scaled to unit mean square."""
+    silent = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        kernel = MLP(1, 2, reach=16, hidden=1)
+        assert all(bool(parameter.isfinite().all()) for parameter in kernel.parameters())
+        if not kernel(kernel.reference_positions().float()).any():
+            silent += 1
+            torch.manual_seed(seed)
+            with pytest.raises(ValueError, match="must make taps of finite, positive energy; MLP and Full made"):
+                oc.Conv1d(1, 2, 33, kernel=partial(MLP, hidden=1), support=oc.Full)
+    assert silent > 0
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
