@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_number, describe
+from omniconv._errors import check_integer, check_number
 from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
 from omniconv._tags import Tagged
@@ -116,19 +116,6 @@ class KernelFactory(Protocol):
     ) -> Kernel: ...
 
 
-def build_inner(name: str, factory: Any, dim: int, channels: int, where: dict[str, Any]) -> Kernel:
-    """The kernel that another one is made of, or an error that says what is wrong with its factory."""
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise TypeError(
-            f"`{name}` must be a Kernel class or functools.partial of one, which is called with the sizes that it "
-            f"needs; got {describe(factory)}."
-        )
-    kernel = factory(dim, channels, **where)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"`{name}` must be a callable that returns an omniconv Kernel; it returned {describe(kernel)}.")
-    return kernel
-
-
 def affine(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer in the dtype of `values`: a kernel in bfloat16 is still evaluated in float32."""
     return F.linear(values, weight.to(values.dtype), bias.to(values.dtype))
@@ -152,7 +139,8 @@ def calibrate(kernel: Kernel, output_weight: Tensor, output_length: Tensor | Non
     if output_weight.is_meta:
         return
     values = kernel(kernel.reference_positions().to(output_weight.device))
-    output_weight.div_(values.square().mean().sqrt())
+    # A kernel that is zero everywhere stays so, instead of growing without bound: whoever needs its energy names it.
+    output_weight.div_(values.square().mean().clamp(min=torch.finfo(output_weight.dtype).tiny).sqrt())
     set_length(output_length, output_weight)
 
 

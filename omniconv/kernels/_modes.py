@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from omniconv._errors import check_integer, describe
+from omniconv._errors import check_floating_tensor, check_integer, describe
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +41,14 @@ class Modes:
     def taps(self, length: int) -> Annotated[Tensor, "channels length"]:
         """The taps at the lags 0 .. length - 1."""
         lags = torch.arange(check_integer("length", length), device=self.poles.device)
-        return (self.residues[..., None] * self.poles[..., None] ** lags).sum(-2).real
+        powers = torch.where(lags == 0, 1, self.poles[..., None] ** lags)  # 0^0 of complex numbers is none
+        return (self.residues[..., None] * powers).sum(-2).real
 
     def step(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The outputs for one more sample `u`, `*batch channels`, and the new state, `*batch channels modes`.
 
-        Without a `state` nothing came before. Raises `ValueError` if there is another number of channels.
+        Without a `state` nothing came before. Raises `ValueError` for other shapes, `TypeError` unless `u` holds
+        floating-point numbers.
 
         >>> modes = Modes(torch.tensor([[0.5 + 0j]]), torch.tensor([[2 + 0j]]))
         >>> y, state = modes.step(torch.ones(1))
@@ -54,8 +56,21 @@ class Modes:
         tensor([1.])
         """
         channels = len(self.poles)
+        check_floating_tensor("u", u)
         if u.ndim == 0 or u.shape[-1] != channels:
             raise ValueError(f"`u` must be (*batch, {channels}), a sample per channel; got {describe(u)}.")
+        self._check_state(state, (*u.shape, self.poles.shape[-1]))
         past = torch.zeros_like(self.poles) if state is None else self.poles * state
         new = past + u[..., None]
         return (self.residues * new).sum(-1).real.to(u.dtype), new
+
+    def _check_state(self, state: Tensor | None, shape: tuple[int, ...]) -> None:
+        if state is None:
+            return
+        if not isinstance(state, Tensor):
+            raise TypeError(f"`state` must be a tensor, what the last step returned; got {describe(state)}.")
+        if state.shape != shape:
+            raise ValueError(
+                f"`state` must be what the last step returned, (*batch, channels, modes), here {shape}; got "
+                f"{describe(state)}."
+            )

@@ -50,14 +50,15 @@ class Bumps(Kernel):
     `spread`: standard deviation of the initial q around the zero lag, in units of the reach, (0, inf); None: 0.1, and
     with "posterior" even over the window instead.
     `shared`: whether all channels have the same places and widths, which saves memory and time by a factor `channels`.
-    `noise`: standard deviation of the noise of "posterior", (0, inf).
+    `noise`: standard deviation of the noise of "posterior", [1e-6, inf): below, K + noise^2 I is singular even in
+    float64, in which this is computed.
 
     A place is mirrored at the ends of the window, q = `centre()`: no bump is lost, and its gradient keeps its size.
     Weights are drawn from N(0, 1) and calibrated on the reference lags.
 
     What is published: DCLS has `shared=False` and spread = 0.5 / reach, and interpolates by the shape "triangle" of
     constant width 1 (bilinear), or with "sum" by "triangle" or by "gaussian" of width 0.5. SMPConv is a "cone", with
-    "count", or shared without it, and a radius of r / reach (half of that on a causal axis). Widths learn at a tenth of
+    "count", or shared without it, and a radius of r / reach (twice that on a causal axis). Widths learn at a tenth of
     the learning rate, as in SMPConv, and places at the plain one in units of the reach; the five-fold rate of DCLS, in
     samples, is about the same at its reach of 8.
 
@@ -93,7 +94,7 @@ class Bumps(Kernel):
         self.bumps = check_integer("bumps", bumps)
         self.shape, self.normalize = check_shape(shape, normalize)
         self.shared = check_bool("shared", shared)
-        self.noise = check_number("noise", noise, low=0.0)
+        self.noise = check_number("noise", noise, low=1e-6, closed=True)
         self.spread = None if spread is None else check_number("spread", spread, low=0.0)
         self.narrowest = {"triangle": 0.75, "gaussian": 0.27, "cone": (2 * dim + 1) / 4}[self.shape]
         self.initial_width = self._check_width(width)
@@ -159,7 +160,9 @@ class Bumps(Kernel):
 
     def forward(self, positions: Positions) -> Values:
         check_positions(positions, self.dim)
-        return self._values(positions, *self._parts(positions))
+        # The weights of "posterior" are large numbers that cancel: float32 would keep none of their digits.
+        exact = positions.double() if self.normalize == "posterior" else positions
+        return self._values(exact, *self._parts(exact)).to(positions.dtype)
 
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Places and widths in samples, and what multiplies the bumps (`channels bumps`), in the dtype of `like`."""
@@ -201,7 +204,8 @@ class Bumps(Kernel):
         noise = self.noise**2 * torch.eye(self.bumps, dtype=width.dtype, device=width.device)
         covariance = self._bumps(offsets, width[..., None]) + noise
         observed = values.reshape(len(centre), -1, self.bumps).mT
-        return torch.linalg.solve(covariance, observed).mT.reshape(values.shape)
+        factor, _ = torch.linalg.cholesky_ex(covariance)  # without a look at success, for which a device would halt
+        return torch.cholesky_solve(observed, factor).mT.reshape(values.shape)
 
     def bandwidths(self) -> Tensor | None:
         """Two standard deviations of the spectrum of the narrowest Gaussian, in Nyquist units; None for other shapes.

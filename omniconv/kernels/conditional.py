@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniconv._errors import check_floating_tensor, check_integer, check_number, check_positions, describe
+from omniconv._factories import build
 from omniconv._precision import at_least_float32
 from omniconv._references import MIP_PAPER
 from omniconv._tags import Tag
 from omniconv._typing import Condition, PerAxis, Positions, Values
-from omniconv.kernels._kernel import Kernel, KernelFactory, affine, build_inner
+from omniconv.kernels._kernel import Kernel, KernelFactory, affine
 from omniconv.kernels.siren import SIREN
 
 
@@ -67,9 +68,8 @@ class Conditional(Kernel):
         self.hidden, self.depth = check_integer("hidden", hidden), check_integer("depth", depth, minimum=2)
         self.strength = check_number("strength", strength, low=0.0)
         where: dict[str, Any] = {"device": device, "dtype": at_least_float32(dtype)}
-        self.kernel = build_inner(
-            "kernel", kernel, dim, channels, {"reach": self.reach, "causal": self.causal, **where}
-        )
+        sizes: dict[str, Any] = {"reach": self.reach, "causal": self.causal}
+        self.kernel = build(kernel, Kernel, "kernel", (dim, channels), sizes | where)
         widths = [2 * conditions] + [hidden] * (depth - 1)
         self.hidden_weight = nn.ParameterList(torch.empty(hidden, width, **where) for width in widths[:-1])
         self.hidden_bias = nn.ParameterList(torch.empty(hidden, **where) for _ in widths[:-1])

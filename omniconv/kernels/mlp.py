@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_number, check_positions
+from omniconv._factories import build
 from omniconv._precision import at_least_float32
 from omniconv._references import CKCONV_PAPER, SPDER_PAPER, WEIGHT_NORM_PAPER, Reference
 from omniconv._tags import Tag
@@ -19,7 +20,6 @@ from omniconv.kernels._kernel import (
     Kernel,
     KernelFactory,
     affine,
-    build_inner,
     calibrate,
     make_length,
     normalized,
@@ -111,7 +111,7 @@ class MLP(Kernel):
             self.length = make_length(self.weight, self.weight_norm)
         else:
             where = {"reach": self.reach, "causal": self.causal, "device": device, "dtype": dtype}
-            self.first = build_inner("first", first, dim, hidden, where)
+            self.first = build(first, Kernel, "first", (dim, hidden), where)
         layers = range(depth - 2)  # a list, because an empty tensor would be a parameter without a gradient
         square, line = (hidden, hidden), (hidden,)
         self.hidden_weight = nn.ParameterList(torch.empty(square, device=device, dtype=dtype) for _ in layers)

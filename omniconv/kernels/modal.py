@@ -52,7 +52,8 @@ class Modal(Kernel):
     `steps`: range of dt at construction in units of 1 / reach, in which it is log-uniform. By default 1 to 100, or to
     a tenth of the reach where that is less: at a reach of 1000 the published 0.001 to 0.1 per sample.
     `bandwidth`: bound on the frequencies at construction, in units of the reference grid's Nyquist frequency, (0, inf).
-    Those beyond it are reflected to below; where it is 1, they are the same exponentials on the reference grid.
+    Those beyond it are reflected to below; with "zoh" and a bandwidth of 1, they are the same exponentials on the
+    reference grid.
     `dt`: the published range per sample instead of `steps`, for replication; then no frequency is reflected.
 
     The decay per sample is kept within [1e-7, 50]. In float32, at a reach of 16384, values have a root mean square
@@ -175,17 +176,14 @@ class Modal(Kernel):
                 factor = factor + share[..., None, None] * values
         return factor
 
-    def to_modal(self) -> Modes:
+    def to_modal(self) -> Modes | None:
         """The same taps as a recurrence on the reference grid, in complex128 whatever the dtype of the parameters.
 
         A rounding of a pole grows with the number of steps: round them, if at all, with that in mind. Exact, and
-        without a graph. Raises `ValueError` unless the kernel has one axis and is causal.
+        without a graph. None unless the kernel has one axis and is causal: only that is a recurrence.
         """
         if self.causal != (True,):
-            raise ValueError(
-                f"`to_modal` needs a causal kernel on one axis; got one of {self.dim} with causal={self.causal}. Only "
-                "that is a recurrence: build it with dim=1 and causal=True."
-            )
+            return None
         decay, frequency, real, imaginary = (rate[:, 0] for rate in self._discrete(lambda p: whole(p).double()))
         poles = torch.polar(torch.exp(-decay), frequency)
         residues = torch.complex(*self._residues(whole(self.coefficient).double()[:, 0], real, imaginary))

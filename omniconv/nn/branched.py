@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from omniconv._errors import check_integer, describe
+from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._references import UNIREPLKNET_PAPER, Cited
 from omniconv._typing import Mask, PerAxis, Signal, check_bool, per_axis
 from omniconv.kernels import Table
@@ -52,8 +52,12 @@ class Branched(Cited, nn.Module):
                 '`conv` must have mixing "dense" or "depthwise": what mixes the channels is no part of one kernel. Put '
                 "a Pointwise after a depthwise Branched."
             )
+        if not isinstance(branches, Sequence):
+            raise TypeError(f"`branches` must be a list of pairs (kernel size, dilation); got {describe(branches)}.")
         self.dim, plain = conv.dim, not check_bool("norm", norm)
-        self.convs = nn.ModuleList([conv, *(make_branch(conv, branch, plain) for branch in branches)])
+        self.convs = nn.ModuleList(
+            [conv, *(make_branch(conv, branch, plain, f"branches[{index}]") for index, branch in enumerate(branches))]
+        )
         where: dict[str, Any] = {"device": conv.gain.device, "dtype": conv.gain.dtype}
         self.norms = nn.ModuleList(BatchNorm(conv.out_channels, **where) for _ in self.convs if norm)
 
@@ -63,6 +67,7 @@ class Branched(Cited, nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Signal, spacing: PerAxis[float] | None = None, mask: Mask | None = None) -> Signal:
+        check_floating_tensor("x", x)
         if x.ndim != self.dim + 2:
             raise ValueError(f"`x` must have {self.dim + 2} axes, (batch, channels, *size); got {describe(x)}.")
         if mask is not None:
@@ -74,16 +79,16 @@ class Branched(Cited, nn.Module):
         return sum(terms[1:], start=terms[0])
 
 
-def make_branch(conv: Conv, branch: tuple[PerAxis[int], PerAxis[int]], bias: bool) -> Conv:
-    """The small convolution of that kernel size and dilation, beside `conv`."""
+def make_branch(conv: Conv, branch: tuple[PerAxis[int], PerAxis[int]], bias: bool, name: str) -> Conv:
+    """The small convolution of that kernel size and dilation, beside `conv`; `name` is what messages call the pair."""
     if not isinstance(branch, Sequence) or len(branch) != 2:
-        raise TypeError(f"`branches` must hold pairs (kernel size, dilation); got {describe(branch)}.")
-    sizes = per_axis("kernel size", branch[0], conv.dim, check_integer)
-    dilation = per_axis("dilation", branch[1], conv.dim, check_integer)
+        raise TypeError(f"`{name}` must be a pair (kernel size, dilation); got {describe(branch)}.")
+    sizes = per_axis(f"kernel size of {name}", branch[0], conv.dim, check_integer)
+    dilation = per_axis(f"dilation of {name}", branch[1], conv.dim, check_integer)
     for axis, (size, past) in enumerate(zip(sizes, conv.causal, strict=True)):
         if not past and size % 2 == 0:
             raise ValueError(
-                f"`branches` must have odd kernel sizes on axes that are not causal, as many taps on either side of "
+                f"`{name}` must have an odd kernel size on axes that are not causal, as many taps on either side of "
                 f"the zero lag; got {size} on axis {axis}. Use {size - 1} or {size + 1}."
             )
     taps = [size - 1 if past else size // 2 for size, past in zip(sizes, conv.causal, strict=True)]

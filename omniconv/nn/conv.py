@@ -236,7 +236,7 @@ class Conv(nn.Module):
     def _lowpass_taps(self, spacing: PerAxis[float], condition: Condition | None) -> Taps:
         """The taps at the multiples of `spacing` that stand for those on a grid no coarser than the reference."""
         steps = per_axis("spacing", spacing, self.dim, check_spacing)
-        times = tuple(math.ceil(step) for step in steps)
+        times = tuple(max(1, math.ceil(step - 1e-6)) for step in steps)  # 1 / (1 / 49) is a little more than 49
         taps = self.taps(tuple(step / n for step, n in zip(steps, times, strict=True)), condition=condition)
         with strict_precision(taps.device):
             return coarsened(taps, times, self.causal)
@@ -254,7 +254,7 @@ class Conv(nn.Module):
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if times is not None:
-            self._check_no_grid(spacing, condition)
+            self._check_no_grid(spacing, lowpass, condition)
             y = self._convolve_at_times(batched, Times.of(times), output_times)
         elif output_times is not None:
             raise ValueError("`output_times` needs `times`, those of the samples.")
@@ -303,9 +303,11 @@ class Conv(nn.Module):
         kernel = Lags(
             lambda lags: self.values(lags[:, None]), self.kernel.channels, self.window[0], self.causal[0], self.engine
         )
-        return convolve_at_times(observed(exact, times.observed), kernel, times, output_times).to(x.dtype)
+        with strict_precision(x.device):
+            y = convolve_at_times(observed(exact, times.observed), kernel, times, output_times)
+        return y.to(x.dtype)
 
-    def _check_no_grid(self, spacing: PerAxis[float] | None, condition: Condition | None) -> None:
+    def _check_no_grid(self, spacing: PerAxis[float] | None, lowpass: bool, condition: Condition | None) -> None:
         if self.dim != 1 or self.grid.boundary != ("zero",):
             raise ValueError(
                 f'`times` are for series, of one axis with boundary="zero"; this layer has {self.dim} axes and '
@@ -313,8 +315,13 @@ class Conv(nn.Module):
             )
         if spacing is not None:
             raise ValueError("`times` and `spacing` exclude each other: times say how finely a series is sampled.")
+        if check_bool("lowpass", lowpass):
+            raise ValueError(
+                "`times` and `lowpass` exclude each other: the kernel is taken at the very lags between samples. Leave "
+                "`lowpass` out."
+            )
         if condition is not None:
-            raise ValueError("`times` and `condition` exclude each other. Give every sample to the layer alone.")
+            raise ValueError("`times` and `condition` exclude each other. Leave one of them out.")
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
         """Warn if a grid of that spacing is too coarse for the frequencies of the kernel; `name` is the layer's."""

@@ -112,7 +112,8 @@ def aliasing(model: nn.Module, *, per: str = "filter", nyquist: float = 1.0, sup
 
 def excess(layer: Conv, widths: Tensor, per: str, nyquist: float, supports: bool) -> Tensor:
     """What a layer whose filters have these bandwidths adds to `aliasing`."""
-    filters, window = widths.amax(1), layer.support.bandwidth() if supports else None
+    # What no parameter decides, such as an order, is told on the CPU.
+    filters, window = widths.to(layer.gain.device).amax(1), layer.support.bandwidth() if supports else None
     highest = filters.new_zeros(()) if window is None else window.amax()
     if per == "filter":
         return (filters + (highest - nyquist) / len(filters)).clamp(min=0).square().sum()

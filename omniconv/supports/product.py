@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_positions, describe
+from omniconv._factories import build
 from omniconv._typing import PerAxis, Positions, Weights
 from omniconv.supports._support import Support, SupportFactory
 
@@ -20,7 +21,8 @@ class Product(Support):
     `factors`: `Support` classes, or `functools.partial` of them, at least one; each keeps its own learned sizes.
 
     Its extent is the smallest one of its factors per axis: none of them exceeds 1, so that beyond it the product, too,
-    is below the threshold. Raises `TypeError` or `ValueError` for factors that are no supports.
+    is below the threshold. Raises `TypeError` or `ValueError` for factors that are no supports of these
+    sizes.
 
     >>> from functools import partial
     >>> from omniconv.supports import Decay, Disk
@@ -46,8 +48,9 @@ class Product(Support):
                 f"got {describe(factors)}."
             )
         where: dict[str, Any] = {"reach": self.reach, "causal": self.causal, "device": device, "dtype": dtype}
-        made = [build_factor(f"factors[{index}]", factory, dim, where) for index, factory in enumerate(factors)]
-        self.factors = nn.ModuleList(made)
+        self.factors = nn.ModuleList(
+            build(factory, Support, f"factors[{index}]", (dim,), where) for index, factory in enumerate(factors)
+        )
 
     def reset_parameters(self) -> None:
         for factor in self._factors():
@@ -68,17 +71,7 @@ class Product(Support):
         extents = [factor.extent(threshold) for factor in self._factors()]
         return tuple(min(axis) for axis in zip(*extents, strict=True))
 
-
-def build_factor(name: str, factory: Any, dim: int, where: dict[str, Any]) -> Support:
-    """The support that the factory makes, or an error that says what is wrong with it."""
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise TypeError(
-            f"`{name}` must be a Support class or functools.partial of one, which is called with the sizes of the "
-            f"product; got {describe(factory)}."
-        )
-    factor = factory(dim, **where)
-    if not isinstance(factor, Support):
-        raise TypeError(
-            f"`{name}` must be a callable that returns an omniconv Support; it returned {describe(factor)}."
-        )
-    return factor
+    def bandwidth(self) -> Tensor | None:
+        """The sum of those of the factors, which is where their product ends; None unless all of them are known."""
+        known = [width for factor in self._factors() if (width := factor.bandwidth()) is not None]
+        return torch.stack(known).sum(0) if len(known) == len(self.factors) else None

@@ -26,8 +26,8 @@ class Sigmoid(Support):
     `offset`: initial distance of the step in units of the reach, one or one per axis. Learned in (narrowest, widest),
     bounds it can approach but not leave: offset = narrowest (widest / narrowest)^sigmoid(theta).
     `temperature`: width of the step in units of the reach, fixed, at least a quarter of a sample of the axis with the
-    smallest reach, because the offset is learned from the lags in the step alone; None: 0.05, or a quarter of such a
-    sample if that is more.
+    smallest reach above 0, because the offset is learned from the lags in the step alone; None: 0.05, or a quarter of
+    such a sample if that is more.
     `widest`: upper bound of the offset, (0, inf). The lower bound, `narrowest`, is a quarter of a reference sample.
 
     Raises `ValueError` if an offset is outside of its bounds or the temperature too low.
@@ -54,7 +54,8 @@ class Sigmoid(Support):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, reach=reach, causal=causal)
-        coarsest = narrowest_size(min(self.reach))
+        # An axis of reach 0 has no step to learn: its one lag weighs 1.
+        coarsest = narrowest_size(min((far for far in self.reach if far), default=0))
         self.temperature = check_number(
             "temperature", max(0.05, coarsest) if temperature is None else temperature, low=0.0
         )

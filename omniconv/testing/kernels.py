@@ -118,9 +118,7 @@ def check_declarations(kernel: Kernel) -> None:
     if widths is not None:
         told = widths.ndim == 2 and widths.shape[1] == kernel.dim and bool((widths >= 0).all())
         expect(told, "bandwidths must be None or at least 0, (filters, dim)")
-        redrawn = copy.deepcopy(kernel)
-        redrawn.reset_parameters()
-        again = redrawn.bandwidths()
+        again = perturbed(kernel).bandwidths()
         fixed = again is not None and torch.equal(again, widths)  # by what is no parameter, such as an order
         expect(widths.requires_grad or fixed, "bandwidths must have a derivative in the parameters")
         added = widths.sum(0).tolist()
@@ -128,6 +126,15 @@ def check_declarations(kernel: Kernel) -> None:
         expect(close, f"bandlimit must be the sum of the bandwidths, {added}; got {limit}")
     unknown = set(kernel.parameter_tags()) - {name for name, _ in kernel.named_parameters()}
     expect(not unknown, f"parameter_tags must name parameters; unknown: {sorted(unknown)}")
+
+
+@torch.no_grad()
+def perturbed(kernel: Kernel) -> Kernel:
+    """A copy whose parameters are elsewhere: a new draw may leave some of them where they began."""
+    moved, generator = copy.deepcopy(kernel), torch.Generator().manual_seed(0)
+    for parameter in moved.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return moved
 
 
 def check_meta(factory: KernelFactory, dim: int) -> None:

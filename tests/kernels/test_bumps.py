@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv import Conv1d, Conv2d, Full
-from omniconv.kernels import Bumps, Table
+from omniconv.kernels import Bumps, Conditional, Table
 
 F64 = torch.float64
 
@@ -143,6 +143,33 @@ def test_posterior_passes_through_its_values(dim: int, causal: bool) -> None:
         dim, 3, reach=6, causal=causal, bumps=20, normalize="posterior", noise=1e-6, dtype=F64
     )  # fmt: skip
     torch.testing.assert_close(kernel(kernel.centre()[0]), kernel.weight.T, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bumps", "noise"), [(128, 0.01), (501, 0.001)])
+def test_the_posterior_is_exact_in_float32(bumps: int, noise: float) -> None:
+    """Wide bumps, far from where training begins: the weights are thousands of times the values."""
+    torch.manual_seed(0)
+    kernel = Bumps(1, 4, reach=500, bumps=bumps, normalize="posterior", noise=noise)
+    with torch.no_grad():
+        assert kernel.width_logit is not None
+        kernel.width_logit.fill_(2.0)
+        assert kernel.width().item() > 20 * kernel.initial_width
+        positions = torch.linspace(-1, 1, 1001)[:, None]
+        rounded, exact = kernel(positions), kernel.double()(positions.double())
+    assert rounded.dtype == torch.float32
+    assert ((rounded - exact).norm() / exact.norm()).item() < 1e-5
+
+
+def test_the_posterior_shifts_with_a_condition() -> None:
+    """Sample by sample, as with a kernel whose parameters are set to the shifted ones."""
+    kernel = Conditional(1, 2, reach=6, kernel=partial(Bumps, bumps=5, normalize="posterior", noise=0.1), dtype=F64)
+    z, p = torch.rand(3, 1, dtype=F64), 2 * torch.rand(7, 1, dtype=F64) - 1
+    values = kernel(p, z)
+    for sample, shifts in zip(values, kernel.shifts(z), strict=True):
+        vector = torch.nn.utils.parameters_to_vector(kernel.kernel.parameters()) + shifts
+        shifted = Bumps(1, 2, reach=6, bumps=5, normalize="posterior", noise=0.1, dtype=F64)
+        torch.nn.utils.vector_to_parameters(vector, shifted.parameters())
+        torch.testing.assert_close(sample, shifted(p))
 
 
 def test_posterior_with_a_bump_per_lag_begins_as_published() -> None:
@@ -279,6 +306,25 @@ def test_bandlimit_is_that_of_the_narrowest_gaussian() -> None:
     assert sparse.bandlimit() == pytest.approx((2 / math.pi,))
 
 
+@pytest.mark.parametrize(("normalize", "free"), [("none", 0.0), ("posterior", 10 / 41)])
+def test_the_bandwidth_has_the_derivative_of_the_narrowest_width(normalize: str, free: float) -> None:
+    """b = (1 / r + max(1 / r, pi h)) / pi, with h bumps per lag: db = -dr / (pi r^2), twice that if 1 / r > pi h."""
+    for width in (0.8, 3.0):
+        kernel = Bumps(1, 1, reach=20, bumps=10, normalize=normalize, width=width, dtype=F64)
+        assert kernel.width_logit is not None
+        with torch.no_grad():
+            kernel.width_logit[..., 0] -= 0.1
+        r = kernel.width().amin()
+        (slope,) = torch.autograd.grad(r, kernel.width_logit)
+        terms = 2 if 1 / r.item() > math.pi * free else 1
+        assert terms == (2 if normalize == "none" or width == 0.8 else 1)
+        widths = kernel.bandwidths()
+        assert widths is not None
+        (found,) = torch.autograd.grad(widths.sum(), kernel.width_logit)
+        torch.testing.assert_close(found, -terms * slope / (math.pi * r.item() ** 2))
+        assert found.abs().max().item() > 0.01
+
+
 def test_tags_and_parameters() -> None:
     kernel = Bumps(2, 6, reach=8, bumps=5, shape="triangle", learn_width=False)
     assert {name: tuple(p.shape) for name, p in kernel.named_parameters()} == {"position": (1, 5, 2), "weight": (6, 5)}
@@ -344,7 +390,7 @@ def test_places_move_to_where_the_target_is() -> None:
         (lambda: Bumps(2, 4, reach=4, shape="cone", width=1.25), ValueError, "`width` must be above 1.25 samples"),
         (lambda: Bumps(1, 4, reach=4, width=math.inf), ValueError, "`width` must be finite and above 0"),
         (lambda: Bumps(1, 4, reach=4, spread=0.0), ValueError, "`spread` must be finite and above 0"),
-        (lambda: Bumps(1, 4, reach=4, noise=0.0), ValueError, "`noise` must be finite and above 0"),
+        (lambda: Bumps(1, 4, reach=4, noise=0.0), ValueError, "`noise` must be finite and at least 1e-06"),
         (lambda: Bumps(1, 4, reach=4, shared=1), TypeError, "`shared` must be True or False"),  # type: ignore[arg-type]
         (lambda: Bumps(1, 4, reach=4, learn_width=1), TypeError, "`learn_width` must be"),  # type: ignore[arg-type]
         (lambda: Bumps(2, 4, reach=4)(torch.zeros(5, 1)), ValueError, r"`positions` must be \(\*points, 2\)"),

@@ -166,6 +166,12 @@ def evaluate(condition: Any) -> Any:
             TypeError,
             "`kernel` must be a Kernel class or functools.partial of one",
         ),
+        (lambda: Conditional(1, 4, reach=4, kernel=torch.nn.Linear), TypeError, "Kernel class; got the class Linear"),  # type: ignore[arg-type]
+        (
+            lambda: Conditional(1, 4, reach=4, kernel=lambda dim, channels, **where: SIREN(dim, 1, **where)),
+            ValueError,
+            "`kernel` must have the `channels` it is called with, 4; SIREN has 1",
+        ),
         (lambda: evaluate(torch.rand(3, 1)), ValueError, r"`condition` must be \(batch, 2\), .* shape \(3, 1\)"),
         (lambda: evaluate(torch.rand(2)), ValueError, r"`condition` must be \(batch, 2\), .* shape \(2,\)"),
         (lambda: evaluate(torch.ones(3, 2).long()), TypeError, "`condition` must hold floating-point numbers"),

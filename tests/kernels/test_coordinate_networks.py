@@ -270,6 +270,21 @@ def test_options_bring_their_papers() -> None:
     assert not any(word in plain for word in ("spder", "salimans", "fkan"))
 
 
+def test_a_kernel_that_is_zero_stays_finite_and_a_layer_names_it() -> None:
+    """One unit that no position activates: nothing can be scaled to unit mean square."""
+    silent = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        kernel = MLP(1, 2, reach=16, hidden=1)
+        assert all(bool(parameter.isfinite().all()) for parameter in kernel.parameters())
+        if not kernel(kernel.reference_positions().float()).any():
+            silent += 1
+            torch.manual_seed(seed)
+            with pytest.raises(ValueError, match="must make taps of finite, positive energy; MLP and Full made"):
+                oc.Conv1d(1, 2, 33, kernel=partial(MLP, hidden=1), support=oc.Full)
+    assert silent > 0
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -288,6 +303,26 @@ def test_options_bring_their_papers() -> None:
             lambda: MLP(1, 4, reach=4, first=lambda *sizes, **where: torch.nn.Linear(1, 1)),  # type: ignore[arg-type]
             TypeError,
             "`first` must be a callable that returns an omniconv Kernel; it returned Linear",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, first=torch.nn.Linear),  # type: ignore[arg-type]
+            TypeError,
+            "`first` must be a Kernel class; got the class Linear",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, first=lambda dim, channels, **where: FourierSeries(dim, 3, **where)),
+            ValueError,
+            "`first` must have the `channels` it is called with, 32; FourierSeries has 3. Hand it on",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, first=lambda dim, channels, **where: FourierSeries(dim, channels, reach=5)),
+            ValueError,
+            r"`first` must have the `reach` it is called with, \(4,\); FourierSeries has \(5,\)",
+        ),
+        (
+            lambda: MLP(1, 4, reach=4, causal=True, first=lambda *sizes, **where: FourierSeries(*sizes, reach=4)),
+            ValueError,
+            r"`first` must have the `causal` it is called with, \(True,\); FourierSeries has \(False,\)",
         ),
         (lambda: FourierSeries(1, 4, reach=4, harmonics=0), ValueError, "`harmonics` must be at least 1; got 0"),
         (lambda: ChebyshevSeries(1, 4, reach=4, degree=0), ValueError, "`degree` must be at least 1; got 0"),

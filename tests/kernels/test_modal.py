@@ -171,6 +171,7 @@ def test_frequencies_beyond_the_bandwidth_are_reflected(init: str, bandwidth: fl
 def test_the_modal_form_is_exact(init: str, rule: str, rank: int) -> None:
     kernel = Modal(1, 3, reach=30, causal=True, modes=4, rank=rank, init=init, discretization=rule, dtype=F64)
     modes = kernel.to_modal()
+    assert modes is not None
     assert modes.poles.shape == modes.residues.shape == (3, 4 * rank)
     taps = kernel(torch.arange(31, dtype=F64)[:, None] / 30).T
     torch.testing.assert_close(modes.taps(31), taps)
@@ -184,9 +185,41 @@ def test_the_modal_form_is_exact(init: str, rule: str, rank: int) -> None:
     torch.testing.assert_close(torch.stack(outputs, dim=-1), torch.from_numpy(expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_pole_of_zero_is_a_tap_at_the_zero_lag(dtype: torch.dtype) -> None:
+    modes = Modes(
+        torch.tensor([[0.0, 0.5], [0.0, 0.0]], dtype=dtype), torch.tensor([[3.0, 2.0], [1.0, 1j]], dtype=dtype)
+    )
+    expected = torch.tensor([[5.0, 1.0, 0.5, 0.25], [1.0, 0.0, 0.0, 0.0]], dtype=modes.poles.real.dtype)
+    torch.testing.assert_close(modes.taps(4), expected)
+    torch.testing.assert_close(modes.taps(1), expected[:, :1])
+
+
+def test_bad_samples_and_states_are_named() -> None:
+    """`step` of 3 channels and 4 modes, after one step of a batch of 2."""
+    modes = Modal(1, 3, reach=30, causal=True, modes=4).to_modal()
+    assert modes is not None
+    u = torch.randn(2, 3)
+    _, state = modes.step(u)
+    with pytest.raises(TypeError, match=r"`u` must hold floating-point numbers; got a int64 tensor of shape \(2, 3\)"):
+        modes.step(torch.ones(2, 3, dtype=torch.long), state)
+    with pytest.raises(TypeError, match=r"`u` must be a torch\.Tensor; got float 1\.0"):
+        modes.step(1.0, state)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`u` must be \(\*batch, 3\), a sample per channel; got .*\(2, 1\)"):
+        modes.step(u[:, :1], state)
+    for wrong in (state[0], state[:1], state[..., :1], state[:, :, None]):
+        with pytest.raises(
+            ValueError, match=r"`state` must be what the last step returned, .* \(2, 3, 4\); got a comp"
+        ):
+            modes.step(u, wrong)
+    with pytest.raises(TypeError, match="`state` must be a tensor, what the last step returned; got int 0"):
+        modes.step(u, 0)  # type: ignore[arg-type]
+
+
 def test_the_modal_form_is_in_double_precision_and_has_no_graph() -> None:
     kernel = Modal(1, 3, reach=30, causal=True)
     modes = kernel.to_modal()
+    assert modes is not None
     assert modes.poles.dtype == modes.residues.dtype == torch.complex128
     assert not modes.poles.requires_grad
     assert not modes.residues.requires_grad
@@ -194,10 +227,8 @@ def test_the_modal_form_is_in_double_precision_and_has_no_graph() -> None:
 
 
 def test_kernels_without_a_recurrence_say_so() -> None:
-    assert SIREN(1, 2, reach=4, causal=True).to_modal() is None
-    for kernel in (Modal(1, 2, reach=4), Modal(2, 2, reach=4, causal=True)):
-        with pytest.raises(ValueError, match="`to_modal` needs a causal kernel on one axis; got one of"):
-            kernel.to_modal()
+    for kernel in (SIREN(1, 2, reach=4, causal=True), Modal(1, 2, reach=4), Modal(2, 2, reach=4, causal=True)):
+        assert kernel.to_modal() is None
 
 
 @pytest.mark.parametrize("init", ["lin", "real"])
@@ -214,7 +245,9 @@ def test_stable_and_finite_whatever_the_parameters(init: str, rule: str, dtype: 
         if kernel.frequency is not None:
             kernel.frequency[0, 0, :9] = 0.0
         kernel.log_decay[0, 0, 10], kernel.log_decay[0, 0, 11] = 200.0, -200.0
-    poles = kernel.to_modal().poles
+    modes = kernel.to_modal()
+    assert modes is not None
+    poles = modes.poles
     assert poles.abs().max() < 1
     assert poles.abs().min() > 0
     positions = torch.tensor([[0.0], [1 / 16384], [0.01], [1.0]], dtype=dtype, requires_grad=True)

@@ -261,6 +261,15 @@ def test_half_precision_comes_back_and_times_keep_theirs() -> None:
     torch.testing.assert_close(half.float(), conv(x.bfloat16().float(), times=times), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("mixing", ["dense", "depthwise"])
+def test_autocast_does_not_reach_the_sum_over_pairs(mixing: str) -> None:
+    conv = layer(24, dtype=torch.float32, mixing=mixing)
+    times, x = random_times(2, 20, 24.0), torch.randn(2, 3, 20)
+    expected = conv(x, times=times)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(conv(x, times=times), expected)
+
+
 def test_a_single_series_needs_no_batch() -> None:
     conv = layer(24)
     times, x = random_times(1, 20, 24.0), torch.randn(3, 20, dtype=F64)
@@ -276,6 +285,12 @@ def test_errors_name_the_argument() -> None:
         conv(x, times=Times(times, torch.ones(2, 2, 5, dtype=torch.bool)))
     with pytest.raises(ValueError, match="`times` and `spacing` exclude each other"):
         conv(x, 0.5, times=times)
+    with pytest.raises(ValueError, match=r"`times` and `lowpass` exclude each other: .* Leave `lowpass` out"):
+        conv(x, times=times, lowpass=True)
+    with pytest.raises(TypeError, match="`lowpass` must be True or False; got int 0"):
+        conv(x, times=times, lowpass=0)
+    with pytest.raises(ValueError, match=r"`times` and `condition` exclude each other\. Leave one of them out"):
+        conv(x, times=times, condition=torch.zeros(2, 1, dtype=F64))
     with pytest.raises(ValueError, match="`output_times` needs `times`"):
         conv(x, output_times=times)
     with pytest.raises(ValueError, match=r"`output_times` must be \(batch, outputs\) with a batch of 2"):

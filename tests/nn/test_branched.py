@@ -117,17 +117,39 @@ def test_the_rule_is_cited() -> None:
     [
         (lambda: Branched(Pointwise(2, 2), [(3, 1)]), TypeError, "`conv` must be a Conv, .*; got Pointwise"),  # type: ignore[arg-type]
         (lambda: Branched(Conv(2, 2, 8, mixing="separable"), [(3, 1)]), ValueError, "Put a Pointwise after a depthw"),
-        (lambda: Branched(Conv(2, 2, 8), [3]), TypeError, r"must hold pairs \(kernel size, dilation\); got int 3"),  # type: ignore[list-item]
-        (lambda: Branched(Conv(2, 2, 8), [(4, 1)]), ValueError, "odd kernel sizes .*; got 4 on axis 0. Use 3 or 5"),
+        (
+            lambda: Branched(Conv(2, 2, 8), [3]),  # type: ignore[list-item]
+            TypeError,
+            r"`branches\[0\]` must be a pair \(kernel size, dilation\); got int 3",
+        ),
+        (
+            lambda: Branched(Conv(2, 2, 8), [(4, 1)]),
+            ValueError,
+            r"`branches\[0\]` .* odd kernel size .*; got 4 on axis 0. Use 3 or 5",
+        ),
         (
             lambda: Branched(Conv(2, 2, (8, 8), causal=(True, False)), [((4, 2), 1)]),
             ValueError,
             "got 2 on axis 1. Use 1 or 3",
         ),
-        (lambda: Branched(Conv(2, 2, 8), [(3, 0)]), ValueError, "`dilation` must be at least 1; got 0"),
-        (lambda: Branched(Conv(2, 2, 8), [(0, 1)]), ValueError, "`kernel size` must be at least 1; got 0"),
-        (lambda: Branched(Conv(2, 2, 8), [((3, 3), 1)]), ValueError, "`kernel size` must be one value or 1 values"),
+        (lambda: Branched(Conv(2, 2, 8), 5), TypeError, r"`branches` must be a list of pairs .*; got int 5"),  # type: ignore[arg-type]
+        (
+            lambda: Branched(Conv(2, 2, 8), [(3, 1), (3, 0)]),
+            ValueError,
+            r"`dilation of branches\[1\]` must be at least 1; got 0",
+        ),
+        (
+            lambda: Branched(Conv(2, 2, 8), [(0, 1)]),
+            ValueError,
+            r"`kernel size of branches\[0\]` must be at least 1; got 0",
+        ),
+        (
+            lambda: Branched(Conv(2, 2, 8), [((3, 3), 1)]),
+            ValueError,
+            r"`kernel size of branches\[0\]` must be one value or 1",
+        ),
         (lambda: Branched(Conv(2, 2, 8), [(3, 1)], norm=1), TypeError, "`norm` must be True or False"),  # type: ignore[arg-type]
+        (lambda: Branched(Conv(2, 2, 8), [(3, 1)])([1.0]), TypeError, r"`x` must be a torch.Tensor; got list \[1.0\]"),
         (
             lambda: Branched(Conv(2, 2, 8), [(3, 1)])(torch.zeros(2, 8)),
             ValueError,

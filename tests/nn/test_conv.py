@@ -386,7 +386,7 @@ class WrongWeights(Full):
         (
             lambda: Conv1d(1, 1, 8, kernel=mistyped(wrong_channels)),
             ValueError,
-            "1 axes and 1 channels",
+            "`kernel` must have the `channels` it is called with, 1; SIREN has 3. Hand it on",
         ),
         (
             lambda: Conv1d(1, 1, 8, kernel=mistyped(wrong_reach)),
@@ -407,6 +407,16 @@ class WrongWeights(Full):
             lambda: Conv1d(1, 1, 8, kernel=mistyped(Gaussian)),
             TypeError,
             "got the class Gaussian",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, kernel=mistyped(partial(Gaussian, width=0.5))),
+            TypeError,
+            "`kernel` must be a Kernel class; got the class Gaussian",
+        ),
+        (
+            lambda: Conv1d(1, 1, 8, support=mistyped(lambda dim, **where: Full(2, reach=4))),
+            ValueError,
+            "`support` must have the `dim` it is called with, 1; Full has 2. Hand it on",
         ),
         (lambda: Conv1d(1, 1, 8, support=mistyped(SIREN)), TypeError, "got the class SIREN"),
         (lambda: Conv1d(1, 1, 8, kernel=Silent), ValueError, "must make taps of finite, positive energy; Silent"),

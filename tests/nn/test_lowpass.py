@@ -6,10 +6,12 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from omniconv import CCNN, SIREN, Conv, Conv1d, Conv2d, Full, Gaussian, Table
 from omniconv.kernels import KernelFactory
@@ -103,6 +105,36 @@ def test_transfer_functions_agree_where_the_coarse_grid_carries_them() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("times", [2, 3, 4])
+@pytest.mark.parametrize("lags", [1, 5, 9, 31, 81, 82])
+def test_coarse_taps_are_a_product_with_the_interpolation(lags: int, times: int, causal: bool) -> None:
+    """sum_t k[t] W[t, i], with the whole matrix W in proportion to sinc(u) cos(pi u / 16)^2, u = t / times - i."""
+    first = 0 if causal else -(lags // 2)
+    far = math.ceil((lags - 1 + first) / times) + 8
+    i = torch.arange(0 if causal else -far, far + 1, dtype=F64)
+    u = (torch.arange(lags, dtype=F64)[:, None] + first) / times - i
+    weights = torch.where(u.abs() < 8, torch.sinc(u) * torch.cos(torch.pi * u / 16) ** 2, 0.0)
+    taps = torch.randn(2, 3, lags, dtype=F64)
+    expected = taps @ (weights / weights.sum(1, keepdim=True))
+    torch.testing.assert_close(coarsened(taps, (times,), (causal,)), expected, rtol=0.0, atol=1e-13)
+
+
+def test_long_taps_cost_memory_in_proportion_to_their_number() -> None:
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                sizes.append(result.numel())
+            return result
+
+    with Sizes():
+        coarsened(torch.randn(2, 2001), (2,), (False,))
+    assert max(sizes) < 20 * 2001
+
+
+@pytest.mark.parametrize("causal", [False, True])
 def test_the_sum_of_the_taps_stays(causal: bool) -> None:
     for size in (1, 9, 31):
         taps = torch.randn(3, size, dtype=F64)
@@ -114,6 +146,14 @@ def test_grids_that_are_fine_enough_change_nothing(spacing: float | None) -> Non
     layer = Conv1d(2, 2, 16)
     x = torch.randn(1, 2, 16)
     assert torch.equal(layer(x, spacing=spacing, lowpass=True), layer(x, spacing=spacing))
+
+
+@pytest.mark.parametrize(("spacing", "whole"), [(1 + 2**-52, 1), (1 / (1 / 49), 49), (3 * (1 + 2**-52), 3)])
+def test_a_spacing_that_is_rounded_up_makes_the_same_layer(spacing: float, whole: int) -> None:
+    assert spacing > whole
+    layer = Conv1d(1, 2, 200, kernel=partial(SIREN, bandwidth=1.0), dtype=F64)
+    expected = layer.taps(float(whole), lowpass=True)
+    torch.testing.assert_close(layer.taps(spacing, lowpass=True), expected, rtol=0.0, atol=1e-12)
 
 
 def rough(size: tuple[int, ...], head: str) -> CCNN:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import SIREN, Conv, Conv1d, Conv2d, Full, Gabor, Gaussian, Table
-from omniconv.kernels import FourierNet
+from omniconv.kernels import Bumps, FourierNet, KernelFactory
 from omniconv.nn import Pointwise, aliasing, all_pass, kernel_norm
 from omniconv.supports import Decay
+from tests.cases import KERNELS
 
 F64 = torch.float64
 PENALTIES: dict[str, Callable[[nn.Module], Tensor]] = {
@@ -276,6 +277,14 @@ def test_kernels_below_the_limit_are_left_alone(per: str) -> None:
     penalty.backward()
     assert penalty.item() == 0
     assert not any(bool(p.grad.any()) for p in layer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS.values(), partial(Bumps, learn_width=False)], ids=[*KERNELS, "fixed"])
+def test_every_kernel_that_knows_its_frequencies_is_on_the_device_of_its_layer(kernel: KernelFactory) -> None:
+    layer = Conv1d(1, 1, 8, kernel=kernel, device="meta")
+    if layer.kernel.bandwidths() is not None:
+        for per in ("filter", "kernel"):
+            assert aliasing(layer, per=per).device == layer.gain.device
 
 
 def test_kernels_that_know_nothing_are_refused_unless_another_one_knows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 
 from omniconv import Conv1d
 from omniconv._tags import Tag
+from omniconv.kernels import SIREN
 from omniconv.supports import Decay, Disk, Full, Gaussian, Product
+from omniconv.testing import check_support
 from omniconv.training import build_optimizer
 
 
@@ -52,6 +55,39 @@ def test_a_layer_is_cropped_to_the_narrowest_factor() -> None:
     assert layer.window == Conv1d(1, 1, 64, support=narrow).window
 
 
+def test_frequencies_of_the_factors_add() -> None:
+    """Of a Gaussian of width s two deviations of the spectrum, 2 / (pi reach s)."""
+    factors = (partial(Gaussian, width=(0.2, 0.4)), partial(Gaussian, width=0.3))
+    support = Product(2, reach=(10, 25), factors=factors, dtype=torch.float64)
+    width = support.bandwidth()
+    assert width is not None
+    expected = [2 / (math.pi * n) * (1 / s + 1 / 0.3) for n, s in ((10, 0.2), (25, 0.4))]
+    assert width.tolist() == pytest.approx(expected)
+    assert all(g.any() for g in torch.autograd.grad(width.sum(), list(support.parameters())))
+    assert Product(2, reach=(10, 25), factors=(*factors, Decay)).bandwidth() is None
+    check_support(partial(Product, factors=(Gaussian, partial(Gaussian, width=0.4))), dims=(2,))
+
+
+def wrong_reach(dim: int, **where: Any) -> Full:
+    """A factory that does not hand on the reach."""
+    return Full(dim, reach=3)
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ((Full, wrong_reach), r"`factors\[1\]` must have the `reach` it is called with, \(4,\); Full has \(3,\)"),
+        (
+            (lambda *_, **where: Full(2, reach=4),),
+            r"`factors\[0\]` must have the `dim` it is called with, 1; Full has 2",
+        ),
+    ],
+)
+def test_factors_of_other_sizes_are_named(factors: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Product(1, reach=4, factors=factors)
+
+
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
@@ -59,6 +95,8 @@ def test_a_layer_is_cropped_to_the_narrowest_factor() -> None:
         (Gaussian, "`factors` must be a tuple of at least one Support class"),
         ((Full, "disk"), r"`factors\[1\]` must be a Support class or functools.partial .*; got str 'disk'"),
         ((Full(1, reach=4),), r"`factors\[0\]` must be a Support class"),
+        ((SIREN,), r"`factors\[0\]` must be a Support class; got the class SIREN"),
+        ((partial(SIREN, hidden=4),), r"`factors\[0\]` must be a Support class; got the class SIREN"),
         ((lambda *sizes, **where: 1,), r"`factors\[0\]` must be a callable that returns .* returned int 1"),
     ],
 )

@@ -59,6 +59,10 @@ def test_the_offset_can_always_be_learned(reach: int, causal: bool) -> None:
 def test_repr_and_default_temperature() -> None:
     assert Sigmoid(1, reach=100).temperature == 0.05
     assert Sigmoid(2, reach=(2, 100)).temperature == 0.125
+    assert Sigmoid(2, reach=(0, 100)).temperature == 0.05  # a single lag on that axis
+    assert Sigmoid(3, reach=(4, 0, 100)).temperature == 0.0625
+    assert Sigmoid(2, reach=(0, 100), temperature=0.0025).temperature == 0.0025
+    assert Sigmoid(1, reach=0).temperature == 0.25
     assert "offset=(0.5,), temperature=0.05" in repr(Sigmoid(1, reach=100))
 
 
@@ -70,6 +74,10 @@ def test_repr_and_default_temperature() -> None:
         (
             lambda: Sigmoid(2, reach=(5, 10), temperature=0.04),
             r"`temperature` must be at least 0.05, a quarter of a sample at reach \(5, 10\), .*; got 0.04",
+        ),
+        (
+            lambda: Sigmoid(2, reach=(0, 10), temperature=0.02),
+            r"`temperature` must be at least 0.025, a quarter of a sample at reach \(0, 10\)",
         ),
         (lambda: Sigmoid(1, reach=10, temperature=0.0), "`temperature` must be finite and above 0"),
         (lambda: Sigmoid(1, reach=10).extent(0.0), "`threshold` must be finite and above 0 and at most 1"),

@@ -21,7 +21,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from omniconv._tags import Tag
 from omniconv.engines import ENGINES, Engine, Problem
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import SIREN, Bumps, KernelFactory
 from omniconv.nn import BatchNorm, Pointwise
 from omniconv.supports import Gaussian, SupportFactory
 from omniconv.testing import TOLERANCE, assert_close, check_engine, check_kernel, check_layer, check_support
@@ -498,6 +498,14 @@ class DetachedBandwidths(RightKernel):
         return super().bandwidths().detach()
 
 
+class DetachedInitialBandwidths(Bumps):
+    """Learned widths, whose every draw is the same."""
+
+    def bandwidths(self) -> Tensor | None:
+        widths = super().bandwidths()
+        return None if widths is None else widths.detach()
+
+
 class UnknownTag(RightKernel):
     def parameter_tags(self) -> dict[str, Tag]:
         return super().parameter_tags() | {"frequencies": Tag(lr_scale=0.1)}
@@ -530,6 +538,12 @@ WRONG_KERNELS: dict[str, tuple[KernelFactory, int, type[Exception], str]] = {
     ),
     "bandwidths-sign": (NegativeBandwidths, 1, AssertionError, "bandwidths must be None or at least 0"),
     "bandwidths-derivative": (DetachedBandwidths, 1, AssertionError, "bandwidths must have a derivative"),
+    "bandwidths-derivative-initial": (
+        DetachedInitialBandwidths,
+        1,
+        AssertionError,
+        "bandwidths must have a derivative",
+    ),
     "tags": (UnknownTag, 1, AssertionError, r"parameter_tags must name parameters; unknown: \['frequencies'\]"),
 }
 
