@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -46,7 +47,7 @@ class Where:
         return self if self.times is None else replace(self, times=self.times.united())
 
 
-class Network(Cited, Pretrained):
+class Network(Cited, Pretrained, ABC):
     """Base of networks: a subclass builds its layers and a head, calls `_refer_to`, and sets `arguments`.
 
     `in_channels`, `out_features`: at least 1. `tokens`: number of tokens, if the network takes ids and embeds them in
@@ -116,6 +117,18 @@ class Network(Cited, Pretrained):
             if isinstance(module, Conv) and not lowpass:
                 module.check_resolution(view.spacing, name)
         return view
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Signal,
+        spacing: PerAxis[float] | None = None,
+        mask: Mask | None = None,
+        *,
+        times: Tensor | None = None,
+        condition: Condition | None = None,
+    ) -> Tensor:
+        """The outputs, as `CCNN` describes them."""
 
     def _prepare(
         self,
