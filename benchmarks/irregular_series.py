@@ -37,8 +37,8 @@ SUPPORT_WIDTH = 30
 LR = 0.005
 """Half the default."""
 
-ABOUT = """CharacterTrajectories: velocities and force of a pen that writes one of 20 letters, 109 to 205 points each. Of
-the 2,858 series of the archive the source holds labels for 1,429; these were split 75/25 per class, so
+ABOUT = """CharacterTrajectories: velocities and force of a pen that writes one of 20 letters, 109 to 205 points each.
+Of the 2,858 series of the archive the source holds labels for 1,429; these were split 75/25 per class, so
 published accuracies are not of the same split. In every series a share of the points, other ones in each, is
 dropped at random, in training and in test alike; the seed draws points, weights and batches. All methods train
 the same network and recipe, `CCNNClassifier(random_state=seed, epochs={epochs}, lr={lr}, support_width=...)`,
