@@ -71,17 +71,23 @@ FFT = {
 
 
 def direct_seconds(problem: Problem) -> float:
-    """Predicted seconds of the direct engine; with both gradients where `problem.training`."""
-    forward, backward = DIRECT[problem.depthwise, problem.dim]
-    seconds = forward.seconds(direct_forward(problem), problem.dtype)
-    return seconds + backward.seconds(direct_backward(problem), problem.dtype) if problem.training else seconds
+    """Predicted seconds of the direct engine's convolution."""
+    return DIRECT[problem.depthwise, problem.dim][0].seconds(direct_forward(problem), problem.dtype)
+
+
+def direct_adjoint_seconds(problem: Problem) -> float:
+    """Predicted seconds of the direct engine's gradients."""
+    return DIRECT[problem.depthwise, problem.dim][1].seconds(direct_backward(problem), problem.dtype)
 
 
 def fft_seconds(problem: Problem, frame: tuple[int, ...]) -> float:
-    """Predicted seconds of the FFT engine, its transforms of length `frame`; with both gradients where `training`."""
-    forward, backward = FFT[problem.depthwise, problem.dim]
-    seconds = forward.seconds(fft_forward(problem, frame), problem.dtype)
-    return seconds + backward.seconds(fft_backward(problem, frame), problem.dtype) if problem.training else seconds
+    """Predicted seconds of the FFT engine's convolution, its transforms of length `frame`."""
+    return FFT[problem.depthwise, problem.dim][0].seconds(fft_forward(problem, frame), problem.dtype)
+
+
+def fft_adjoint_seconds(problem: Problem, frame: tuple[int, ...]) -> float:
+    """Predicted seconds of the FFT engine's gradients."""
+    return FFT[problem.depthwise, problem.dim][1].seconds(fft_backward(problem, frame), problem.dtype)
 
 
 def direct_forward(problem: Problem) -> tuple[float, ...]:

@@ -11,23 +11,38 @@ from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
 
 
+def as_they_are(taps: Taps, problem: Problem) -> Tensor:
+    """The taps: what an engine prepares that has nothing to prepare."""
+    return taps
+
+
 @dataclass(frozen=True)
 class Engine:
-    """One way to carry out a convolution: four pure functions and a name.
+    """One way to carry out a convolution: pure functions and a name.
 
-    `run(x, taps, problem)`: the convolution y[t] = sum_s taps[s] x[t + origin - s].
+    `prepare(taps, problem)`: what depends on the taps alone, such as their spectrum; for a constant kernel it is kept.
+    `run(x, prepared, problem)`: the convolution y[t] = sum_s taps[s] x[t + origin - s].
     `adjoint(grad, x, taps, problem, need_x, need_taps)`: its two gradients for a cotangent `grad` of y,
     dx[u] = sum_t taps[t + origin - u] grad[t] and dtaps[s] = sum_t grad[t] x[t + origin - s]; None where not needed.
     `reject(problem)`: None if the engine can run it, else the reason as a clause.
-    `cost(problem)`: predicted seconds; infinite for an engine that is never chosen on its own.
+    `cost(problem)`: predicted seconds of `prepare` and `run`; infinite for an engine that is never chosen on its own.
+    `adjoint_cost(problem, need_x, need_taps)`: predicted seconds of `adjoint`.
+    `gated(x, prepared, problem, before, after)`: after * run(before * x), either gate None; None where an engine has no
+    pass that saves the gates' own.
+    `half`: whether signals may be of float16 and bfloat16, with taps in float32 and gradients in the dtype of `x` and
+    of the taps. An engine otherwise sees float32 or float64 tensors of one dtype.
 
-    An engine sees float32 or float64 tensors of one dtype, and a kernel no longer than the signal can feel: at most
-    2 size - 1 taps on a zero axis, size on a circular one. Shortening, low precision, derivatives of any order,
-    `torch.compile` and `vmap` are handled once, for all engines.
+    The kernel is no longer than the signal can feel: at most 2 size - 1 taps on a zero axis, size on a circular one.
+    Signals and cotangents may have any strides. Shortening, low precision, derivatives of any order, `torch.compile`
+    and `vmap` are handled once, for all engines.
     """
 
     name: str
-    run: Callable[[Signal, Taps, Problem], Signal]
+    run: Callable[[Signal, Tensor, Problem], Signal]
     adjoint: Callable[[Signal, Signal, Taps, Problem, bool, bool], tuple[Tensor | None, Tensor | None]]
     reject: Callable[[Problem], str | None]
     cost: Callable[[Problem], float]
+    adjoint_cost: Callable[[Problem, bool, bool], float]
+    prepare: Callable[[Taps, Problem], Tensor] = as_they_are
+    gated: Callable[[Signal, Tensor, Problem, Tensor | None, Tensor | None], Signal] | None = None
+    half: bool = False

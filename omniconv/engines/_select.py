@@ -32,7 +32,13 @@ def select_engine(problem: Problem, engine: str = "auto") -> Engine:
             )
         return chosen
     able = [candidate for candidate in ENGINES.values() if candidate.reject(problem) is None]
-    return min(able, key=lambda candidate: candidate.cost(problem))
+    return min(able, key=lambda candidate: seconds_of(candidate, problem))
+
+
+def seconds_of(engine: Engine, problem: Problem) -> float:
+    """Predicted seconds of the convolution, with both gradients where `problem.training`."""
+    seconds = engine.cost(problem)
+    return seconds + engine.adjoint_cost(problem, True, True) if problem.training else seconds
 
 
 def check_engine_name(engine: str) -> str:
@@ -51,7 +57,7 @@ def explain_engine(problem: Problem) -> str:
     chosen = select_engine(problem)
     rows = [("", "engine", "predicted", "remark")]
     for engine in ENGINES.values():
-        reason, seconds = engine.reject(shortened(problem)), engine.cost(shortened(problem))
+        reason, seconds = engine.reject(shortened(problem)), seconds_of(engine, shortened(problem))
         time = "-" if reason is not None or math.isinf(seconds) else f"{seconds * 1e3:.3f} ms"
         remark = (
             f"refuses: {reason}" if reason is not None else "for checking, never chosen" if math.isinf(seconds) else ""

@@ -94,4 +94,9 @@ def cost(problem: Problem) -> float:
     return _costs.direct_seconds(problem)
 
 
-DIRECT = Engine("direct", run, adjoint, reject, cost)
+def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
+    """As for `cost`, whichever gradients are needed."""
+    return _costs.direct_adjoint_seconds(problem)
+
+
+DIRECT = Engine("direct", run, adjoint, reject, cost, adjoint_cost)

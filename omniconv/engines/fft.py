@@ -153,4 +153,9 @@ def cost(problem: Problem) -> float:
     return _costs.fft_seconds(problem, frame(problem))
 
 
-FFT = Engine("fft", run, adjoint, reject, cost)
+def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
+    """As for `cost`, whichever gradients are needed."""
+    return _costs.fft_adjoint_seconds(problem, frame(problem))
+
+
+FFT = Engine("fft", run, adjoint, reject, cost, adjoint_cost)

@@ -36,6 +36,7 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Engine:
         direct.adjoint,
         lambda problem: 'boundary "circular" on axis 0' if problem.circular[0] else None,
         lambda problem: 1e-12,
+        lambda problem, need_x, need_taps: 1e-12,
     )
     monkeypatch.setitem(ENGINES, "picky", engine)
     _select.select_engine.cache_clear()

@@ -1,0 +1,98 @@
+"""Compiles kernels for a graphics processor, without one, in a process that does not interpret them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SHARED_MEMORY = 227 * 1024
+"""Bytes of shared memory that a program may use on the architecture sm_90."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of a module with the types of its arguments.
+
+    `arguments`: types by name in Triton's notation ("*bf16", "i32", "fp32"). `constants`: the compile-time arguments;
+    "tl.bfloat16" and the like stand for dtypes. `aligned`: whether addresses are multiples of 16 bytes.
+    """
+
+    module: str
+    name: str
+    arguments: dict[str, str]
+    constants: dict[str, Any]
+    num_warps: int = 4
+    num_stages: int = 2
+    aligned: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a program uses: bytes of shared memory, registers per thread, bytes of registers spilled to the stack."""
+
+    shared: int
+    registers: int
+    stack: int
+    assembly: str
+
+
+def compiled(*kernels: Kernel) -> list[Compiled]:
+    """Compile for sm_90; raises with the compiler's words where it fails."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, __file__, folder],
+            input=json.dumps([asdict(kernel) for kernel in kernels]),
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        if done.returncode:
+            raise AssertionError(done.stderr[-4000:])
+        return [Compiled(**made) for made in json.loads(done.stdout.splitlines()[-1])]
+
+
+def main(folder: str) -> None:
+    import importlib
+
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    def constant(value: Any) -> Any:
+        return getattr(tl, value.removeprefix("tl.")) if isinstance(value, str) and value.startswith("tl.") else value
+
+    made = []
+    for given in json.load(sys.stdin):
+        kernel = getattr(importlib.import_module(given["module"]), given["name"])
+        names = kernel.arg_names
+        constants = {name: constant(value) for name, value in given["constants"].items()}
+        signature = {name: "constexpr" if name in constants else given["arguments"][name] for name in names}
+        attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in given["aligned"]}
+        program = triton.compile(
+            ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
+            target=GPUTarget("cuda", 90, 32),
+            options={"num_warps": given["num_warps"], "num_stages": given["num_stages"]},
+        )
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(program.asm["cubin"])
+        dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        usage = subprocess.run([dump, "-res-usage", path], capture_output=True, text=True, check=True).stdout
+        registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
+        made.append(
+            {"shared": program.metadata.shared, "registers": registers, "stack": stack, "assembly": program.asm["ptx"]}
+        )
+    print(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
