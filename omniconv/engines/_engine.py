@@ -25,8 +25,9 @@ class Engine:
     `adjoint(grad, x, taps, problem, need_x, need_taps)`: its two gradients for a cotangent `grad` of y,
     dx[u] = sum_t taps[t + origin - u] grad[t] and dtaps[s] = sum_t grad[t] x[t + origin - s]; None where not needed.
     `reject(problem)`: None if the engine can run it, else the reason as a clause.
-    `cost(problem)`: predicted seconds of `prepare` and `run`; infinite for an engine that is never chosen on its own.
-    `adjoint_cost(problem, need_x, need_taps)`: predicted seconds of `adjoint`.
+    `work(problem)`: amounts of each kind of work in `prepare` and `run`, calls first, to which a device's rates are
+    fitted and from which its seconds are predicted; None where the engine is never to be chosen on its own.
+    `adjoint_work(problem, need_x, need_taps)`: the same for `adjoint`.
     `gated(x, prepared, problem, before, after)`: after * run(before * x), either gate None; None where an engine has no
     pass that saves the gates' own.
     `half`: whether signals may be of float16 and bfloat16, with taps in float32 and gradients in the dtype of `x` and
@@ -41,8 +42,8 @@ class Engine:
     run: Callable[[Signal, Tensor, Problem], Signal]
     adjoint: Callable[[Signal, Signal, Taps, Problem, bool, bool], tuple[Tensor | None, Tensor | None]]
     reject: Callable[[Problem], str | None]
-    cost: Callable[[Problem], float]
-    adjoint_cost: Callable[[Problem, bool, bool], float]
+    work: Callable[[Problem], tuple[float, ...] | None]
+    adjoint_work: Callable[[Problem, bool, bool], tuple[float, ...] | None]
     prepare: Callable[[Taps, Problem], Tensor] = as_they_are
     gated: Callable[[Signal, Tensor, Problem, Tensor | None, Tensor | None], Signal] | None = None
     half: bool = False

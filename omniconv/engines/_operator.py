@@ -5,34 +5,131 @@ the family is closed: a cotangent (hx, hk) of B gives C(hx, k) + C(x, hk) for g,
 operators have derivatives of every order, and keep nothing but their inputs.
 
 The choice of the engine lies inside the operator, where sizes are known: a compiled model meets one node, and may
-meet new lengths without compiling again.
+meet new lengths without compiling again. Outside of compilers the same functions are called without the framework's
+dispatch of operators, which takes longer than a short convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniconv._precision import HALF
-from omniconv.engines._problem import Problem
-from omniconv.engines._select import select_engine
+from omniconv.engines._constant import prepared
+from omniconv.engines._engine import Engine
+from omniconv.engines._problem import Problem, problem_of
+from omniconv.engines._select import select_adjoint, select_engine
 from omniconv.engines._shorten import lengthen, shorten, shortened
+
+BATCHED = torch._C._dispatch_key_parse("Batched")
+"""What marks a batch of cotangents, which only the framework's own dispatch takes apart."""
+
+
+def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str) -> Tensor:
+    """C(x, taps), by the shortest way that keeps track of what the framework has to know."""
+    if not plain(x, taps):
+        return convolve_op(x, taps, causal, circular, engine)
+    if tracked(x, taps):
+        return Convolve.apply(x, taps, causal, circular, engine)
+    return carry_out(x, taps, causal, circular, engine)
+
+
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    taps: Tensor,
+    causal: tuple[bool, ...],
+    circular: tuple[bool, ...],
+    engine: str,
+    need_x: bool,
+    need_taps: bool,
+) -> tuple[Tensor, Tensor]:
+    """B(grad, x, taps), likewise; what is not needed comes back empty."""
+    arguments = (grad, x, taps, causal, circular, engine, need_x, need_taps)
+    if not plain(grad, x, taps):
+        return adjoint_op(*arguments)
+    return Adjoint.apply(*arguments) if tracked(grad, x, taps) else carry_out_adjoint(*arguments)
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether these are real tensors outside of compilation: no stand-ins of a tracer, no batch of cotangents."""
+    return not torch.compiler.is_compiling() and all(
+        type(tensor) in (Tensor, nn.Parameter) and not torch._C._dispatch_keys(tensor).has(BATCHED)
+        for tensor in tensors
+    )
+
+
+def tracked(*tensors: Tensor) -> bool:
+    """Whether the framework must see the operation: for gradients, or for transforms of functions."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def carry_out(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str) -> Tensor:
+    """C(x, taps): the engine's result in the dtype of x."""
+    problem = problem_of(x, taps, tuple(causal), tuple(circular))
+    if problem.batch == 0:
+        return x.new_empty(0, problem.out_channels, *problem.size)
+    chosen, short = select_engine(problem, engine), shortened(problem)
+    with full_precision(problem.device):
+        of_taps = prepared(taps, (chosen.name, short), lambda: chosen.prepare(working(taps, problem), short))
+        return chosen.run(working_signal(chosen, x), of_taps, short).to(x.dtype).contiguous()
+
+
+def carry_out_adjoint(
+    grad: Tensor,
+    x: Tensor,
+    taps: Tensor,
+    causal: Sequence[bool],
+    circular: Sequence[bool],
+    engine: str,
+    need_x: bool,
+    need_taps: bool,
+) -> tuple[Tensor, Tensor]:
+    """B(grad, x, taps), each gradient in the dtype of its argument; what is not needed comes back empty."""
+    problem = problem_of(x, taps, tuple(causal), tuple(circular))
+    if problem.batch == 0:
+        return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
+    short = shortened(problem)
+    of_x, of_taps = select_adjoint(problem, engine, need_x, need_taps)
+    parts = [(of_x, True, True)] if of_x is of_taps else [(of_x, True, False), (of_taps, False, True)]
+    dx = dtaps = None
+    with full_precision(problem.device):
+        for chosen, for_x, for_taps in parts:
+            signals = working_signal(chosen, grad), working_signal(chosen, x)
+            made = chosen.adjoint(*signals, working(taps, problem), short, for_x and need_x, for_taps and need_taps)
+            dx, dtaps = dx if made[0] is None else made[0], dtaps if made[1] is None else made[1]
+    return (
+        x.new_empty(0) if dx is None else dx.to(x.dtype).contiguous(),
+        taps.new_empty(0) if dtaps is None else lengthen(dtaps, problem).to(taps.dtype).contiguous(),
+    )
+
+
+def working(taps: Tensor, problem: Problem) -> Tensor:
+    """The taps as engines take them: as short as matters, in float32 at least."""
+    return shorten(taps.float() if taps.dtype in HALF else taps, problem)
+
+
+def working_signal(engine: Engine, x: Tensor) -> Tensor:
+    """The signal as the engine takes it: sums over taps and spectra in half precision are not exact enough."""
+    return x.float() if x.dtype in HALF and not engine.half else x
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast, which would round the operands of the framework's own convolution."""
+    available = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 @torch.library.custom_op("omniconv::convolve", mutates_args=())
-def convolve_op(
-    x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str, training: bool
-) -> Tensor:
+def convolve_op(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str) -> Tensor:
     """C(x, taps)."""
-    problem = problem_of(x, taps, causal, circular, training)
-    if problem.batch == 0:
-        return x.new_empty(0, problem.out_channels, *problem.size)
-    x_, taps_ = working_precision(x, taps)
-    y = select_engine(problem, engine).run(x_, shorten(taps_, problem), shortened(problem))
-    return y.to(x.dtype).contiguous()
+    return carry_out(x, taps, causal, circular, engine)
 
 
 @torch.library.custom_op("omniconv::convolve_adjoint", mutates_args=())
@@ -47,32 +144,11 @@ def adjoint_op(
     need_taps: bool,
 ) -> tuple[Tensor, Tensor]:
     """B(grad, x, taps); what is not needed comes back empty."""
-    problem = problem_of(x, taps, causal, circular, training=True)
-    if problem.batch == 0:
-        return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
-    grad_, x_, taps_ = working_precision(grad, x, taps)
-    dx, dtaps = select_engine(problem, engine).adjoint(
-        grad_, x_, shorten(taps_, problem), shortened(problem), need_x, need_taps
-    )
-    return (
-        x.new_empty(0) if dx is None else dx.to(x.dtype).contiguous(),
-        taps.new_empty(0) if dtaps is None else lengthen(dtaps, problem).to(taps.dtype).contiguous(),
-    )
-
-
-def problem_of(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], training: bool) -> Problem:
-    """The problem, from the operator's arguments."""
-    boundary = tuple("circular" if periodic else "zero" for periodic in circular)
-    return Problem.of(x, taps, causal=tuple(causal), boundary=boundary, training=training)
-
-
-def working_precision(*tensors: Tensor) -> list[Tensor]:
-    """Half-precision tensors in float32, in which sums over taps and spectra are exact enough; others as they are."""
-    return [tensor.float() if tensor.dtype in HALF else tensor for tensor in tensors]
+    return carry_out_adjoint(grad, x, taps, causal, circular, engine, need_x, need_taps)
 
 
 @convolve_op.register_fake
-def _(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str, training: bool) -> Tensor:
+def _(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str) -> Tensor:
     return x.new_empty(x.shape[0], taps.shape[0], *x.shape[2:])
 
 
@@ -91,15 +167,15 @@ def _(
 
 
 def keep_convolve(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, taps, ctx.causal, ctx.circular, ctx.engine, _ = inputs
+    x, taps, ctx.causal, ctx.circular, ctx.engine = inputs
     ctx.save_for_backward(x, taps)
 
 
 def backward_convolve(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, taps = ctx.saved_tensors
     need_x, need_taps = ctx.needs_input_grad[:2]
-    dx, dtaps = adjoint_op(grad, x, taps, ctx.causal, ctx.circular, ctx.engine, need_x, need_taps)
-    return (dx if need_x else None), (dtaps if need_taps else None), None, None, None, None
+    dx, dtaps = gradients(grad, x, taps, ctx.causal, ctx.circular, ctx.engine, need_x, need_taps)
+    return (dx if need_x else None), (dtaps if need_taps else None), None, None, None
 
 
 def keep_adjoint(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -113,13 +189,13 @@ def backward_adjoint(ctx: Any, hx: Tensor, hk: Tensor) -> tuple[Tensor | None, .
     how = (ctx.causal, ctx.circular, ctx.engine)
     dgrad: Tensor | None = None
     if need_grad and ctx.made_dx:
-        dgrad = convolve_op(hx, taps, *how, True)
+        dgrad = convolution(hx, taps, *how)
     if need_grad and ctx.made_dtaps:
-        through_taps = convolve_op(x, hk, *how, True)
+        through_taps = convolution(x, hk, *how)
         dgrad = through_taps if dgrad is None else dgrad + through_taps
     # dx depends on (grad, taps) alone and dtaps on (grad, x): each cotangent feeds the other argument.
     want_x, want_taps = need_x and ctx.made_dtaps, need_taps and ctx.made_dx
-    dx, dtaps = adjoint_op(grad, hx if ctx.made_dx else x, hk if ctx.made_dtaps else taps, *how, want_x, want_taps)
+    dx, dtaps = gradients(grad, hx if ctx.made_dx else x, hk if ctx.made_dtaps else taps, *how, want_x, want_taps)
     return dgrad, (dx if want_x else None), (dtaps if want_taps else None), None, None, None, None, None
 
 
@@ -148,9 +224,27 @@ def map_convolve(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tupl
     (x, taps, *how), (x_axis, taps_axis, *_) = args, in_dims
     if taps_axis is None and x_axis is not None:
         x = x.movedim(x_axis, 0)
-        return convolve_op(x.flatten(0, 1), taps, *how).unflatten(0, x.shape[:2]), 0
-    return loop_over_batch(convolve_op, 2)(info, in_dims, *args)
+        return convolution(x.flatten(0, 1), taps, *how).unflatten(0, x.shape[:2]), 0
+    return loop_over_batch(convolution, 2)(info, in_dims, *args)
 
 
 convolve_op.register_vmap(map_convolve)
-adjoint_op.register_vmap(loop_over_batch(adjoint_op, 3))
+adjoint_op.register_vmap(loop_over_batch(gradients, 3))
+
+
+class Convolve(torch.autograd.Function):
+    """C outside of compilers."""
+
+    forward = staticmethod(carry_out)
+    setup_context = staticmethod(keep_convolve)
+    backward = staticmethod(backward_convolve)
+    vmap = staticmethod(map_convolve)
+
+
+class Adjoint(torch.autograd.Function):
+    """B outside of compilers."""
+
+    forward = staticmethod(carry_out_adjoint)
+    setup_context = staticmethod(keep_adjoint)
+    backward = staticmethod(backward_adjoint)
+    vmap = staticmethod(loop_over_batch(gradients, 3))

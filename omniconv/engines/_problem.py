@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
 
 import torch
 
@@ -46,25 +47,10 @@ class Problem:
 
         `training`: None looks whether `x` or `taps` require gradients.
         """
-        check_operands(x, taps)
-        dim = x.ndim - 2
-        causal = per_axis("causal", causal, dim, check_bool)
-        boundary = per_axis("boundary", boundary, dim, check_boundary)
-        check_directions(causal, boundary)
-        depthwise = taps.ndim == x.ndim - 1
-        return Problem(
-            batch=x.shape[0],
-            in_channels=x.shape[1],
-            out_channels=taps.shape[0],
-            depthwise=depthwise,
-            size=tuple(x.shape[2:]),
-            kernel_size=tuple(taps.shape[-dim:]),
-            causal=causal,
-            boundary=boundary,
-            dtype=x.dtype,
-            device=x.device.type,
-            training=x.requires_grad or taps.requires_grad if training is None else training,
-        )
+        causal, boundary = directions(x, taps, causal, boundary)
+        if training is None:
+            training = x.requires_grad or taps.requires_grad
+        return problem_of_shapes(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, training)
 
     @property
     def dim(self) -> int:
@@ -106,36 +92,107 @@ class Problem:
         return replace(self, kernel_size=kernel_size)
 
 
-def check_operands(x: Any, taps: Any) -> None:
-    """Raise unless `x` is `batch channels *size` and `taps` fit it."""
+def problem_of_shapes(
+    x: Sequence[int],
+    taps: Sequence[int],
+    causal: tuple[bool, ...],
+    boundary: tuple[str, ...],
+    dtype: torch.dtype,
+    device: str,
+    training: bool,
+) -> Problem:
+    """The problem of operands of these shapes, which were checked before."""
+    dim = len(x) - 2
+    return Problem(
+        batch=x[0],
+        in_channels=x[1],
+        out_channels=taps[0],
+        depthwise=len(taps) == dim + 1,
+        size=tuple(x[2:]),
+        kernel_size=tuple(taps[-dim:]),
+        causal=causal,
+        boundary=boundary,
+        dtype=dtype,
+        device=device,
+        training=training,
+    )
+
+
+remembered_problem = lru_cache(maxsize=4096)(problem_of_shapes)
+EDGES = {False: "zero", True: "circular"}
+
+
+def problem_of(x: Signal, taps: Taps, causal: tuple[bool, ...], circular: tuple[bool, ...]) -> Problem:
+    """The problem of operands that were checked before, whether or not gradients follow."""
+    boundary = tuple(EDGES[periodic] for periodic in circular)
+    return remembered_problem(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, False)
+
+
+def directions(
+    x: Signal, taps: Taps, causal: PerAxis[bool], boundary: PerAxis[str]
+) -> tuple[tuple[bool, ...], tuple[str, ...]]:
+    """`causal` and `boundary` per axis, after all checks of `convolve`."""
     check_floating_tensor("x", x)
     check_floating_tensor("taps", taps)
-    if not 3 <= x.ndim <= 5:
+    operands = (x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device)
+    # Sizes may be symbols under a compiler, lists cannot be remembered, and 1 would be taken for True.
+    flags = causal if isinstance(causal, tuple) else (causal,)
+    edges = boundary if isinstance(boundary, tuple) else (boundary,)
+    once = all(type(flag) is bool for flag in flags) and all(type(edge) is str for edge in edges)
+    if once and not torch.compiler.is_compiling():
+        return remembered_directions(*operands, causal, boundary)
+    return checked_directions(*operands, causal, boundary)
+
+
+def checked_directions(
+    x: Sequence[int],
+    taps: Sequence[int],
+    x_dtype: torch.dtype,
+    taps_dtype: torch.dtype,
+    x_device: torch.device,
+    taps_device: torch.device,
+    causal: PerAxis[bool],
+    boundary: PerAxis[str],
+) -> tuple[tuple[bool, ...], tuple[str, ...]]:
+    """Raise unless operands of these shapes, dtypes and devices fit together."""
+    check_shapes(x, taps)
+    if taps_dtype != x_dtype and not (x_dtype in HALF and taps_dtype == torch.float32):
+        raise TypeError(
+            f"`taps` must have the dtype of `x` (or float32 where `x` is float16 or bfloat16); got {taps_dtype} taps "
+            f"for {x_dtype} `x`. Convert one of them with `.to(dtype)`."
+        )
+    if taps_device != x_device:
+        raise ValueError(f"`x` and `taps` must be on one device; got {x_device} and {taps_device}.")
+    dim = len(x) - 2
+    past, edges = per_axis("causal", causal, dim, check_bool), per_axis("boundary", boundary, dim, check_boundary)
+    check_directions(past, edges)
+    return past, edges
+
+
+remembered_directions = lru_cache(maxsize=4096)(checked_directions)
+
+
+def check_shapes(x: Sequence[int], taps: Sequence[int]) -> None:
+    """Raise unless `x` is `batch channels *size` and `taps` fit it."""
+    if not 3 <= len(x) <= 5:
         raise ValueError(
             "`x` must be (batch, channels, *size) with one to three axes in size; "
-            f"got shape {tuple(x.shape)}. Add the missing axes with `x[None]` or `x[:, None]`."
+            f"got shape {tuple(x)}. Add the missing axes with `x[None]` or `x[:, None]`."
         )
-    if taps.ndim not in (x.ndim - 1, x.ndim):
+    if len(taps) not in (len(x) - 1, len(x)):
         raise ValueError(
-            f"`taps` must be (channels, *kernel) or (out, in, *kernel) with {x.ndim - 2} kernel axes, as in `x` "
-            f"of shape {tuple(x.shape)}; got shape {tuple(taps.shape)}."
+            f"`taps` must be (channels, *kernel) or (out, in, *kernel) with {len(x) - 2} kernel axes, as in `x` "
+            f"of shape {tuple(x)}; got shape {tuple(taps)}."
         )
-    channels = taps.shape[0] if taps.ndim == x.ndim - 1 else taps.shape[1]
-    if channels != x.shape[1]:
-        kind = "depthwise" if taps.ndim == x.ndim - 1 else "dense"
+    channels = taps[0] if len(taps) == len(x) - 1 else taps[1]
+    if channels != x[1]:
+        kind = "depthwise" if len(taps) == len(x) - 1 else "dense"
         raise ValueError(
-            f"`taps` of shape {tuple(taps.shape)} are {kind} and need an `x` of {channels} channels; "
-            f"got `x` of shape {tuple(x.shape)}."
+            f"`taps` of shape {tuple(taps)} are {kind} and need an `x` of {channels} channels; "
+            f"got `x` of shape {tuple(x)}."
         )
-    if min(x.shape[1:]) < 1 or min(taps.shape) < 1:
+    if min(x[1:]) < 1 or min(taps) < 1:
         raise ValueError(
-            f"`x` and `taps` must have at least one channel and one sample per axis; got shapes {tuple(x.shape)} and "
-            f"{tuple(taps.shape)}."
+            f"`x` and `taps` must have at least one channel and one sample per axis; got shapes {tuple(x)} and "
+            f"{tuple(taps)}."
         )
-    if taps.dtype != x.dtype and not (x.dtype in HALF and taps.dtype == torch.float32):
-        raise TypeError(
-            f"`taps` must have the dtype of `x` (or float32 where `x` is float16 or bfloat16); got {taps.dtype} taps "
-            f"for {x.dtype} `x`. Convert one of them with `.to(dtype)`."
-        )
-    if taps.device != x.device:
-        raise ValueError(f"`x` and `taps` must be on one device; got {x.device} and {taps.device}.")

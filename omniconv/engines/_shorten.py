@@ -7,6 +7,8 @@ expects it, so that engines never meet a longer kernel.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,7 @@ from omniconv._typing import Taps
 from omniconv.engines._problem import Problem
 
 
+@lru_cache(maxsize=4096)
 def shortened(problem: Problem) -> Problem:
     """The problem with the kernel sizes that matter."""
     return problem.with_kernel_size(
@@ -29,6 +32,8 @@ def shortened(problem: Problem) -> Problem:
 
 def shorten(taps: Taps, problem: Problem) -> Taps:
     """The taps of `shortened(problem)`."""
+    if shortened(problem).kernel_size == problem.kernel_size:
+        return taps
     for axis, n, circular, (start, stop) in zip(
         problem.axes, problem.size, problem.circular, kept(problem), strict=True
     ):

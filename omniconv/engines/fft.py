@@ -6,120 +6,157 @@ import math
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines import _costs
+from omniconv.engines._blocks import blocks
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
 """Samples of the frame that are worked on at a time on a CPU: two megabytes in float32, which stay in its cache."""
 
+JOINT = 0.78
+"""Share of the frame's rows that hold samples from which one transform of all axes is faster than one axis after the
+other, which leaves out the rows of padding."""
 
-def run(x: Signal, taps: Taps, problem: Problem) -> Signal:
-    """y = F^-1(F x * F taps), in a frame long enough that nothing wraps around on a zero axis."""
+
+def prepare(taps: Taps, problem: Problem) -> Tensor:
+    """The taps' spectrum: `channels *frequencies`, or `frequencies in out` where the taps mix channels."""
+    return arranged(spectrum(placed(taps, problem.origin, problem), problem), problem)
+
+
+def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
+    """y = F^-1(F x * F taps), in a frame long enough that no output meets what wraps around."""
+    start, slices = first_output(problem.origin, problem), blocks(problem, math.prod(frame(problem)), BLOCK)
+    if len(slices) == 1:
+        return signal(mix(spectrum(x, problem), spectrum_taps, slice(None), problem), start, problem)
     y = x.new_empty(problem.batch, problem.out_channels, *problem.size)
-    spectrum_taps = spectrum(place(taps, problem), problem)
-    for block in blocks(problem):
-        y[block] = signal(mix(spectrum(x[block], problem), spectrum_taps, problem), problem)
+    for batch, channels in slices:
+        product = mix(spectrum(x[batch, channels], problem), spectrum_taps, channels, problem)
+        y[batch, channels] = signal(product, start, problem)
     return y
 
 
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the lags of the taps.
+    """dx = grad convolved with the reversed taps;  dtaps = F^-1(sum over the batch of F grad * conj F x), at its lags.
 
     The spectra are computed again rather than kept from the forward pass: they take four times the memory of x.
     """
-    dx = torch.empty_like(x) if need_x else None
-    spectrum_taps = spectrum(place(taps, problem), problem).conj_physical() if need_x else None
-    spectrum_dtaps: Tensor | None = None
-    for block in blocks(problem):
-        spectrum_grad = spectrum(grad[block], problem)
-        if dx is not None and spectrum_taps is not None:
-            dx[block] = signal(mix_back(spectrum_grad, spectrum_taps, problem), problem)
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
+    back = tuple(k - 1 - o for k, o in zip(problem.kernel_size, problem.origin, strict=True))
+    reversed_taps = reversed_spectrum(taps, back, problem) if need_x else None
+    start, total, slices = first_output(back, problem), None, blocks(problem, math.prod(frame(problem)), BLOCK)
+    for batch, channels in slices:
+        spectrum_grad = spectrum(grad[batch, channels], problem)
         if need_taps:
-            product = correlate(spectrum_grad, spectrum(x[block], problem), problem)
-            spectrum_dtaps = product if spectrum_dtaps is None else spectrum_dtaps + product
-    if spectrum_dtaps is None:
-        return dx, None
-    return dx, pick(torch.fft.irfftn(spectrum_dtaps, s=frame(problem), dim=problem.axes), problem)
+            part = correlate(spectrum_grad, spectrum(x[batch, channels], problem), problem)
+            if len(slices) == 1:
+                total = part
+            else:
+                total = part.new_zeros(problem.in_channels, *part.shape[1:]) if total is None else total
+                total[channels] += part
+        if dx is not None and reversed_taps is not None:
+            dx[batch, channels] = signal(mix(spectrum_grad, reversed_taps, channels, problem), start, problem)
+    return dx, None if total is None else pick(total, problem)
 
 
-def blocks(problem: Problem) -> list[slice]:
-    """The batch in slices that stay in cache; whole where the taps mix channels, or where there is no such cache."""
-    if not problem.depthwise or problem.device != "cpu":
-        return [slice(None)]
-    step = max(1, BLOCK // (problem.in_channels * math.prod(frame(problem))))
-    return [slice(start, start + step) for start in range(0, problem.batch, step)]
+def reversed_spectrum(taps: Taps, back: tuple[int, ...], problem: Problem) -> Tensor:
+    """The spectrum of the transposed, reversed taps, whose zero lag has the index `back`."""
+    turned = taps.flip(problem.axes)
+    turned = turned if problem.depthwise else turned.transpose(0, 1)
+    return arranged(spectrum(placed(turned, back, problem), problem), problem)
 
 
-def mix(spectrum_x: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
-    """Products of spectra, summed over the input channels where the taps mix them."""
-    return (
-        spectrum_x * spectrum_taps
-        if problem.depthwise
-        else torch.einsum("bc...,oc...->bo...", spectrum_x, spectrum_taps)
-    )
+def arranged(spectrum_taps: Tensor, problem: Problem) -> Tensor:
+    """Where the taps mix channels the frequencies come first, as in a list of matrices `in out`."""
+    return spectrum_taps if problem.depthwise else spectrum_taps.flatten(2).permute(2, 1, 0).contiguous()
 
 
-def mix_back(spectrum_grad: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
-    """The transpose of `mix` in x; the caller conjugates the taps."""
+def mix(spectrum_x: Tensor, spectrum_taps: Tensor, channels: slice, problem: Problem) -> Tensor:
+    """Products of spectra, summed over the input channels where the taps mix them; `spectrum_x` may be overwritten."""
     if problem.depthwise:
-        return spectrum_grad * spectrum_taps
-    return torch.einsum("bo...,oc...->bc...", spectrum_grad, spectrum_taps)
+        return spectrum_x.mul_(spectrum_taps if channels == slice(None) else spectrum_taps[channels])
+    matrices = spectrum_x.flatten(2).permute(2, 0, 1).contiguous()
+    return torch.bmm(matrices, spectrum_taps).permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
 
 def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Tensor:
-    """The adjoint of `mix` in the taps."""
+    """The adjoint of `mix` in the taps; `spectrum_x` may be overwritten."""
     # Conjugated in memory: the framework's lazy conjugation is lost when a compiled graph calls the operator.
-    conjugate = spectrum_x.conj_physical()
+    conjugate = spectrum_x.conj_physical_()
     if problem.depthwise:
-        return (spectrum_grad * conjugate).sum(0)
-    return torch.einsum("bo...,bc...->oc...", spectrum_grad, conjugate)
+        return conjugate.mul_(spectrum_grad).sum(0)
+    left = spectrum_grad.flatten(2).permute(2, 1, 0).contiguous()
+    right = conjugate.flatten(2).permute(2, 0, 1).contiguous()
+    return torch.bmm(left, right).permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
 
 def spectrum(x: Tensor, problem: Problem) -> Tensor:
     """Half spectrum of a real tensor, zero-padded to the frame."""
+    n = frame(problem)
+    if problem.dim == 1:
+        return torch.fft.rfft(x, n=n[0])
+    if joint(problem):
+        return torch.fft.rfftn(x, s=n, dim=problem.axes)
     # Axis by axis, the last first: rows that would be padding are not transformed.
-    *others, last = zip(problem.axes, frame(problem), strict=True)
-    transformed = torch.fft.rfft(x, n=last[1], dim=last[0])
-    for axis, n in reversed(others):
-        transformed = torch.fft.fft(transformed, n=n, dim=axis)
+    transformed = torch.fft.rfft(x, n=n[-1], dim=-1)
+    for axis, length in reversed(list(zip(problem.axes[:-1], n[:-1], strict=True))):
+        transformed = torch.fft.fft(transformed, n=length, dim=axis)
     return transformed
 
 
-def signal(transformed: Tensor, problem: Problem) -> Signal:
-    """The first `size` samples of the frame."""
-    *others, last = zip(problem.axes, frame(problem), problem.size, strict=True)
-    for axis, _, size in others:
-        transformed = torch.fft.ifft(transformed, dim=axis).narrow(axis, 0, size)
-    # irfft needs the frame: whether a length was odd is lost in the half spectrum.
-    return torch.fft.irfft(transformed, n=last[1], dim=last[0]).narrow(last[0], 0, last[2])
-
-
-def place(taps: Taps, problem: Problem) -> Tensor:
-    """Taps in the frame with the zero lag at index 0 and negative lags at the end."""
+def signal(transformed: Tensor, start: tuple[int, ...], problem: Problem) -> Signal:
+    """`size` samples of the frame from `start`."""
     n = frame(problem)
-    framed = taps.new_zeros(*taps.shape[: -problem.dim], *n)
-    corner(framed, problem).copy_(taps)
-    return torch.roll(framed, [-o for o in problem.origin], problem.axes)
+    # The inverse real transform needs the frame: whether a length was odd is lost in the half spectrum.
+    if joint(problem):
+        x = torch.fft.irfftn(transformed, s=n, dim=problem.axes)
+        for axis, first, size in zip(problem.axes, start, problem.size, strict=True):
+            x = x.narrow(axis, first, size)
+        return x
+    for axis, first, size in zip(problem.axes[:-1], start[:-1], problem.size[:-1], strict=True):
+        transformed = torch.fft.ifft(transformed, dim=axis).narrow(axis, first, size)
+    return torch.fft.irfft(transformed, n=n[-1], dim=-1).narrow(-1, start[-1], problem.size[-1])
 
 
-def pick(framed: Tensor, problem: Problem) -> Taps:
-    """The adjoint of `place`: the taps' lags out of the frame."""
-    return corner(torch.roll(framed, problem.origin, problem.axes), problem)
+@lru_cache(maxsize=4096)
+def joint(problem: Problem) -> bool:
+    """Whether all axes are transformed at once."""
+    return problem.dim > 1 and math.prod(problem.size[:-1]) >= JOINT * math.prod(frame(problem)[:-1])
 
 
-def corner(framed: Tensor, problem: Problem) -> Taps:
-    """The first `kernel_size` places of the frame: a view."""
+def placed(taps: Taps, origin: tuple[int, ...], problem: Problem) -> Tensor:
+    """The taps; on a circular axis they fill the frame, the zero lag at index 0 and negative lags at the end."""
+    if not any(problem.circular):
+        return taps
+    for axis, n, k, first, circular in zip(
+        problem.axes, problem.size, problem.kernel_size, origin, problem.circular, strict=True
+    ):
+        if circular:
+            padding = [0, 0] * (-axis - 1) + [0, n - k]
+            taps = torch.roll(F.pad(taps, padding), -first, axis)
+    return taps
+
+
+@lru_cache(maxsize=4096)
+def first_output(origin: tuple[int, ...], problem: Problem) -> tuple[int, ...]:
+    """Where in the frame the outputs begin: on a zero axis the taps stay at their indices, which delays by `origin`."""
+    return tuple(0 if circular else first for first, circular in zip(origin, problem.circular, strict=True))
+
+
+def pick(total: Tensor, problem: Problem) -> Taps:
+    """The taps' lags out of the spectrum of a correlation."""
+    framed = torch.roll(torch.fft.irfftn(total, s=frame(problem), dim=problem.axes), problem.origin, problem.axes)
     for axis, k in zip(problem.axes, problem.kernel_size, strict=True):
         framed = framed.narrow(axis, 0, k)
     return framed
 
 
+@lru_cache(maxsize=4096)
 def frame(problem: Problem) -> tuple[int, ...]:
     """Length of the transform per axis: the period of a circular axis, else room for the farthest lag."""
     axes = zip(problem.size, problem.kernel_size, problem.origin, problem.circular, strict=True)
@@ -148,14 +185,74 @@ def reject(problem: Problem) -> str | None:
     return None
 
 
-def cost(problem: Problem) -> float:
-    """Transforms and products over the measured rates."""
-    return _costs.fft_seconds(problem, frame(problem))
+def work(problem: Problem) -> tuple[float, ...]:
+    """See `transforms`: every signal in and out, and the taps."""
+    signals = problem.batch * (problem.in_channels + problem.out_channels)
+    return transforms(problem, signals, kernels(problem), (problem.in_channels,))
 
 
-def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
-    """As for `cost`, whichever gradients are needed."""
-    return _costs.fft_adjoint_seconds(problem, frame(problem))
+def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...]:
+    """See `transforms`: cotangent, signal and taps again, then the gradients back."""
+    signals = problem.batch * (problem.out_channels + problem.in_channels * (need_x + need_taps))
+    terms = (*((problem.out_channels,) if need_x else ()), *((problem.batch,) if need_taps else ()))
+    return transforms(problem, signals, kernels(problem) * (need_x + need_taps), terms)
 
 
-FFT = Engine("fft", run, adjoint, reject, cost, adjoint_cost)
+def transforms(problem: Problem, signals: int, placed: int, summed: tuple[int, ...]) -> tuple[float, ...]:
+    """Units of work: calls, butterflies, samples of strided transforms, samples of the frames; and where the taps mix
+    channels, products of matrices, elements that the products touch, and multiplications.
+
+    `signals`, `placed`: numbers of transforms, of signals and of kernels. `summed`: per product of spectra, the terms
+    of its sums, of which there is one at each frequency.
+    """
+    n = frame(problem)
+    calls = len(blocks(problem, math.prod(n), BLOCK))
+    taken = problem.size if not joint(problem) else n
+    butterflies = placed * transform(problem.kernel_size, n)[0] + signals * transform(taken, n)[0]
+    strided = placed * transform(problem.kernel_size, n)[1] + signals * transform(taken, n)[1]
+    work = 1.0, calls - 1.0, butterflies, strided, float((signals + placed) * math.prod(n))
+    if problem.depthwise:
+        return work
+    elements = problem.batch * (problem.in_channels + problem.out_channels) + kernels(problem)
+    products = len(summed) * frequencies(n)
+    return *work, products, products * elements, frequencies(n) * problem.pairs * len(summed)
+
+
+def kernels(problem: Problem) -> int:
+    """Number of kernels."""
+    return problem.out_channels * (1 if problem.depthwise else problem.in_channels)
+
+
+def frequencies(n: tuple[int, ...]) -> int:
+    """Size of the half spectrum of a frame."""
+    return math.prod(n[:-1]) * (n[-1] // 2 + 1)
+
+
+def transform(size: tuple[int, ...], n: tuple[int, ...]) -> tuple[float, float]:
+    """Butterflies, and samples of the transforms along other axes than the last, that take an array of `size` to the
+    frame `n` or back. Rows that hold only padding are left out; a real transform takes half as long if its length is
+    even.
+    """
+    butterflies = math.prod(size[:-1]) * n[-1] * levels(n[-1]) / (1 if n[-1] % 2 else 2)
+    strided = 0.0
+    for axis, length in enumerate(n[:-1]):
+        points = math.prod(size[:axis]) * frequencies(n[axis:])
+        butterflies += points * levels(length)
+        strided += points
+    return butterflies, strided
+
+
+@lru_cache(maxsize=4096)
+def levels(n: int) -> float:
+    """log2 of n, where a prime factor counts by what its butterflies take: odd ones double, those beyond 13, for which
+    the framework's transform has no butterflies, five times.
+    """
+    weighed = 0.0
+    for prime in (2, 3, 5, 7, 11, 13):
+        while n % prime == 0:
+            n //= prime
+            weighed += math.log2(prime) * (1 if prime == 2 else 2)
+    return weighed + 5 * math.log2(n)
+
+
+FFT = Engine("fft", run, adjoint, reject, work, adjoint_work, prepare=prepare)

@@ -21,6 +21,7 @@ from omniconv.engines._select import check_engine_name
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._at_times import Lags, convolve_at_times
+from omniconv.nn._kept_taps import KeptTaps, may_be_kept
 from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn.masks import observed
@@ -62,7 +63,9 @@ class Conv(nn.Module):
 
     The kernel is sampled only as far as the support reaches. That extent, rounded up to one of a few steps, is read on
     the host at construction, after `load_state_dict`, on `train()` and `eval()`, and by `refresh()`, never in
-    `forward`; a training loop calls `refresh(model)` after a step of the optimiser.
+    `forward`; a training loop calls `refresh(model)` after a step of the optimiser. At evaluation without gradients the
+    taps, and what the engine makes of them, are kept until a parameter changes; call `refresh()` after a change through
+    `parameter.data` too, which the framework does not record.
 
     Raises `ValueError` or `TypeError` that names the argument, at construction for what does not fit together.
 
@@ -118,6 +121,7 @@ class Conv(nn.Module):
             else None
         )
         self.register_load_state_dict_post_hook(refresh_after_loading)
+        self.kept_taps = KeptTaps()
         self.window = self.reach
         self.bandlimit: tuple[float, ...] | None = None
         self.refresh()
@@ -181,6 +185,7 @@ class Conv(nn.Module):
         """
         if self.gain.is_meta:
             return
+        self.kept_taps.clear()
         extents = self.support.extent(THRESHOLD)
         if len(extents) != self.dim or not all(0 < extent <= 1 for extent in extents):
             raise ValueError(
@@ -263,7 +268,7 @@ class Conv(nn.Module):
                 spacing = per_axis("spacing", spacing, self.dim, check_spacing)
                 if not lowpass:
                     self.check_resolution(spacing)
-            taps = self.taps(spacing, lowpass, condition)
+            taps = self._kept(spacing, lowpass) if condition is None else self.taps(spacing, lowpass, condition)
             y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
@@ -271,6 +276,15 @@ class Conv(nn.Module):
             y = self.mixer(y)
         y = y.to(x.dtype)  # whatever autocast made of the mixer
         return y if x.ndim == self.dim + 2 else y[0]
+
+    def _kept(self, spacing: tuple[float, ...] | None, lowpass: bool) -> Taps:
+        """`taps(spacing, lowpass)`; at evaluation without gradients those of the last call, if nothing has changed."""
+        sources = [*self.kernel.parameters(), *self.kernel.buffers(), self.gain]
+        sources += [*self.support.parameters(), *self.support.buffers()]
+        if self.training or not may_be_kept(sources):
+            return self.taps(spacing, lowpass)
+        key = (spacing, lowpass, self.window)
+        return self.kept_taps.get(key, sources, lambda: self.taps(spacing, lowpass))
 
     def _convolve(self, x: Signal, taps: Taps) -> Signal:
         return convolve(x, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)

@@ -22,7 +22,7 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
 
     Values and both gradients against the reference engine in float64, in float32 and float64, in every dimension;
     causal, zero and circular, mixed per axis too; depthwise and dense; odd and even sizes; kernels shorter and longer
-    than the signal. It must leave its inputs alone and have a cost.
+    than the signal. It must leave its inputs alone and state its work.
 
     >>> from omniconv.engines import ENGINES
     >>> check_engine(ENGINES["direct"], dims=(1,))
@@ -61,7 +61,10 @@ def check_problem(engine: Engine, problem: Problem) -> None:
     """One problem: values, gradients, untouched inputs, a cost."""
     x, taps, grad = operands(problem)
     copies = [operand.clone() for operand in (x, taps, grad)]
-    results = (engine.run(x, taps, problem), *engine.adjoint(grad, x, taps, problem, True, True))
+    results = (
+        engine.run(x, engine.prepare(taps, problem), problem),
+        *engine.adjoint(grad, x, taps, problem, True, True),
+    )
     untouched = all(torch.equal(operand, copy) for operand, copy in zip((x, taps, grad), copies, strict=True))
     expect(untouched, f"{engine.name} changed an input of {problem}")
     exact = [operand.double() for operand in (x, taps, grad)]
@@ -80,7 +83,9 @@ def check_problem(engine: Engine, problem: Problem) -> None:
             expect((one is not None) == need, f"{engine.name} computed gradients that nobody asked for, or not {what}")
             if one is not None and both is not None:
                 assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}")
-    expect(engine.cost(problem) > 0, f"{engine.name} must have a positive cost")
+    for amounts in (engine.work(problem), engine.adjoint_work(problem, True, True)):
+        valid = amounts is None or (min(amounts) >= 0 < sum(amounts))
+        expect(valid, f"{engine.name} must state amounts of work, none negative; got {amounts}")
 
 
 def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,7 @@ from omniconv.cli.demo import Demo, Row, demo_model, evaluate, results_table
 from omniconv.cli.explain import Explain, integers
 from omniconv.data import ArraySamples, Digits, View, load_digits
 from omniconv.engines import ENGINES, Problem, explain_engine, select_engine
+from omniconv.engines._costs import run_seconds
 from omniconv.models import CCNN
 from omniconv.training import Classification, Recipe, accuracy, train
 
@@ -149,13 +150,13 @@ def test_explain_prints_the_table_of_that_problem() -> None:
     assert result.returncode == 0
     assert result.stderr == ""
     assert result.stdout == explain_engine(problem()) + "\n"
-    heading, *lines = (line.split() for line in result.stdout.splitlines())
-    assert heading == ["engine", "predicted", "remark"]
-    assert [line[1] if line[0] == "*" else line[0] for line in lines] == list(ENGINES)
-    (marked,) = (line for line in lines if line[0] == "*")
+    heading, *lines, source = result.stdout.splitlines()
+    assert heading.split() == ["engine", "convolution", "remark"]
+    assert [line.split()[0] for line in lines] == list(ENGINES)
+    (marked,) = (line.split() for line in lines if "*" in line)
     chosen = select_engine(problem())
-    assert marked[1] == chosen.name
-    assert marked[2:] == [f"{chosen.cost(problem()) * 1e3:.3f}", "ms", "chosen"]
+    assert marked == [chosen.name, f"{run_seconds(chosen, problem()) * 1e3:.3f}", "ms", "*", "chosen"]
+    assert source.startswith("Predicted from ")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def operands() -> tuple[Tensor, Tensor]:
 def test_the_operators_keep_the_rules_of_the_framework() -> None:
     x, taps = operands()
     grad = torch.randn_like(x)
-    torch.library.opcheck(torch.ops.omniconv.convolve.default, (x, taps, [True], [False], "auto", True))
+    torch.library.opcheck(torch.ops.omniconv.convolve.default, (x, taps, [True], [False], "auto"))
     for need in ((True, True), (True, False), (False, True)):
         arguments = (grad, x, taps, [False], [True], "fft", *need)
         torch.library.opcheck(torch.ops.omniconv.convolve_adjoint.default, arguments)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from omniconv import EngineError, Problem, convolve, explain_engine, select_engine
-from omniconv.engines import ENGINES, Engine, _select
+from omniconv.engines import ENGINES, Engine, _costs, _operator, _select
+from omniconv.engines._costs import Rates, adjoint_seconds, run_seconds
+from omniconv.engines._select import select_adjoint
+from omniconv.engines._shorten import shortened
 from omniconv.engines.fft import fast_length, frame
+from omniconv.testing import assert_close
 
 
 def problem(n: int = 64, k: int = 64, **options: object) -> Problem:
@@ -18,8 +22,39 @@ def problem(n: int = 64, k: int = 64, **options: object) -> Problem:
 
 def test_auto_takes_the_cheapest_by_prediction() -> None:
     for k in (1, 3, 17, 300, 1024):
-        costs = {name: engine.cost(problem(1024, k)) for name, engine in ENGINES.items()}
-        assert select_engine(problem(1024, k)).name == min(costs, key=lambda name: costs[name])
+        able = [engine for engine in ENGINES.values() if engine.reject(problem(1024, k)) is None]
+        seconds = {engine.name: run_seconds(engine, shortened(problem(1024, k))) for engine in able}
+        assert select_engine(problem(1024, k)).name == min(seconds, key=lambda name: seconds[name])
+
+
+def test_each_gradient_may_have_its_own_engine() -> None:
+    for k in (1, 3, 17, 300, 1024):
+        asked = shortened(problem(1024, k))
+        able = [engine for engine in ENGINES.values() if engine.reject(asked) is None]
+        of_x, of_taps = select_adjoint(asked, "auto", True, True)
+        alone = [
+            min(adjoint_seconds(engine, asked, *need) for engine in able) for need in ((True, False), (False, True))
+        ]
+        together = min(adjoint_seconds(engine, asked, True, True) for engine in able)
+        best = min(together, sum(alone))
+        if of_x is of_taps:
+            assert adjoint_seconds(of_x, asked, True, True) == pytest.approx(best)
+        else:
+            own = adjoint_seconds(of_x, asked, True, False) + adjoint_seconds(of_taps, asked, False, True)
+            assert own == pytest.approx(best)
+        assert select_adjoint(asked, "auto", True, False)[0] is select_adjoint(asked, "auto", True, False)[1]
+        assert {engine.name for engine in select_adjoint(asked, "fft", True, True)} == {"fft"}
+
+
+def test_gradients_by_two_engines_are_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the rates say: one engine for the signal, another for the taps."""
+    x = torch.randn(2, 3, 20, dtype=torch.float64, requires_grad=True)
+    taps = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(convolve(x, taps, engine="reference").square().sum(), (x, taps))
+    pair = (ENGINES["direct"], ENGINES["overlap_save"])
+    monkeypatch.setattr(_operator, "select_adjoint", lambda *arguments: pair)
+    for made, right in zip(torch.autograd.grad(convolve(x, taps).square().sum(), (x, taps)), expected, strict=True):
+        assert_close(made, right)
 
 
 def test_a_name_is_obeyed() -> None:
@@ -27,7 +62,7 @@ def test_a_name_is_obeyed() -> None:
 
 
 @pytest.fixture
-def picky(monkeypatch: pytest.MonkeyPatch) -> Engine:
+def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine that refuses circular problems and is cheaper than all others."""
     direct = ENGINES["direct"]
     engine = Engine(
@@ -35,12 +70,19 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Engine:
         direct.run,
         direct.adjoint,
         lambda problem: 'boundary "circular" on axis 0' if problem.circular[0] else None,
-        lambda problem: 1e-12,
-        lambda problem, need_x, need_taps: 1e-12,
+        lambda problem: (0.0,) * 4,
+        lambda problem, need_x, need_taps: (0.0,) * 4,
     )
+    known = _costs.rates("cpu")
+    free = {f"picky {mixing} {dim} run": (0.0,) * 4 for mixing in ("depthwise", "dense") for dim in (1, 2, 3)}
+    free |= {key.replace("run", "adjoint"): rates for key, rates in free.items()}
+    monkeypatch.setattr(_costs, "rates", lambda device: Rates(known.units | free, known.double, known.about))
     monkeypatch.setitem(ENGINES, "picky", engine)
     _select.select_engine.cache_clear()
-    return engine
+    _select.select_adjoint.cache_clear()
+    yield engine
+    _select.select_engine.cache_clear()
+    _select.select_adjoint.cache_clear()
 
 
 def test_a_named_engine_that_cannot_run_quotes_its_reason(picky: Engine) -> None:
@@ -52,16 +94,22 @@ def test_a_named_engine_that_cannot_run_quotes_its_reason(picky: Engine) -> None
     assert select_engine(problem()) is picky
 
 
-def test_explanation_shows_costs_reasons_and_the_choice(picky: Engine) -> None:
-    lines = explain_engine(problem(boundary="circular")).splitlines()
-    assert lines[0].split() == ["engine", "predicted", "remark"]
-    rows = {line.split()[1 if line.startswith("*") else 0]: line for line in lines[1:]}
+@pytest.mark.parametrize("training", [False, True])
+def test_explanation_shows_costs_reasons_and_the_choice(training: bool, picky: Engine) -> None:
+    asked = problem(boundary="circular", training=training)
+    head, *lines, last = explain_engine(asked).splitlines()
+    assert head.split()[:2] == ["engine", "convolution"]
+    assert ("gradient of signal" in head) == training
+    rows = {line.split()[0]: line for line in lines}
     assert set(rows) == set(ENGINES)
     assert 'refuses: boundary "circular" on axis 0' in rows["picky"]
     assert "never chosen" in rows["reference"]
-    marked = [name for name, line in rows.items() if line.startswith("*")]
-    assert marked == [select_engine(problem(boundary="circular")).name]
-    assert "ms" in rows[marked[0]]
+    chosen = {select_engine(asked).name}
+    if training:
+        chosen |= {engine.name for engine in select_adjoint(asked, "auto", True, True)}
+    assert {name for name, line in rows.items() if "*" in line} == chosen
+    assert all("ms *" in rows[name] and rows[name].endswith("chosen") for name in chosen)
+    assert last.startswith("Predicted from ")
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 11, 100, 127, 128, 1031, 2047, 10007, 48001])
@@ -90,4 +138,5 @@ def test_frames_have_room_for_the_farthest_lag_and_no_more() -> None:
 
 
 def test_reference_is_never_chosen() -> None:
-    assert math.isinf(ENGINES["reference"].cost(problem(1, 1)))
+    assert ENGINES["reference"].work(problem(1, 1)) is None
+    assert ENGINES["reference"].adjoint_work(problem(1, 1), True, True) is None

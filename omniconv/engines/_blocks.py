@@ -1,0 +1,35 @@
+"""Slices of a batch of signals that stay in a processor's cache while they are worked on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from omniconv.engines._problem import Problem
+
+Block = tuple[slice, slice]
+"""A slice of the batch and one of the channels."""
+
+ROWS = 8
+"""Fewest channels in a slice: a transform of fewer leaves threads idle."""
+
+
+@lru_cache(maxsize=4096)
+def blocks(problem: Problem, row: int, budget: int, *, multiple: int = ROWS) -> tuple[Block, ...]:
+    """Slices of (batch, channels) that cover all, of at most about `budget` samples where a channel takes `row`.
+
+    Whole signals as long as they fit; then channels, a multiple of `multiple` at a time, the batch last, so that what
+    belongs to the channels stays in cache too. One slice where the taps mix channels, or where there is no such cache.
+    """
+    whole = slice(None)
+    if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= budget:
+        return ((whole, whole),)
+    rows = budget // row
+    if rows >= problem.in_channels:
+        step = rows // problem.in_channels
+        return tuple((slice(start, start + step), whole) for start in range(0, problem.batch, step))
+    step = max(1, rows // multiple) * multiple
+    return tuple(
+        (slice(batch, batch + 1), slice(start, start + step))
+        for start in range(0, problem.in_channels, step)
+        for batch in range(problem.batch)
+    )

@@ -1,0 +1,41 @@
+"""Signals with margins beyond their edges, as far as a kernel reaches."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+
+from omniconv._typing import Signal
+from omniconv.engines._problem import Problem
+
+Margin = list[tuple[int, int]]
+"""Samples (before, after) the signal, per axis."""
+
+
+def margins(problem: Problem) -> Margin:
+    """What the kernel needs."""
+    return [(k - 1 - o, o) for k, o in zip(problem.kernel_size, problem.origin, strict=True)]
+
+
+def reversed_margins(problem: Problem) -> Margin:
+    """What the reversed kernel needs."""
+    return [(after, before) for before, after in margins(problem)]
+
+
+def extend(x: Signal, margin: Margin, problem: Problem) -> Signal:
+    """The signal with margins of what its boundary says: zeros, or its own other end."""
+    for circular in (False, True):
+        pad = [
+            side if edge == circular else 0
+            for pair, edge in zip(reversed(margin), reversed(problem.circular), strict=True)
+            for side in pair
+        ]
+        if any(pad):
+            x = F.pad(x, pad, mode="circular" if circular else "constant")
+    return x
+
+
+def extended(problem: Problem) -> int:
+    """Samples of a channel with its margins."""
+    return math.prod(n + k - 1 for n, k in zip(problem.size, problem.kernel_size, strict=True))

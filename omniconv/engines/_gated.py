@@ -1,0 +1,123 @@
+"""The convolution between two gates, y = post * C(pre * x, k), as an operator: for engines that read and write the
+gates in the pass of the convolution. It keeps its inputs alone, and computes what lies between them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omniconv._typing import Signal, Taps
+from omniconv.engines._operator import (
+    carry_out,
+    convolution,
+    full_precision,
+    gradients,
+    loop_over_batch,
+    plain,
+    tracked,
+    working,
+)
+from omniconv.engines._problem import problem_of
+from omniconv.engines._select import select_engine
+from omniconv.engines._shorten import shortened
+
+Gate = Tensor | None
+"""A factor of the signal's shape and dtype, or none."""
+
+
+def gated_convolution(
+    x: Signal, taps: Taps, pre: Gate, post: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
+) -> Signal:
+    """post * C(pre * x, taps): in one pass where the engine has one, else in three, whose results autograd keeps."""
+    gates = [gate for gate in (pre, post) if gate is not None]
+    arguments = (x, taps, pre, post, causal, circular, engine)
+    if not plain(x, taps, *gates):
+        return gated_op(*arguments) if x.device.type == "cuda" else gate_by_gate(*arguments)
+    if select_engine(problem_of(x, taps, causal, circular), engine).gated is None:
+        return gate_by_gate(*arguments)
+    return GatedConvolve.apply(*arguments) if tracked(x, taps, *gates) else carry_out_gated(*arguments)
+
+
+def gate_by_gate(
+    x: Signal, taps: Taps, pre: Gate, post: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
+) -> Signal:
+    """The same with the framework's own multiplications."""
+    y = convolution(x if pre is None else pre * x, taps, causal, circular, engine)
+    return y if post is None else post * y
+
+
+def carry_out_gated(
+    x: Tensor, taps: Tensor, pre: Gate, post: Gate, causal: Sequence[bool], circular: Sequence[bool], engine: str
+) -> Tensor:
+    """The engine's own pass, or the convolution between two multiplications."""
+    problem = problem_of(x, taps, tuple(causal), tuple(circular))
+    chosen, short = select_engine(problem, engine), shortened(problem)
+    if chosen.gated is None or problem.batch == 0:
+        y = carry_out(x if pre is None else pre * x, taps, causal, circular, engine)
+        return y if post is None else post * y
+    with full_precision(problem.device):
+        of_taps = chosen.prepare(working(taps, problem), short)
+        return chosen.gated(x, of_taps, short, pre, post).to(x.dtype).contiguous()
+
+
+@torch.library.custom_op("omniconv::gated_convolve", mutates_args=())
+def gated_op(
+    x: Tensor,
+    taps: Tensor,
+    pre: Tensor | None,
+    post: Tensor | None,
+    causal: Sequence[bool],
+    circular: Sequence[bool],
+    engine: str,
+) -> Tensor:
+    """post * C(pre * x, taps)."""
+    return carry_out_gated(x, taps, pre, post, causal, circular, engine)
+
+
+@gated_op.register_fake
+def _(
+    x: Tensor,
+    taps: Tensor,
+    pre: Tensor | None,
+    post: Tensor | None,
+    causal: Sequence[bool],
+    circular: Sequence[bool],
+    engine: str,
+) -> Tensor:
+    return x.new_empty(x.shape[0], taps.shape[0], *x.shape[2:])
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, taps, pre, post, ctx.causal, ctx.circular, ctx.engine = inputs
+    ctx.save_for_backward(x, taps, pre, post)
+
+
+def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, taps, pre, post = ctx.saved_tensors
+    need_x, need_taps, need_pre, need_post = ctx.needs_input_grad[:4]
+    how = (ctx.causal, ctx.circular, ctx.engine)
+    u = x if pre is None else pre * x
+    dx = dtaps = dpre = dpost = None
+    if need_post:
+        dpost = grad * convolution(u, taps, *how)
+    if need_x or need_pre or need_taps:
+        du, dtaps = gradients(grad if post is None else post * grad, u, taps, *how, need_x or need_pre, need_taps)
+        dx, dpre = (du if pre is None else pre * du) if need_x else None, x * du if need_pre else None
+    return dx, (dtaps if need_taps else None), dpre, dpost, None, None, None
+
+
+gated_op.register_autograd(backward, setup_context=keep)
+gated_op.register_vmap(loop_over_batch(gated_convolution, 4))
+
+
+class GatedConvolve(torch.autograd.Function):
+    """The same outside of compilers."""
+
+    forward = staticmethod(carry_out_gated)
+    setup_context = staticmethod(keep)
+    backward = staticmethod(backward)
+    vmap = staticmethod(loop_over_batch(gated_convolution, 4))
