@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from omniconv._errors import EngineError
 from omniconv.bench import contestants as module
 from omniconv.bench.cases import Case
 from omniconv.bench.contestants import Contestant, action, entrants, inputs, power_of_two, reference
@@ -85,7 +86,7 @@ def test_an_engine_that_rejects_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def refuse(problem: object, name: str) -> None:
-    raise module.EngineError("too odd")
+    raise EngineError("too odd")
 
 
 def test_hopeless_sums_are_left_out() -> None:
@@ -111,7 +112,7 @@ def test_kernels_for_cuda_refuse_everything_else(name: str) -> None:
     reason = "causal depthwise sequences of float16 or bfloat16 on CUDA only"
     assert peer.reject(HALF, "cpu") == reason
     for change in ({"dtype": torch.float32}, {"causal": False}, {"out": 3}, {"size": (8, 8), "kernel": (8, 8)}):
-        assert peer.reject(Case(**{**vars(HALF), **change}), "cuda") == reason  # type: ignore[arg-type]
+        assert peer.reject(Case(**{**vars(HALF), **change}), "cuda") == reason
     module.importable.cache_clear()
     assert "is not installed" in (peer.reject(HALF, "cuda") or "")
 
@@ -167,7 +168,7 @@ def test_kernels_for_cuda_are_called_as_they_want(name: str, taps: int) -> None:
 @pytest.mark.usefixtures("installed")
 def test_flash_wants_powers_of_two_and_channels_by_sixteen() -> None:
     for change in ({"size": (60,), "kernel": (60,)}, {"kernel": (65,)}, {"channels": 10}):
-        case = Case(**{**vars(HALF), **change})  # type: ignore[arg-type]
+        case = Case(**{**vars(HALF), **change})
         assert "power of two" in (named("FlashFFTConv").reject(case, "cuda") or "")
         assert named("nvSubquadratic").reject(case, "cuda") is None
     module.importable.cache_clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -99,11 +100,11 @@ def test_a_wrong_gradient_is_seen() -> None:
             return y.clone()
 
         @staticmethod
-        def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(ctx: object, grad: Tensor) -> Tensor:
             return 1.001 * grad
 
     def run(x: Tensor, taps: Tensor, case: Case) -> Tensor:
-        y: Tensor = Wrong.apply(by_transform(x, taps, case))  # type: ignore[no-untyped-call]
+        y: Tensor = Wrong.apply(by_transform(x, taps, case))
         return y
 
     wrong = Contestant("wrong", run, never, ours=True)
@@ -145,7 +146,7 @@ def test_the_tolerance_is_that_of_the_dtype(dtype: torch.dtype, limit: float) ->
         admit(cell, replace(off_by(1), convolve=exact(1 + 1.1 * limit)), (x, taps, x), expected, "cpu")
 
 
-def exact(factor: float):  # type: ignore[no-untyped-def]
+def exact(factor: float) -> Callable[[Tensor, Tensor, Case], Tensor]:
     """In float64, whatever the case says."""
     return lambda x, taps, case: factor * by_transform(x, taps, replace(case, dtype=torch.float64))
 

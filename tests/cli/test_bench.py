@@ -34,6 +34,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
     monkeypatch.setattr("omniconv.cli.bench.grid", grid)
     monkeypatch.setattr("omniconv.bench.conv.copy_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr("omniconv.bench.conv.wait_until_quiet", lambda stop: None)
     monkeypatch.setenv("COLUMNS", "160")
     return asked
 
