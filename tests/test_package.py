@@ -29,6 +29,7 @@ FOLDERS = [
     "export",
     "plots",
     "training",
+    "bench",
     "data",
     "estimators",
     "cli",

@@ -19,6 +19,7 @@ def main() -> None:
     try:
         tyro: Any = require("tyro", extra="cli", purpose="the command omniconv")
         from omniconv.cli._config import check_given, with_config
+        from omniconv.cli.bench import Bench
         from omniconv.cli.demo import Demo
         from omniconv.cli.explain import Explain
         from omniconv.cli.fit import Fit
@@ -34,6 +35,7 @@ def main() -> None:
             "info": Info,
             "cite": Cite,
             "explain": Explain,
+            "bench": Bench,
             "demo": Demo,
         }
         arguments = sys.argv[1:]

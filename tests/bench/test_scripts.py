@@ -1,0 +1,100 @@
+"""The scripts of the benchmarks run, the one for graphics processors in its rehearsal."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from omniconv.bench import Case, Contestant, cells
+from omniconv.bench.contestants import by_transform, entrants, never
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+TINY = cells("tiny", 1, 2, (16,), (3,), causal=True)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omniconv.bench.conv.copy_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr("omniconv.bench.conv.wait_until_quiet", lambda stop: None)
+    monkeypatch.setattr("omniconv.bench.grid", lambda device, *, quick: TINY)
+
+
+def run(script: str, *options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"benchmarks/{script}.py", *options])
+    runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+
+
+def enter(contestant: Contestant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omniconv.bench.entrants", lambda *, compiled=False: [*entrants(), contestant])
+
+
+def engine(name: str, factor: float, **only: Any) -> Contestant:
+    """An engine of ours that is off by a factor on the cases with these fields."""
+
+    def convolve(x: Tensor, taps: Tensor, case: Case) -> Tensor:
+        wrong = all(getattr(case, key) == value for key, value in only.items())
+        return (factor if wrong else 1.0) * by_transform(x, taps, case)
+
+    return Contestant(name, convolve, never, ours=True)
+
+
+def test_conv_writes_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("conv", "--quick", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    data = json.loads((tmp_path / "conv.json").read_text())
+    assert [cell["case"] for cell in data["cells"]] == [case.name for case in TINY]
+    assert "benchmarks/conv.py --quick" in data["about"]["command"]
+
+
+def test_conv_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(engine("wrong", 1.1), monkeypatch)
+    with pytest.raises(SystemExit, match=r"nothing is reported: wrong differs from float64 by 1\.0e-01"):
+        run("conv", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpu_checks_then_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(engine("new", 1.0), monkeypatch)
+    run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    checks = [line for line in printed.splitlines() if line.startswith("check new: ")]
+    assert len(checks) == 6
+    assert "check new: 1 x 2, 6x5, 3x3, training: y " in printed
+    assert "WRONG" not in printed
+    assert "check direct" not in printed
+    assert printed.count("1/2 1 x 2, 16, 3 causal, forward: ") == 1
+    assert printed.count("2/2 1 x 2, 16, 3 causal, training: ") == 1
+    assert (tmp_path / "conv_cuda.json").exists()
+    assert not (tmp_path / "conv_cuda_refused.json").exists()
+
+
+def test_gpu_does_not_time_an_engine_that_fails_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(engine("new", 1.1, size=(6, 5)), monkeypatch)
+    with pytest.raises(SystemExit, match="nothing is reported:\nnew fails its check"):
+        run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    assert "WRONG: new differs from float64 by 1.0e-01" in capsys.readouterr().out
+    found = json.loads((tmp_path / "conv_cuda_refused.json").read_text())
+    assert len(found["cells"]) == 2
+    assert all("new" not in cell["contestants"] for cell in found["cells"])
+    assert not (tmp_path / "conv_cuda.json").exists()
+
+
+def test_gpu_skips_a_case_in_which_ours_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter(engine("new", 1.1, size=(16,), training=True), monkeypatch)
+    with pytest.raises(SystemExit, match=r"new differs from float64 by 1\.0e-01"):
+        run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    assert "2/2 skipped: an engine of ours is wrong" in capsys.readouterr().out
+    found = json.loads((tmp_path / "conv_cuda_refused.json").read_text())
+    assert [cell["case"] for cell in found["cells"]] == [TINY[0].name]
+    assert len(found["wrong"]) == 1
