@@ -26,6 +26,7 @@ def main() -> None:
         from omniconv.cli.models import Cite, Info
         from omniconv.cli.predict import Evaluate, Predict
         from omniconv.cli.resume import Resume
+        from omniconv.cli.tune import Tune
 
         commands: dict[str, Any] = {
             "fit": Fit,
@@ -36,6 +37,7 @@ def main() -> None:
             "cite": Cite,
             "explain": Explain,
             "bench": Bench,
+            "tune": Tune,
             "demo": Demo,
         }
         arguments = sys.argv[1:]

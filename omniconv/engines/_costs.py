@@ -96,7 +96,10 @@ def rates(device: str) -> Rates:
     """
     measured = measured_file(device)
     if measured.exists():
-        return Rates.from_json(measured.read_text())
+        try:
+            return Rates.from_json(measured.read_text())
+        except ValueError as error:
+            raise ValueError(f"{measured} is {error}. Delete it, or run `omniconv tune` again.") from error
     shipped = SHIPPED / f"{device}.json"
     return Rates.from_json((shipped if shipped.exists() else SHIPPED / "cpu.json").read_text())
 

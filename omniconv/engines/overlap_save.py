@@ -37,8 +37,8 @@ def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx = grad convolved with the reversed taps;  dtaps[s] = the correlations at K - 1 - s of m samples of grad with the
-    stretch of x, summed over the stretches.
+    """dx = grad convolved with the reversed taps;  dtaps[s] = the correlation at K - 1 - s of m samples of grad with
+    the stretch of x, summed over the stretches.
     """
     dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
     backwards = prepare(taps.flip(-1), problem) if need_x else None

@@ -84,7 +84,7 @@ def check_problem(engine: Engine, problem: Problem) -> None:
             if one is not None and both is not None:
                 assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}")
     for amounts in (engine.work(problem), engine.adjoint_work(problem, True, True)):
-        valid = amounts is None or (min(amounts) >= 0 < sum(amounts))
+        valid = amounts is None or (all(amount >= 0 for amount in amounts) and sum(amounts) > 0)
         expect(valid, f"{engine.name} must state amounts of work, none negative; got {amounts}")
 
 

@@ -56,7 +56,7 @@ def test_the_kernel_is_sampled_once_for_every_resolution(layer: Conv1d, calls: l
         lambda layer: layer.load_state_dict(Conv1d(3, 3, size=16, mixing="depthwise").state_dict()),
         lambda layer: layer.double().float(),
         lambda layer: layer.train(),
-        lambda layer: [setattr(p, "data", p.data * 1.1) for p in layer.parameters()] and layer.refresh(),
+        lambda layer: [p.data.mul_(1.1) for p in layer.parameters()] and layer.refresh(),
     ],
     ids=["kernel", "support", "gain", "reset", "load", "dtype", "train", "data"],
 )

@@ -272,8 +272,13 @@ WRONG_ENGINES: dict[str, tuple[Engine, int, str]] = {
     "eager": (replace(REFERENCE, adjoint=eager), 1, "reference computed gradients that nobody asked for"),
     "dx-alone": (replace(REFERENCE, adjoint=doubled_alone), 1, "dx, needed alone, of .*: relative error"),
     "refuses": (replace(REFERENCE, reject=lambda problem: "never"), 1, "reference refuses every problem"),
-    "free": (replace(REFERENCE, cost=lambda problem: 0.0), 1, "reference must have a positive cost"),
-    "cost-unknown": (replace(REFERENCE, cost=lambda problem: math.nan), 1, "reference must have a positive cost"),
+    "free": (replace(REFERENCE, work=lambda problem: (0.0, 0.0)), 1, "reference must state amounts of work"),
+    "negative": (replace(REFERENCE, work=lambda problem: (2.0, -1.0)), 1, "reference must state amounts of work"),
+    "work-unknown": (
+        replace(REFERENCE, adjoint_work=lambda *_: (1.0, math.nan)),
+        1,
+        "reference must state amounts of work",
+    ),
 }
 
 

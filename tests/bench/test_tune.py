@@ -1,0 +1,140 @@
+"""Measuring rates, and predicting from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omniconv.bench import tune
+from omniconv.bench.tune import NEEDS, PARTS, Timing, candidates, fit, fitted, judge, measure, work_of
+from omniconv.bench.tune_problems import DEPTHWISE, problems, tuning_problems
+from omniconv.engines import ENGINES, Problem, _costs, _select, select_engine
+from omniconv.engines._costs import Rates, measured_file, name, rates, run_seconds
+from omniconv.engines._shorten import shortened
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "wait_until_quiet", lambda stop: None)
+
+
+def test_the_fit_recovers_rates_and_leaves_out_what_costs_nothing() -> None:
+    generator = np.random.default_rng(0)
+    work = np.exp(generator.uniform(0, 12, (60, 4)))
+    work[:, 0] = 1
+    work[:, 3] = 0
+    true = np.array([1e-4, 3e-9, 0.0, 0.0])
+    made = fit(work, work @ true)
+    np.testing.assert_allclose(made[:2], true[:2], rtol=0.02)
+    assert made[2] == made[3] == 0
+
+
+def made_up(grid: list[Problem], seconds_per_unit: float) -> list[Timing]:
+    """Timings of machines on which every unit of work takes as long; float64 three times."""
+    timings = []
+    for problem in grid:
+        timing = Timing(problem)
+        for engine in candidates(problem):
+            for part in PARTS:
+                calls, *busy = work_of(engine, problem, part)
+                slower = 3 if problem.dtype == torch.float64 else 1
+                timing.seconds[engine.name, part] = seconds_per_unit * (calls + slower * sum(busy))
+        timings.append(timing)
+    return timings
+
+
+def test_rates_predict_what_they_were_fitted_to() -> None:
+    grid = [*DEPTHWISE[:60], *(replace(problem, dtype=torch.float64) for problem in DEPTHWISE[20:40])]
+    timings = made_up(grid, 1e-7)
+    made = fitted(timings)
+    fit = judge(timings, made)
+    assert fit.share == 1
+    assert fit.worst < 1.1
+    assert max(fit.error.values()) < 1.1
+    assert made.double["fft depthwise 1 run"] == pytest.approx(3, rel=0.05)
+    assert Rates.from_json(made.to_json()).units == made.units
+
+
+def test_a_choice_by_wrong_rates_is_judged() -> None:
+    timings = made_up(DEPTHWISE[:40], 1e-7)
+    right = fitted(timings)
+    wrong = replace(right, units={k: tuple(100 * u for u in v) if "fft" in k else v for k, v in right.units.items()})
+    assert judge(timings, wrong).worst > judge(timings, right).worst
+    assert judge(timings, wrong).share < 1
+
+
+def test_every_pass_of_every_engine_is_measured() -> None:
+    (problem,) = problems(1, 2, (16,), (3,), causal=True)
+    steps: list[tuple[int, int]] = []
+    (timing,) = measure([problem], minutes=0.0, sweeps=2, progress=lambda *step: steps.append(step))
+    names = [engine.name for engine in candidates(problem)]
+    assert set(timing.seconds) == {(engine, part) for engine in names for part in PARTS}
+    assert all(0 < seconds < math.inf for seconds in timing.seconds.values())
+    assert "reference" not in names
+    assert steps == [(1, 2)]  # the time was up after the first sweep
+    assert len(NEEDS) == len(PARTS) - 1
+
+
+def test_problems_of_both_devices_can_be_run() -> None:
+    for device in ("cpu", "cuda"):
+        grid = tuning_problems(device)
+        assert {problem.device for problem in grid} == {device}
+        assert 0 < len(tuning_problems(device, quick=True)) < len(grid) / 5
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache directory; the choices made so far are forgotten before and after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    _costs.rates.cache_clear()
+    _select.select_engine.cache_clear()
+    _select.select_adjoint.cache_clear()
+
+
+def test_rates_of_this_machine_come_before_those_of_the_package(cache: Path) -> None:
+    (problem,) = problems(8, 64, (1024,), (1024,), causal=True)
+    assert select_engine(problem).name == "fft"
+    shipped = rates("cpu")
+    slow = {
+        key: tuple(1e6 * unit for unit in units) if key.startswith("fft") else units
+        for key, units in shipped.units.items()
+    }
+    forget()
+    path = measured_file("cpu")
+    assert path.is_relative_to(cache)
+    path.parent.mkdir()
+    path.write_text(replace(shipped, units=slow).to_json())
+    assert select_engine(problem).name != "fft"
+    assert run_seconds(ENGINES["fft"], shortened(problem)) > 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"units": 3, "double": {}, "about": {}}', '{"units": {"a": 1}}'])
+def test_a_file_that_holds_no_rates_is_named(cache: Path, text: str) -> None:
+    path = measured_file("cpu")
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"rates-cpu\.json .*omniconv tune"):
+        rates("cpu")
+
+
+def test_an_engine_without_rates_is_never_chosen(cache: Path) -> None:
+    (problem,) = problems(8, 64, (1024,), (1024,), causal=True)
+    key = name(ENGINES["fft"], problem, "run")
+    assert Rates({}, {}, {}).seconds(key, (1.0,), torch.float32) == math.inf
+    assert run_seconds(ENGINES["reference"], problem) == math.inf
+
+
+def test_a_device_without_rates_borrows_those_of_a_cpu(cache: Path) -> None:
+    assert rates("meta").units == rates("cpu").units
