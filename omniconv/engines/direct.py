@@ -52,14 +52,23 @@ def adjoint(
 
 def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Signal:
     """sum_s weight[s] x[t - before + s] with `margin` = (before, after) per axis, a block of the signals at a time."""
-    slices = blocks(problem, extended(problem), BLOCK, multiple=LANES)
+    conv, slices = CONV[problem.dim], blocks(problem, extended(problem), BLOCK, multiple=LANES)
+    padding = padding_of(margin, problem)
+    if padding is not None:
+        margin = [(0, 0)] * problem.dim
     if len(slices) == 1:
-        return CONV[problem.dim](extend(x, margin, problem), weight, groups=groups(problem))
+        return conv(extend(x, margin, problem), weight, padding=padding or 0, groups=groups(problem))
     y = x.new_empty(x.shape)
     for batch, channels in slices:
         piece = extend(x[batch, channels], margin, problem)
-        y[batch, channels] = CONV[problem.dim](piece, weight[channels], groups=piece.shape[1])
+        y[batch, channels] = conv(piece, weight[channels], padding=padding or 0, groups=piece.shape[1])
     return y
+
+
+def padding_of(margin: Margin, problem: Problem) -> list[int] | None:
+    """What to ask the framework to pad with; None where it cannot, or leaves its fast path: beyond 13 taps per axis."""
+    alike = all(before == after for before, after in margin) and not any(problem.circular)
+    return [before for before, _ in margin] if alike and max(problem.kernel_size) <= 13 else None
 
 
 def tap_gradient(grad: Signal, x: Signal, problem: Problem) -> Taps:
@@ -129,8 +138,8 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     """Units of work: calls, further blocks, samples moved, multiplications, and multiplications of long dense kernels.
 
-    Depthwise kernels of any size stay on the framework's fast path: it ends at 13 taps per axis where the framework is
-    asked to pad, but the engine extends the signal itself. Dense kernels on one axis leave it beyond 32 taps.
+    Depthwise kernels of any size stay on the framework's fast path, see `padding_of`; dense kernels on one axis leave it
+    beyond 32 taps.
     """
     calls = len(blocks(problem, extended(problem), BLOCK, multiple=LANES)) - 1.0
     moved = problem.batch * (inputs * extended(problem) + outputs * problem.positions)
