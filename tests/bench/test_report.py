@@ -110,6 +110,15 @@ def test_a_panel_per_family_and_pass_and_a_line_per_contestant(measured: Measure
     assert (first.get_xscale(), first.get_yscale()) == ("log", "log")
 
 
+def test_where_lengths_and_kernels_change_there_are_dots(measured: Measured) -> None:
+    pytest.importorskip("matplotlib")
+    mixed = [made(case) for size in (8, 16) for case in cells("mixed", 1, 2, (size,), (3, 5))]
+    dots, *_ = draw(mixed).axes
+    lines, *_ = draw(measured.cells).axes
+    assert {line.get_linestyle() for line in dots.lines} == {"None"}
+    assert {line.get_linestyle() for line in lines.lines} == {"-"}
+
+
 def test_numbers_have_three_digits() -> None:
     assert [number(x) for x in (0.00123456, 1.2345, 123.456)] == ["0.00123", "1.23", "123"]
     cell = made(Case("f", 1, 1, (8,), (3,)))
