@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -53,7 +54,8 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     drawn = save_figure(measured, out / f"{name}.png")
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
-        f"{measured.sweeps} sweeps.",
+        f"{measured.sweeps} sweeps; the spread of auto is {scatter(measured):.0%} in the middle case: "
+        "the less other work there was, the smaller it is.",
         ABOUT,
         table(("figure", "value"), list(headlines(judged).items())),
         *([f"![time per sample]({name}.png)"] if drawn else []),
@@ -63,6 +65,11 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     cells = [as_data(measured, cell) for cell in measured.cells]
     data = {"about": about, "summary": judged, "missing": [case.name for case in measured.missing], "cells": cells}
     write(out, name, markdown("Convolutions beside peers", about, *parts), data)
+
+
+def scatter(measured: Measured) -> float:
+    """Median over the cases of the spread of "auto", which says how quiet the machine was; 0 without cases."""
+    return statistics.median([cell.spread("auto") for cell in measured.cells] or [0.0])
 
 
 def device_name(device: str) -> str:
