@@ -107,12 +107,12 @@ def cells(
     ]
 
 
-FULL = "sequences, kernel as long as the signal"
-ONE = "one sequence, kernel as long as the signal"
+FULL = "sequences, full kernel"
+ONE = "one sequence, full kernel"
 SHORT = "sequences, 3 taps"
-ODD = "sequences of awkward length"
-DENSE_1D, DENSE_2D = "dense layers on sequences", "dense layers on images"
-AROUND = "circular"
+ODD, ODD_SHORT = "awkward lengths, full kernel", "awkward lengths, 64 taps"
+DENSE_1D, DENSE_2D = "dense layers on sequences of 1,024", "dense layers on images of 32x32"
+AROUND = "circular sequences"
 DOUBLE = "float64"
 
 GRID = [
@@ -137,22 +137,25 @@ GRID = [
     *cells("sequences of 1,024", 8, 110, (1024,), (3, 16, 64, 256, 1024), causal=True),
     *cells("sequences of 4,096", 1, 128, (4096,), (3, 16, 64, 256), causal=True),
     *cells("sequences of 16,384", 2, 32, (16384,), (3, 16, 64, 256), causal=True),
-    *cells(ODD, 8, 64, (1000,), (64, 1000), causal=True),
-    *cells(ODD, 2, 32, (10007,), (64, 10007), causal=True),
-    *cells(ODD, 2, 32, (16000,), (256, 16000), causal=True),
+    *cells(ODD_SHORT, 8, 64, (1000,), (64,), causal=True),
+    *cells(ODD_SHORT, 2, 32, (10007,), (64,), causal=True),
+    *cells(ODD_SHORT, 2, 32, (16000,), (64,), causal=True),
+    *cells(ODD, 8, 64, (1000,), (1000,), causal=True),
+    *cells(ODD, 2, 32, (10007,), (10007,), causal=True),
+    *cells(ODD, 2, 32, (16000,), (16000,), causal=True),
     *cells("images of 28x28", 8, 32, (28, 28), (3, 7, 15)),
     *cells("images of 32x32", 8, 140, (32, 32), (3, 7, 13, 15, 21, 33)),
     *cells("images of 64x64", 4, 32, (64, 64), (7, 13, 21, 33)),
     *cells("images of 128x128", 2, 16, (128, 128), (3, 7, 15, 33)),
     *cells("volumes of 16x16x16", 2, 16, (16, 16, 16), (3, 5, 9)),
     *cells(DENSE_1D, 8, 16, (1024,), (3, 16, 64, 1024), out=16, causal=True),
-    *cells(DENSE_1D, 8, 64, (256,), (3, 31), out=64, causal=True),
+    *cells("dense layers on sequences of 256", 8, 64, (256,), (3, 31), out=64, causal=True),
     *cells(DENSE_2D, 8, 32, (32, 32), (3, 7), out=32),
     *cells(DENSE_2D, 8, 16, (32, 32), (33,), out=16),
-    *cells(DENSE_2D, 8, 64, (16, 16), (3,), out=64),
-    *cells(DENSE_2D, 4, 16, (64, 64), (3, 13), out=16),
+    *cells("dense layers on images of 16x16", 8, 64, (16, 16), (3,), out=64),
+    *cells("dense layers on images of 64x64", 4, 16, (64, 64), (3, 13), out=16),
     *cells(AROUND, 8, 64, (1000,), (16, 64, 1000), boundary="circular"),
-    *cells(AROUND, 8, 32, (32, 32), (7, 32), boundary="circular"),
+    *cells("circular images of 32x32", 8, 32, (32, 32), (7, 32), boundary="circular"),
     *cells(DOUBLE, 8, 32, (512,), (16, 512), causal=True, dtype=torch.float64),
     *cells(DOUBLE, 4, 16, (28, 28), (7,), dtype=torch.float64),
 ]
@@ -192,7 +195,7 @@ QUICK = [
     *cells(FULL, 2, 16, (1024,), (1024,), causal=True),
     *cells("images of 32x32", 2, 16, (32, 32), (3, 33)),
     *cells("volumes of 8x8x8", 1, 8, (8, 8, 8), (3,)),
-    *cells(DENSE_1D, 2, 16, (256,), (16,), out=16),
+    *cells("dense layers on sequences of 256", 2, 16, (256,), (16,), out=16),
     *cells(AROUND, 2, 16, (100,), (20,), boundary="circular"),
 ]
 """Small ones, on either, to see the benchmark work."""

@@ -270,8 +270,11 @@ def visit(cell: Cell, entered: Sequence[Contestant], device: str, order: random.
 
 
 def warm_seconds(run: Callable[[], object], device: str) -> float:
-    """Seconds of one call: the shortest of three where that does not take long, since one may meet other work."""
-    (times,) = interleaved([repeated(run, 1, device)], repeats=3, seconds=0.05)
+    """Seconds of one call: the shortest of several where that does not take long, since some meet other work.
+
+    Too long a time here would make rounds of one call, which begins with the caches of another contestant.
+    """
+    (times,) = interleaved([repeated(run, 1, device)], repeats=20, seconds=0.01)
     return min(times)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -26,9 +27,10 @@ drawn anew for each round. A small case is repeated within a round until that la
 `convolve` with its automatic choice, followed by every engine by its name; "F.conv" is `torch.nn.functional.conv1d` and
 its kin; "torch.fft" multiplies spectra in frames of a power of two, with autograd. All start from the same signal and
 the same taps in the order of lags: padding and reversed taps are part of the time. "training" is the forward pass and
-both gradients. A ratio of two contestants is the median of their ratios in the same round. What takes more than
-{HOPELESS} times as long as the fastest is measured once, and has no spread. Sums over the taps are left out where they
-have so many products that one run takes many seconds. The framework's convolution runs without tf32.
+both gradients; every call transforms its taps anew, none are declared constant. A ratio of two contestants is the
+median of their ratios in the same round. What takes more than {HOPELESS} times as long as the fastest is measured once,
+and has no spread. Sums over the taps are left out where they have so many products that one run takes many seconds. The
+framework's convolution runs without tf32.
 
 An engine of ours that differs from float64 by more than a tolerance (relative, in the Euclidean norm: {LIMITS}) would
 have ended the run without a report; a peer that differs by more than {SLACK} times that is left out. "copy" is the time
@@ -52,7 +54,8 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     drawn = save_figure(measured, out / f"{name}.png")
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
-        f"{measured.sweeps} sweeps.",
+        f"{measured.sweeps} sweeps; the spread of auto is {scatter(measured):.0%} in the middle case: "
+        "the less other work there was, the smaller it is.",
         ABOUT,
         table(("figure", "value"), list(headlines(judged).items())),
         *([f"![time per sample]({name}.png)"] if drawn else []),
@@ -62,6 +65,11 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     cells = [as_data(measured, cell) for cell in measured.cells]
     data = {"about": about, "summary": judged, "missing": [case.name for case in measured.missing], "cells": cells}
     write(out, name, markdown("Convolutions beside peers", about, *parts), data)
+
+
+def scatter(measured: Measured) -> float:
+    """Median over the cases of the spread of "auto", which says how quiet the machine was; 0 without cases."""
+    return statistics.median([cell.spread("auto") for cell in measured.cells] or [0.0])
 
 
 def device_name(device: str) -> str:
@@ -237,25 +245,29 @@ def draw(cells: Sequence[Cell]) -> Figure:
         draw_panel(panel, [c for c in cells if (c.case.family, c.case.training) == (family, training)], styles)
     for panel in panels[len(keys) :]:
         panel.set_axis_off()
-    handles = {
-        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    # The first panel comes last, and so gives the legend its lines: others may have dots alone.
+    labelled = [axes.get_legend_handles_labels() for axes in reversed(figure.axes)]
+    handles = {label: line for lines, labels in labelled for line, label in zip(lines, labels, strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize="small")
     figure.supylabel("nanoseconds per output sample", fontsize="small")
     return figure
 
 
 def draw_panel(panel: Any, cells: Sequence[Cell], styles: Mapping[str, str]) -> None:
-    """A line per contestant, over what changes in the family: the length if it does, else the kernel."""
+    """A line per contestant, over what changes in the family: the length if it does, else the kernel.
+
+    Where both change there are dots alone.
+    """
     lengths = len({cell.case.size for cell in cells}) > 1
+    places = sorted({place(cell, lengths) for cell in cells})
+    line = "-" if len(places) == len(cells) else ""
     for name in names_of(cells):
         points = sorted(
             (place(cell, lengths), 1e9 * cell.seconds(name) / cell.case.outputs) for cell in cells if name in cell.names
         )
-        wide = 2.4 if name == "auto" else 1.2
-        panel.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=wide, color=styles[name], label=name)
+        style = {"marker": "o", "markersize": 3, "linestyle": line, "color": styles[name], "label": name}
+        panel.plot(*zip(*points, strict=True), linewidth=2.4 if name == "auto" else 1.2, **style)
     panel.set(xscale="log", yscale="log")
-    places = sorted({place(cell, lengths) for cell in cells})
     panel.set_xticks(places, [f"{x:,}" for x in places], rotation=45)
     panel.set_xticks([], minor=True)
     panel.tick_params(labelsize="xx-small", which="both")

@@ -160,13 +160,33 @@ def test_what_is_hopeless_is_measured_once() -> None:
     assert cell.ratio("sleeper", "auto") == cell.seconds("sleeper") / cell.seconds("auto")
 
 
-def test_a_slow_contestant_sits_out_rounds() -> None:
-    entered = [off_by(1, "first"), off_by(1, "second"), sleeper(0.03)]
+def test_a_slow_contestant_sits_out_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omniconv.bench.conv.SECONDS", 0.5)
+    entered = [off_by(1, "first"), off_by(1, "second"), sleeper(0.3)]
     cell = open_cell(TINY, entered, "cpu")
     cell.rounds.append({"first": 1.0, "second": 1.0})  # past the first visit: nobody is hopeless any more
     visit(cell, entered, "cpu", random.Random(0))
     assert len(cell.times("first")) - 1 == 10
     assert len(cell.times("sleeper")) == 2
+
+
+def test_times_are_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omniconv.bench.conv.warm_seconds", lambda run, device: 1e-4)
+    monkeypatch.setattr(
+        "omniconv.bench.conv.interleaved", lambda actions, repeats, seconds: [[action() or 5e-3] for action in actions]
+    )
+    calls: list[str] = []
+
+    def count(x: Tensor, taps: Tensor, case: Case) -> Tensor:
+        calls.append("one")
+        return by_transform(x, taps, case)
+
+    entered = [Contestant("counting", count, never), off_by(1, "other")]
+    cell = open_cell(TINY, entered, "cpu")
+    calls.clear()
+    visit(cell, entered, "cpu", random.Random(0))
+    assert len(calls) == 10 * len(cell.rounds)  # ten calls of 0.1 ms make a round of 1 ms
+    assert cell.seconds("counting") == pytest.approx(5e-4)
 
 
 def test_the_time_is_kept() -> None:
@@ -189,9 +209,9 @@ def test_the_precision_of_the_framework_is_put_back() -> None:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    rows = [{"auto": 1.0, "fft": 1.0}, {"auto": 10.0, "fft": 8.0}, {"auto": 1.2, "fft": 1.0, "F.conv": 3.0}]
+    rows = [{"auto": 1.0, "fft": 0.5}, {"auto": 10.0, "fft": 8.0}, {"auto": 1.2, "fft": 1.0, "F.conv": 3.0}]
     cell = Cell(TINY, "fft", errors={"auto": {}, "fft": {}, "F.conv": {}}, rounds=rows)
-    assert cell.ratio("auto", "fft") == pytest.approx(1.2)
+    assert cell.ratio("auto", "fft") == pytest.approx(1.25)  # not 1.2, the ratio of the medians
     assert cell.ratio("F.conv", "auto") == pytest.approx(2.5)
     assert cell.seconds("auto") == 1.2
     assert cell.fastest(["auto", "fft", "F.conv"]) == "fft"

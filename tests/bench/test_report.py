@@ -12,7 +12,7 @@ import torch
 
 from omniconv.bench import Case, Cell, DisagreementError, Measured, cells, write_report
 from omniconv.bench.cases import LONG
-from omniconv.bench.report import draw, number, time_text
+from omniconv.bench.report import draw, number, scatter, time_text
 
 TIMES = {"auto": 2e-3, "direct": 9e-3, "fft": 2e-3, "F.conv": 8e-3, "torch.fft": 1e-3}
 
@@ -108,6 +108,22 @@ def test_a_panel_per_family_and_pass_and_a_line_per_contestant(measured: Measure
     assert sizes.get_xlabel() == "length"
     assert list(sizes.lines[0].get_xdata()) == [8, 16]  # type: ignore[arg-type]
     assert (first.get_xscale(), first.get_yscale()) == ("log", "log")
+
+
+def test_where_lengths_and_kernels_change_there_are_dots(measured: Measured) -> None:
+    pytest.importorskip("matplotlib")
+    mixed = [made(case) for size in (8, 16) for case in cells("mixed", 1, 2, (size,), (3, 5))]
+    dots, *_ = draw(mixed).axes
+    lines, *_ = draw(measured.cells).axes
+    assert {line.get_linestyle() for line in dots.lines} == {"None"}
+    assert {line.get_linestyle() for line in lines.lines} == {"-"}
+
+
+def test_the_scatter_is_that_of_the_middle_case() -> None:
+    found = [made(case) for case in cells("f", 1, 2, (8,), (3, 5))][:3]
+    for cell, high in zip(found, (1.0, 3.0, 5.0), strict=True):
+        cell.rounds = [{"auto": 1.0}, {"auto": 1.0}, {"auto": high}]
+    assert [scatter(Measured("cpu", 1.0, cells=part)) for part in (found, [])] == [1.0, 0.0]
 
 
 def test_numbers_have_three_digits() -> None:
