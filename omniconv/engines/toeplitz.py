@@ -1,0 +1,130 @@
+"""Products with blocks of a Toeplitz matrix on tensor cores: the engine for short kernels on graphics processors.
+
+Multiplications grow with the kernel's length, but tensor cores make sixteen times as many a second as other units: up
+to about 2,000 taps the products take less time than transforms.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omniconv._typing import Signal, Taps
+from omniconv.engines._engine import Engine
+from omniconv.engines._problem import Problem
+
+if TYPE_CHECKING:
+    from omniconv.engines.triton.toeplitz import Tile
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of signals."""
+
+
+def prepare(taps: Taps, problem: Problem) -> Tensor:
+    """The taps where the products read their Toeplitz factors: 16 bytes per tap and a margin."""
+    from omniconv.engines.triton.toeplitz import toeplitz_table
+
+    return toeplitz_table(taps, problem.dtype, *lags(problem), False, convolve_tile(problem))
+
+
+def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
+    """y[t] = sum_s taps[s] x[t + origin - s]."""
+    return gated(x, prepared, problem, None, None)
+
+
+def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, after: Tensor | None) -> Signal:
+    """after * run(before * x) in one pass."""
+    from omniconv.engines.triton.toeplitz import convolve
+
+    with torch.cuda.device_of(x):
+        return convolve(x, prepared, *lags(problem), problem.circular[0], convolve_tile(problem), before, after)
+
+
+def adjoint(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dx is the same sum over negated lags; dtaps[s] = sum_t grad[t] x[t + origin - s]."""
+    from omniconv.engines.triton.toeplitz import convolve, correlate, toeplitz_table
+
+    dx = dtaps = None
+    first, last = lags(problem)
+    circular, tile = problem.circular[0], convolve_tile(problem)
+    with torch.cuda.device_of(x):
+        if need_x:
+            table = toeplitz_table(taps, problem.dtype, -last, -first, True, tile)
+            dx = convolve(grad, table, -last, -first, circular, tile)
+        if need_taps:
+            dtaps = correlate(grad, x, first, last, circular, correlate_tile(problem), splits(problem))
+    return dx, dtaps
+
+
+def lags(problem: Problem) -> tuple[int, int]:
+    """The first and the last lag of the kernel."""
+    return -problem.origin[0], problem.kernel_size[0] - 1 - problem.origin[0]
+
+
+def convolve_tile(problem: Problem) -> Tile:
+    """Tiles of the convolution: as large as stay in registers, no larger than the signal; short steps for few taps."""
+    from omniconv.engines.triton.toeplitz import Tile
+
+    outputs = min(128, power_of_two(problem.size[0]))
+    rows = min(128, power_of_two(problem.batch * -(-problem.size[0] // outputs)))
+    step = 64 if problem.dtype != torch.float32 and problem.kernel_size[0] > 64 else 32
+    warps = 8 if rows * outputs >= 128 * 128 else 4
+    return Tile(rows, outputs, min(outputs, step), num_warps=warps, num_stages=3)
+
+
+def correlate_tile(problem: Problem) -> Tile:
+    """Tiles of the gradient in the taps: `rows` are summed; `outputs` and `step` are the sides of a product."""
+    from omniconv.engines.triton.toeplitz import Tile
+
+    outputs = min(128, power_of_two(problem.size[0]))
+    rows = min(64, power_of_two(problem.batch * -(-problem.size[0] // outputs)))
+    return Tile(rows, outputs, outputs, num_warps=8 if outputs == 128 else 4, num_stages=3)
+
+
+def splits(problem: Problem) -> int:
+    """Programs that share the rows of one window of the gradient in the taps: enough to fill a large processor."""
+    tile = correlate_tile(problem)
+    windows = problem.in_channels * -(-(problem.kernel_size[0] + tile.outputs) // tile.step)
+    rows = problem.batch * -(-problem.size[0] // tile.outputs)
+    return max(1, min(256 // windows, rows // (8 * tile.rows)))
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two of at least `size`, and 16, the least side of a product on tensor cores."""
+    return max(16, 2 ** (size - 1).bit_length())
+
+
+def reject(problem: Problem) -> str | None:
+    """Other devices, several axes, dense taps, float64, or no Triton."""
+    interpreted = problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if problem.device != "cuda" and not interpreted:
+        return f"the device is {problem.device}; it needs a CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed; install omniconv[gpu]"
+    if problem.dim != 1:
+        return f"the signal has {problem.dim} axes; it needs one"
+    if not problem.depthwise:
+        return "the taps mix channels; it needs a kernel per channel"
+    if problem.dtype not in DTYPES:
+        return f"the dtype is {problem.dtype}; it needs float32, float16 or bfloat16"
+    return None
+
+
+def cost(problem: Problem) -> float:
+    """Never chosen on its own."""
+    return math.inf
+
+
+def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
+    """Never chosen on its own."""
+    return math.inf
+
+
+TOEPLITZ = Engine("toeplitz", run, adjoint, reject, cost, adjoint_cost, prepare=prepare, gated=gated, half=True)
