@@ -41,8 +41,9 @@ def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, 
     """after * run(before * x) in one pass."""
     from omniconv.engines.triton.toeplitz import convolve
 
+    tile = convolve_tile(problem, gate=before is not None or after is not None)
     with torch.cuda.device_of(x):
-        return convolve(x, prepared, *lags(problem), problem.circular[0], convolve_tile(problem), before, after)
+        return convolve(x, prepared, *lags(problem), problem.circular[0], tile, before, after)
 
 
 def adjoint(
@@ -68,24 +69,35 @@ def lags(problem: Problem) -> tuple[int, int]:
     return -problem.origin[0], problem.kernel_size[0] - 1 - problem.origin[0]
 
 
-def convolve_tile(problem: Problem) -> Tile:
-    """Tiles of the convolution: as large as stay in registers, no larger than the signal; short steps for few taps."""
+def convolve_tile(problem: Problem, gate: bool = False) -> Tile:
+    """Tiles of the convolution, no larger than the signal; short steps for few taps.
+
+    Their sums stay in registers with two programs on a multiprocessor: 128 x 128 of them, but half as many where
+    float32, a gate, or samples that are read one by one need registers of their own.
+    """
     from omniconv.engines.triton.toeplitz import Tile
 
-    outputs = min(128, power_of_two(problem.size[0]))
-    rows = min(128, power_of_two(problem.batch * -(-problem.size[0] // outputs)))
-    step = 64 if problem.dtype != torch.float32 and problem.kernel_size[0] > 64 else 32
-    warps = 8 if rows * outputs >= 128 * 128 else 4
-    return Tile(rows, outputs, min(outputs, step), num_warps=warps, num_stages=3)
+    n, lean = problem.size[0], problem.dtype != torch.float32 and aligned(problem)
+    outputs = min(128, power_of_two(n))
+    rows = min(128 if lean and not gate else 64, power_of_two(problem.batch * -(-n // outputs)))
+    step = min(64 if lean and problem.kernel_size[0] > 64 else 32, outputs)
+    return Tile(rows, outputs, step, copies=4, num_warps=8 if outputs == 128 else 4, num_stages=3)
 
 
 def correlate_tile(problem: Problem) -> Tile:
     """Tiles of the gradient in the taps: `rows` are summed; `outputs` and `step` are the sides of a product."""
     from omniconv.engines.triton.toeplitz import Tile
 
-    outputs = min(128, power_of_two(problem.size[0]))
-    rows = min(64, power_of_two(problem.batch * -(-problem.size[0] // outputs)))
-    return Tile(rows, outputs, outputs, num_warps=8 if outputs == 128 else 4, num_stages=3)
+    n, half = problem.size[0], problem.dtype != torch.float32
+    side = min(128 if half else 64, power_of_two(n))
+    rows = min(64 if half and aligned(problem) else 32, power_of_two(problem.batch * -(-n // side)))
+    # Of eight warps with sums of 128 x 128, the compiler lets each product wait for the last.
+    return Tile(rows, side, side, copies=1, num_warps=4 if aligned(problem) or side < 128 else 8, num_stages=3)
+
+
+def aligned(problem: Problem) -> bool:
+    """Whether rows of a contiguous signal start at multiples of four samples."""
+    return problem.size[0] % 4 == 0
 
 
 def splits(problem: Problem) -> int:

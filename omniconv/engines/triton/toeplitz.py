@@ -17,9 +17,9 @@ read fastest at multiples of 16 bytes: the table holds one copy of the kernel pe
 later, reversed, padded with zeros and in the dtype of the product (16 bytes per tap and a margin; it stays in the
 caches). A tile of the factor thus comes in whole vectors, unmasked, asynchronously.
 
-Memory traffic: the convolution reads x once from memory and (N + K) / N times from the level-2 cache, and writes y once;
-the gradient in the taps reads grad and x once, and (N + K) / W times from that cache for windows of W samples. It keeps
-W + N partial sums in float32 per channel, window and split: about 4 (W + N) / W bytes per tap and split.
+Memory traffic: the convolution reads x once from memory and (N + K) / N times from the level-2 cache, and writes y
+once; the gradient in the taps reads grad and x once from memory and (N + K) / N times from that cache. It keeps its
+diagonals, twice a float32 per tap, split and N taps' margin, and nothing else.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16
 class Tile:
     """Sizes of the products of one program; powers of two of at least 16, `step` a divisor of `outputs`.
 
-    `rows`: pairs (block, batch element). `outputs`: samples of a block. `step`: samples summed at a time.
+    `rows`: pairs (block, batch element). `outputs`: samples of a block. `step`: samples summed at a time. `copies`: of
+    the kernel in its table, which is read in vectors of as many samples, at most 16 bytes. Vectors of 16 bytes come
+    from the level-2 cache, shorter ones through that of level 1.
     """
 
     rows: int
     outputs: int
     step: int
+    copies: int
     num_warps: int
     num_stages: int
 
@@ -140,7 +143,7 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
     gates = before + (element * (before_b * UNIT) + channel * (before_c * UNIT))[:, None]
     window = table + channel * COPIES * length + base * STEP
     window += ((s % COPIES) * length - s // COPIES * COPIES)[:, None] + r[None, :]
-    acc = tl.zeros((ROWS, OUTPUTS), tl.float32)
+    acc = tl.zeros((OUTPUTS, ROWS), tl.float32)
     for q in range(start, stop):
         u, inside = samples_at(block * OUTPUTS + q * STEP, r, n, CIRCULAR, WHOLE)
         a = tl.load(samples + u * x_t, mask=inside, other=0.0)
@@ -148,7 +151,8 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
             gate = tl.load(gates + u * before_t, mask=inside, other=0.0)
             a = nearest(a.to(tl.float32) * gate.to(tl.float32), OPERANDS)
         factor = tl.load(window + q * STEP)
-        acc = dot(a, tl.trans(factor), acc, OPERANDS)
+        acc = dot(factor, tl.trans(a), acc, OPERANDS)
+    acc = tl.trans(acc)
     t = (block * OUTPUTS)[:, None] + s[None, :]
     inside = valid[:, None] & (t < n)
     if AFTER:
@@ -178,17 +182,21 @@ def correlate_blocks(grad, x, sums, n, batch, rows, start, windows, splits, grad
     last = tl.minimum(last, first + share)
     x += channel * (x_c * UNIT)
     grad += channel * (grad_c * UNIT)
+    row = first + tl.arange(0, ROWS)
+    block, element = row // batch, row % batch
     acc = tl.zeros((STEP, OUTPUTS), tl.float32)
     for begin in range(first, last, ROWS):
-        row = begin + tl.arange(0, ROWS)
-        valid = (row < last)[:, None]
-        block, element = row // batch, (row % batch).to(tl.int64)
+        valid = (begin + tl.arange(0, ROWS) < last)[:, None]
         t = (block * OUTPUTS)[:, None] + s[None, :]
-        address = grad + (element * (grad_b * UNIT))[:, None] + t.to(tl.int64) * grad_t
+        address = grad + (element.to(tl.int64) * (grad_b * UNIT))[:, None] + t.to(tl.int64) * grad_t
         b = tl.load(address, mask=valid & (t < n), other=0.0)
         u, inside = samples_at(block * OUTPUTS + offset, r, n, CIRCULAR, WHOLE)
-        a = tl.load(x + (element * (x_b * UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
+        a = tl.load(x + (element.to(tl.int64) * (x_b * UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
         acc = dot(tl.trans(a), b, acc, OPERANDS)
+        # The next rows, without a division.
+        element += ROWS % batch
+        block += ROWS // batch + (element >= batch).to(tl.int32)
+        element = tl.where(element >= batch, element - batch, element)
     sums += tl.program_id(0).to(tl.int64) * (STEP + OUTPUTS)
     store_diagonals(acc, sums, OUTPUTS, STEP)
 
@@ -225,20 +233,14 @@ def add_windows(sums, dtaps, origin, kernel_size, start, windows, splits, STEP: 
     tl.store(dtaps + channel * kernel_size + tap, total, mask=tap < kernel_size)
 
 
-def copies_of(dtype: torch.dtype) -> int:
-    """Copies of the kernel in its table: samples in 16 bytes."""
-    return 16 // dtype.itemsize
-
-
 def toeplitz_table(taps: Taps, dtype: torch.dtype, first: int, last: int, flip: bool, tile: Tile) -> Tensor:
     """The table of the kernel with lags `first` .. `last`, whose taps come by lag, or by falling lag if `flip`."""
     channels, kernel_size = taps.shape
-    band = Band.of(first, last, tile.outputs, tile.step)
-    copies, block = copies_of(dtype), 512
-    table = torch.empty(channels, copies, band.length, dtype=dtype, device=taps.device)
+    band, block = Band.of(first, last, tile.outputs, tile.step), 512
+    table = torch.empty(channels, tile.copies, band.length, dtype=dtype, device=taps.device)
     place_taps[channels, triton.cdiv(band.length, block)](
         taps, table, last if flip else -first, kernel_size, band.base, band.length, taps.stride(0), taps.stride(1),
-        SIGN=-1 if flip else 1, COPIES=copies, BLOCK=block,
+        SIGN=-1 if flip else 1, COPIES=tile.copies, BLOCK=block,
     )  # fmt: skip
     return table
 
@@ -264,7 +266,7 @@ def convolve(
         x, table, y, *gates, n // unit, batch, rows, band.start, band.stop,
         band.base // tile.step, band.length // tile.step, *strides(x, unit), *strides(gates[0], unit),
         *strides(gates[1], unit), UNIT=unit, CIRCULAR=circular, WHOLE=n % tile.step == 0, BEFORE=before is not None,
-        AFTER=after is not None, OPERANDS=OPERANDS[x.dtype], COPIES=copies_of(x.dtype), ROWS=tile.rows,
+        AFTER=after is not None, OPERANDS=OPERANDS[x.dtype], COPIES=tile.copies, ROWS=tile.rows,
         OUTPUTS=tile.outputs, STEP=tile.step, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     return y
@@ -295,7 +297,7 @@ def correlate(grad: Signal, x: Signal, first: int, last: int, circular: bool, ti
 
 def common_unit(n: int, *signals: Tensor) -> int:
     """The largest number of samples, up to 16 bytes, of which the length and all strides of rows are multiples."""
-    return math.gcd(copies_of(signals[0].dtype), n, *(step for signal in signals for step in signal.stride()[:2]))
+    return math.gcd(16 // signals[0].itemsize, n, *(step for signal in signals for step in signal.stride()[:2]))
 
 
 def strides(signal: Tensor, unit: int) -> tuple[int, int, int]:
