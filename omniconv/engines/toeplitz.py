@@ -89,10 +89,9 @@ def correlate_tile(problem: Problem) -> Tile:
     from omniconv.engines.triton.toeplitz import Tile
 
     n, half = problem.size[0], problem.dtype != torch.float32
-    side = min(128 if half else 64, power_of_two(n))
+    side = min(128 if half and problem.kernel_size[0] > 64 else 64, power_of_two(n))
     rows = min(64 if half and aligned(problem) else 32, power_of_two(problem.batch * -(-n // side)))
-    # Of eight warps with sums of 128 x 128, the compiler lets each product wait for the last.
-    return Tile(rows, side, side, copies=1, num_warps=4 if aligned(problem) or side < 128 else 8, num_stages=3)
+    return Tile(rows, side, side, copies=1, num_warps=8 if side == 128 else 4, num_stages=3)
 
 
 def aligned(problem: Problem) -> bool:

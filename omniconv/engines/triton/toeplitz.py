@@ -205,8 +205,10 @@ def correlate_blocks(grad, x, sums, n, batch, rows, start, windows, splits, grad
 def store_diagonals(acc, sums, OUTPUTS: tl.constexpr, STEP: tl.constexpr):
     """sums[STEP + d] = sum of acc[r, s] over s - r = d, for -STEP <= d < OUTPUTS."""
     r, column = tl.arange(0, STEP)[:, None], tl.arange(0, OUTPUTS)
-    # Row r rotated by r places: its entry of diagonal s - r = d is in column d modulo OUTPUTS.
-    turned = tl.gather(acc, (column[None, :] + r) % OUTPUTS, 1)
+    # Row r rotated by r places: its entry of diagonal s - r = d is in column d modulo OUTPUTS. The index runs over the
+    # whole matrix, so that it moves through shared memory: along an axis it would take four shuffles an element.
+    source = tl.reshape(r * OUTPUTS + (column[None, :] + r) % OUTPUTS, (STEP * OUTPUTS,))
+    turned = tl.reshape(tl.gather(tl.reshape(acc, (STEP * OUTPUTS,)), source, 0), (STEP, OUTPUTS))
     turns = (column[None, :] + r) // OUTPUTS
     for k in tl.static_range(STEP // OUTPUTS + 1):
         diagonal = tl.sum(tl.where(turns == k, turned, 0.0), 0)
@@ -222,7 +224,7 @@ def add_windows(sums, dtaps, origin, kernel_size, start, windows, splits, STEP: 
     # The windows of a lag: -STEP <= lag + offset < OUTPUTS. Offsets are (start + window) * STEP.
     shifted = tap - origin + start * STEP
     total = tl.zeros((BLOCK,), tl.float32)
-    middle = (windows * STEP - shifted) // STEP - windows  # floor(-shifted / STEP), of a positive dividend
+    middle = ((windows + 2) * STEP - shifted) // STEP - windows - 2  # floor(-shifted / STEP), of a positive dividend
     for k in tl.static_range(-1, OUTPUTS // STEP + 2):
         window = middle + k
         place = shifted + window * STEP + STEP
@@ -279,9 +281,11 @@ def correlate(grad: Signal, x: Signal, first: int, last: int, circular: bool, ti
     """
     batch, channels, n = x.shape
     start, stop = -last // tile.step, (tile.outputs - 1 - first) // tile.step + 1
-    windows, kernel_size, block = stop - start, last - first + 1, 256
+    blocks = triton.cdiv(n, tile.outputs)
+    if not circular:  # windows that no sample is in
+        start, stop = max(start, -(blocks - 1) * tile.outputs // tile.step), min(stop, (n - 1) // tile.step + 1)
+    windows, kernel_size, rows, block = stop - start, last - first + 1, batch * blocks, 256
     unit = common_unit(n, grad, x)
-    rows = batch * triton.cdiv(n, tile.outputs)
     sums = x.new_empty(channels, windows, splits, tile.step + tile.outputs, dtype=torch.float32)
     correlate_blocks[(channels * windows * splits,)](
         grad, x, sums, n // unit, batch, rows, start, windows, splits, *strides(grad, unit), *strides(x, unit),
