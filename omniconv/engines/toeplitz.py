@@ -104,7 +104,7 @@ def splits(problem: Problem) -> int:
     tile = correlate_tile(problem)
     windows = problem.in_channels * -(-(problem.kernel_size[0] + tile.outputs) // tile.step)
     rows = problem.batch * -(-problem.size[0] // tile.outputs)
-    return max(1, min(256 // windows, rows // (8 * tile.rows)))
+    return max(1, min(1024 // windows, rows // (8 * tile.rows)))
 
 
 def power_of_two(size: int) -> int:
@@ -126,6 +126,52 @@ def reject(problem: Problem) -> str | None:
     if problem.dtype not in DTYPES:
         return f"the dtype is {problem.dtype}; it needs float32, float16 or bfloat16"
     return None
+
+
+def work(problem: Problem) -> tuple[float, ...] | None:
+    """Launches, bytes of memory that are moved, and operations of tensor cores (those of half precision)."""
+    if problem.device == "cpu":
+        return None
+    tile = convolve_tile(problem)
+    table = problem.in_channels * problem.kernel_size[0] * (4 + 2 * tile.copies * problem.dtype.itemsize)
+    return 2.0, 2.0 * signal_bytes(problem) + table, operations(problem, tile)
+
+
+def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...] | None:
+    """As for `work`: the gradient in the signal is a convolution, that in the taps reads two signals."""
+    ahead = work(problem)
+    if ahead is None:
+        return None
+    sums = 16.0 * problem.in_channels * problem.kernel_size[0] * splits(problem)
+    aside = (2.0, 2.0 * signal_bytes(problem) + sums, operations(problem, correlate_tile(problem)))
+    return tuple(need_x * a + need_taps * b for a, b in zip(ahead, aside, strict=True))
+
+
+def signal_bytes(problem: Problem) -> float:
+    """Bytes of the signal."""
+    return float(problem.batch * problem.in_channels * problem.size[0] * problem.dtype.itemsize)
+
+
+def operations(problem: Problem, tile: Tile) -> float:
+    """Multiplications and additions of all products of tiles, at the rate of half precision.
+
+    A product in float32 is three in tf32, at half the rate. The last block counts as whole.
+    """
+    (first, last), per_block = lags(problem), tile.outputs / tile.step
+    blocks = -(-problem.size[0] // tile.outputs)
+    before, after = -(-last // tile.step), (tile.outputs - 1 - first) // tile.step + 1
+    if problem.circular[0]:
+        steps = float(blocks * (before + after))
+    else:  # block i of a zero axis has i blocks before it and blocks - i from itself on
+        steps = capped_sum(per_block, blocks - 1, before) + capped_sum(per_block, blocks, after)
+    rate = 6 if problem.dtype == torch.float32 else 1
+    return 2.0 * rate * problem.batch * problem.in_channels * steps * tile.step * tile.outputs
+
+
+def capped_sum(slope: float, count: int, cap: int) -> float:
+    """The sum of min(slope i, cap) over i = 1 .. count."""
+    rising = min(count, int(cap / slope))
+    return slope * rising * (rising + 1) / 2 + cap * (count - rising)
 
 
 def cost(problem: Problem) -> float:

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from omniconv import Problem
 from omniconv.engines.reference import REFERENCE
-from omniconv.engines.toeplitz import TOEPLITZ, convolve_tile, correlate_tile, splits
+from omniconv.engines.toeplitz import (
+    TOEPLITZ,
+    adjoint_work,
+    convolve_tile,
+    correlate_tile,
+    lags,
+    operations,
+    splits,
+    work,
+)
 from omniconv.engines.triton.toeplitz import Tile, convolve, correlate, toeplitz_table
 from omniconv.testing import assert_close
 
@@ -80,7 +89,7 @@ def check(grad: Tensor, x: Tensor, taps: Tensor, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_values_and_gradients_equal_the_definition(mode: str, n: int) -> None:
     for k in lengths(n, mode)[:: 2 if n > 500 else 1]:
-        check(*operands(n, k, torch.float32), mode)
+        check(*operands(n, k, torch.float32, batch=2 if n > 500 else 3), mode)
 
 
 @pytest.mark.parametrize(("mode", "n", "k"), [("causal", 1024, 1024), ("centred", 999, 200), ("circular", 512, 65)])
@@ -137,8 +146,7 @@ def test_only_needed_gradients_are_computed() -> None:
 def test_every_tile_gives_the_same_sums(mode: str) -> None:
     grad, x, taps = operands(140, 70, torch.float32, channels=1)
     problem = problem_of(x, taps, mode)
-    first, last = -problem.origin[0], problem.kernel_size[0] - 1 - problem.origin[0]
-    circular = problem.circular[0]
+    (first, last), circular = lags(problem), problem.circular[0]
     expected = REFERENCE.run(x.double(), taps.double(), problem)
     _, expected_dtaps = REFERENCE.adjoint(grad.double(), x.double(), taps.double(), problem, False, True)
     assert expected_dtaps is not None
@@ -177,6 +185,31 @@ def test_tiles_are_no_larger_than_the_problem() -> None:
             one = dataclasses.replace(problem, batch=1)
             same = [convolve_tile(p, g) for p in (problem, one) for g in (False, True)]
             assert len({(t.outputs, t.step, t.copies) for t in same}) == 1  # one table serves any batch, gated or not
+
+
+@pytest.mark.parametrize(("n", "k"), [(1024, 1024), (1000, 1999), (5000, 33), (90, 50), (7, 13)])
+@pytest.mark.parametrize("mode", MODES)
+def test_operations_are_those_of_the_products(mode: str, n: int, k: int) -> None:
+    causal, boundary = MODES[mode]
+    x, taps = torch.empty(6, 5, n, device="meta"), torch.empty(5, min(k, n) if mode != "centred" else k, device="meta")
+    problem = dataclasses.replace(Problem.of(x, taps, causal=causal, boundary=boundary), device="cuda")
+    tile, (first, last), products = convolve_tile(problem), lags(problem), 0
+    for block in range(0, n, tile.outputs):
+        for offset in range(-tile.step * n, n + tile.outputs, tile.step):
+            reached = -last < offset + tile.step and offset < tile.outputs - first
+            inside = mode == "circular" or 0 <= block + offset < n
+            products += reached and inside
+    counted = operations(problem, tile) / (6 * 2 * 6 * 5 * tile.step * tile.outputs)
+    assert products <= counted < products + tile.outputs / tile.step  # the last block counts as whole
+    ahead, back = work(problem), adjoint_work(problem, True, True)
+    assert ahead is not None
+    assert back is not None
+    parts = zip(ahead, adjoint_work(problem, True, False) or (), adjoint_work(problem, False, True) or (), strict=True)
+    assert back == tuple(only_x + only_taps for _, only_x, only_taps in parts)
+    assert adjoint_work(problem, True, False) == ahead
+    assert ahead[1] >= 2 * x.nbytes
+    assert work(dataclasses.replace(problem, device="cpu")) is None
+    assert adjoint_work(dataclasses.replace(problem, device="cpu"), True, True) is None
 
 
 def test_it_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
