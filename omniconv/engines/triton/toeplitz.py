@@ -96,7 +96,9 @@ def place_taps(taps, table, origin, kernel_size, base, length, stride_c, stride_
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     copy = tl.arange(0, COPIES)
     tap = origin + SIGN * (base + copy[:, None] - place[None, :])
-    value = tl.load(taps + channel * stride_c + tap * stride_k, mask=(tap >= 0) & (tap < kernel_size), other=0.0)
+    value = tl.load(
+        taps + channel * stride_c + tap.to(tl.int64) * stride_k, mask=(tap >= 0) & (tap < kernel_size), other=0.0
+    )
     address = table + (channel * COPIES + copy[:, None]) * length + place[None, :]
     tl.store(address, nearest(value, table.dtype.element_ty), mask=(place < length)[None, :])
 

@@ -34,14 +34,12 @@ SIZES = (1, 2, 3, 7, 64, 100, 127, 128, 1000, 1031)
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fresh memory is NaN: an element that is never written shows."""
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def lengths(n: int, mode: str) -> list[int]:

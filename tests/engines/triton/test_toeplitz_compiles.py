@@ -31,7 +31,7 @@ def kernel(name: str, tile: Tile, problem: Problem, pointers: list[str], floats:
     sizes = "n batch rows start stop base length windows splits"
     strides = [f"{signal}_{axis}" for signal in ("grad", "x", "before", "after") for axis in "bc"]
     arguments = dict.fromkeys(pointers, pointer) | dict.fromkeys(floats, "*fp32")
-    constants = {f"{signal}_t": 1 for signal in pointers if signal not in ("table", "y")}
+    constants: dict[str, Any] = {f"{signal}_t": 1 for signal in pointers if signal not in ("table", "y")}
     constants |= {"UNIT": unit, "CIRCULAR": problem.circular[0], "WHOLE": problem.size[0] % tile.step == 0}
     constants |= {"OPERANDS": operands, "ROWS": tile.rows, "OUTPUTS": tile.outputs, "STEP": tile.step, **flags}
     arguments |= dict.fromkeys([*sizes.split(), *strides], "i32")
