@@ -7,7 +7,6 @@ to about 2,000 taps the products take less time than transforms.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from typing import TYPE_CHECKING
 
@@ -129,7 +128,7 @@ def reject(problem: Problem) -> str | None:
 
 
 def work(problem: Problem) -> tuple[float, ...] | None:
-    """Launches, bytes of memory that are moved, and operations of tensor cores (those of half precision)."""
+    """Launches, bytes of memory that are moved, and operations on tensor cores at the rate of half precision."""
     if problem.device == "cpu":
         return None
     tile = convolve_tile(problem)
@@ -174,14 +173,4 @@ def capped_sum(slope: float, count: int, cap: int) -> float:
     return slope * rising * (rising + 1) / 2 + cap * (count - rising)
 
 
-def cost(problem: Problem) -> float:
-    """Never chosen on its own."""
-    return math.inf
-
-
-def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
-    """Never chosen on its own."""
-    return math.inf
-
-
-TOEPLITZ = Engine("toeplitz", run, adjoint, reject, cost, adjoint_cost, prepare=prepare, gated=gated, half=True)
+TOEPLITZ = Engine("toeplitz", run, adjoint, reject, work, adjoint_work, prepare=prepare, gated=gated, half=True)

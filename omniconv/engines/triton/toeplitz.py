@@ -105,14 +105,15 @@ def place_taps(taps, table, origin, kernel_size, base, length, stride_c, stride_
 
 @triton.jit
 def samples_at(start, r, n, CIRCULAR: tl.constexpr, WHOLE: tl.constexpr):
-    """Indices start + r of samples, (rows, places), and which of them exist; all do around a circle.
+    """Indices start + r of samples, (rows, places), and which of them exist, around the circle if `CIRCULAR`.
 
-    `WHOLE`: n is a multiple of the number of places, and so is every start: they wrap around together.
+    What lies more than a period before the first sample is out of a kernel's reach, and stays outside. `WHOLE`: n is a
+    multiple of the number of places, and so is every start: they wrap around together.
     """
     if CIRCULAR and WHOLE:
-        u = ((start % n + n) % n)[:, None] + r[None, :]
+        u = ((start + n) % n)[:, None] + r[None, :]
     elif CIRCULAR:
-        u = ((start[:, None] + r[None, :]) % n + n) % n
+        u = (start[:, None] + r[None, :] + n) % n
     else:
         u = start[:, None] + r[None, :]
     return u.to(tl.int64), (u >= 0) & (u < n)
@@ -223,12 +224,12 @@ def add_windows(sums, dtaps, origin, kernel_size, start, windows, splits, STEP: 
     """dtaps[c, origin + lag] = sum over windows and splits of their entry of diagonal lag + offset, if they have it."""
     channel = tl.program_id(0).to(tl.int64)
     tap = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    # The windows of a lag: -STEP <= lag + offset < OUTPUTS. Offsets are (start + window) * STEP.
+    # A lag is in two windows at most: -STEP < lag + offset < OUTPUTS <= STEP, with offset = (start + window) * STEP.
     shifted = tap - origin + start * STEP
     total = tl.zeros((BLOCK,), tl.float32)
-    middle = ((windows + 2) * STEP - shifted) // STEP - windows - 2  # floor(-shifted / STEP), of a positive dividend
-    for k in tl.static_range(-1, OUTPUTS // STEP + 2):
-        window = middle + k
+    nearer = ((windows + 2) * STEP - shifted) // STEP - windows - 2  # floor(-shifted / STEP), of a positive dividend
+    for k in tl.static_range(2):
+        window = nearer + k
         place = shifted + window * STEP + STEP
         valid = (window >= 0) & (window < windows) & (place >= 0) & (place < STEP + OUTPUTS) & (tap < kernel_size)
         for split in range(splits):

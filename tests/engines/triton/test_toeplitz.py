@@ -142,7 +142,7 @@ def test_only_needed_gradients_are_computed() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_tile_gives_the_same_sums(mode: str) -> None:
-    grad, x, taps = operands(140, 70, torch.float32, channels=1)
+    grad, x, taps = operands(140, 70, torch.float32, batch=16, channels=1)
     problem = problem_of(x, taps, mode)
     (first, last), circular = lags(problem), problem.circular[0]
     expected = REFERENCE.run(x.double(), taps.double(), problem)
