@@ -14,8 +14,9 @@ from omniconv.engines.direct import DIRECT
 from omniconv.engines.fft import FFT
 from omniconv.engines.overlap_save import OVERLAP_SAVE
 from omniconv.engines.reference import REFERENCE
+from omniconv.engines.toeplitz import TOEPLITZ
 
-ENGINES = {engine.name: engine for engine in (REFERENCE, DIRECT, FFT, OVERLAP_SAVE)}
+ENGINES = {engine.name: engine for engine in (REFERENCE, DIRECT, FFT, OVERLAP_SAVE, TOEPLITZ)}
 
 
 @lru_cache(maxsize=4096)

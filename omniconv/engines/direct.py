@@ -138,7 +138,7 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     """Units of work: calls, further blocks, samples moved, multiplications, and multiplications of long dense kernels.
 
-    Depthwise kernels of any size stay on the framework's fast path, see `padding_of`; dense kernels on one axis leave it
+    Depthwise kernels of any size stay on the framework's fast path, see `padding_of`. Dense ones on one axis leave it
     beyond 32 taps.
     """
     calls = len(blocks(problem, extended(problem), BLOCK, multiple=LANES)) - 1.0
