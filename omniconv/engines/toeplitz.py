@@ -25,10 +25,11 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def prepare(taps: Taps, problem: Problem) -> Tensor:
-    """The taps where the products read their Toeplitz factors: 16 bytes per tap and a margin."""
+    """The table of the taps out of which the products read their Toeplitz factors."""
     from omniconv.engines.triton.toeplitz import toeplitz_table
 
-    return toeplitz_table(taps, problem.dtype, *lags(problem), False, convolve_tile(problem))
+    with torch.cuda.device_of(taps):
+        return toeplitz_table(taps, problem.dtype, *lags(problem), False, convolve_tile(problem))
 
 
 def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
