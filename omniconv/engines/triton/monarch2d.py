@@ -143,8 +143,8 @@ def convolve(
             qi = tl.zeros((G * J, H), tl.float32)
             for f in range(0, FP, F):
                 zr, zi = columns(rr, ri, a_table, f, F, FP, G * J, H, OPERANDS)
-                at = (j + frequency)[:, None] * FP + (f + tl.arange(0, F))[None, :]
-                kr, ki = tl.load(spectrum + at), tl.load(spectrum + JP * FP + at)
+                bins = (j + frequency)[:, None] * FP + (f + tl.arange(0, F))[None, :]
+                kr, ki = tl.load(spectrum + bins), tl.load(spectrum + JP * FP + bins)
                 if CONJUGATE:
                     ki = -ki
                 pr, pi = (zr * kr - zi * ki).to(OPERANDS), (zr * ki + zi * kr).to(OPERANDS)
