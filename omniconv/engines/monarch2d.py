@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -21,11 +22,21 @@ def frame(problem: Problem) -> tuple[int, ...]:
     return tuple(n if circular else n + max(o, k - 1 - o) for n, k, o, circular in axes)
 
 
+def fits(problem: Problem) -> bool:
+    """Whether a program can hold an image from its first stage to its last, without memory in between."""
+    return max(problem.size) <= (32 if problem.dtype == torch.float32 else 64)
+
+
+def kernels(problem: Problem) -> ModuleType:
+    """The kernels for images of this size: one program per few images, or one pass over memory per stage."""
+    from omniconv.engines.triton import monarch2d, monarch2d_passes
+
+    return monarch2d if fits(problem) else monarch2d_passes
+
+
 def prepare(taps: Taps, problem: Problem) -> Tensor:
     """Half spectra of the taps, scaled; in the order in which the kernels read them."""
-    from omniconv.engines.triton import monarch2d
-
-    return monarch2d.prepare(taps, problem, frame(problem))
+    return kernels(problem).prepare(taps, problem, frame(problem))
 
 
 def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
@@ -35,20 +46,16 @@ def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
 
 def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, after: Tensor | None) -> Signal:
     """after * F^-1(F(before * x) * F taps), the gates applied as signals are read and written."""
-    from omniconv.engines.triton import monarch2d
-
-    return monarch2d.run(x, prepared, problem, frame(problem), before=before, after=after)
+    return kernels(problem).run(x, prepared, problem, frame(problem), before=before, after=after)
 
 
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the lags of the taps."""
-    from omniconv.engines.triton import monarch2d
-
-    lengths = frame(problem)
-    dx = monarch2d.run(grad, prepare(taps, problem), problem, lengths, conjugate=True) if need_x else None
-    dtaps = monarch2d.taps_gradient(grad, x, problem, lengths) if need_taps else None
+    lengths, passes = frame(problem), kernels(problem)
+    dx = passes.run(grad, prepare(taps, problem), problem, lengths, conjugate=True) if need_x else None
+    dtaps = passes.taps_gradient(grad, x, problem, lengths) if need_taps else None
     return dx, dtaps
 
 
@@ -76,6 +83,4 @@ def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
     return float("inf")
 
 
-MONARCH2D = Engine(
-    "monarch2d", run, adjoint, reject, cost, adjoint_cost, prepare=prepare, gated=gated, half=True
-)
+MONARCH2D = Engine("monarch2d", run, adjoint, reject, cost, adjoint_cost, prepare=prepare, gated=gated, half=True)

@@ -1,24 +1,26 @@
 """Depthwise convolutions of images as products with DFT matrices, a few images of one channel per program.
 
-Y = F^-1(F X * F K) on a frame of N_h x N_w samples, in which nothing wraps around on a zero axis and which is the period
-of a circular one. A transform is a product with a matrix, so a frame may have any length, and only the n samples of an
-axis enter: the matrices are rectangular. Rows are real, so half of their frequencies do, N_w // 2 + 1; for n samples and
-2n - 1 taps that is n. With X of (h, w), frequencies f down the columns and j along the rows, the stages of a program are
+y = F^-1(F x * F k) on a frame of N_h x N_w samples, in which nothing wraps around on a zero axis, and which is the
+period of a circular one. A transform is a product with a matrix, so a frame may have any length, and only the n samples
+of an axis enter: the matrices are rectangular. Rows are real, so half of their frequencies do, N_w // 2 + 1; for n
+samples and 2n - 1 taps those are n. With x of (h, w), frequencies f down the columns and j along the rows,
 
-    R[h, j] = sum_w X[h, w] E[w, j]          Z[j, f] = sum_h R[h, j] A[h, f]          P = Z * K
-    Q[j, h] = sum_f P[j, f] B[f, h]          Y[h, w] = Re sum_j Q[j, h] C[j, w]
+    R[h, j] = sum_w x[h, w] E[w, j]          Z[j, f] = sum_h R[h, j] A[h, f]          P = Z * K
+    Q[j, h] = sum_f P[j, f] B[f, h]          y[h, w] = Re sum_j Q[j, h] C[j, w]
 
-every one a product of data with a constant on its right, the images of a program stacked in the rows, so that sums stay
-in registers from Z to Q; R and Q are turned once each. Loops go over blocks of j and of f, so registers do not bound
-the frame. The lags of the taps are in their spectrum: outputs are samples 0 .. n - 1 of the frame, and the adjoint in x
-is the same program with the conjugate spectrum.
+each a product of data with a constant on its right, the images of a program stacked in the rows: 64 rows of frequencies
+fill the tensor cores' instruction, and sums stay in registers from one stage to the next. R and Q are turned once each.
+The lags of the taps are in their spectrum: outputs are samples 0 .. n - 1 of the frame, and the gradient in x is the
+same program with the conjugate spectrum.
 
 Half-precision signals have float16 operands, since bfloat16 matrices would cost 5e-3 in accuracy. float16 has a small
-range: every image is divided by its largest magnitude, the spectrum by the sum of its taps' magnitudes, and both are
-multiplied back in float32 at the end. float32 signals take three tf32 products.
+range: every image is divided by its largest magnitude, the spectrum by no less than the sum of the taps' magnitudes,
+and both are multiplied back in float32 at the end. float32 signals take three tf32 products.
 
-Traffic: `convolve` reads x and the spectrum and writes y; `correlate` reads both signals and writes the spectrum of the
-taps' gradient. Flops per image, of h x w samples: 4 h w J + 8 h J F for the transforms there, as many back.
+Traffic: `convolve` reads x, the gates and the spectrum (2 J FP numbers per program, from the cache but once per
+channel) and writes y. `correlate` reads both signals, once per block of f, and writes 8 J FP bytes per program. Flops
+of an image of H x W samples in tiles: 4 H W J + 8 H J FP for its transform, as many for the inverse; `convolve` takes
+both, `correlate` two transforms.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from torch import Tensor
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
-from omniconv.engines.triton._dot import dot
+from omniconv.engines.triton._dot import INTERPRETED, dot
 
-TRAILER = 4
-"""Numbers after a channel's spectrum: its scale, and room that keeps channels aligned."""
+TRAILER = 8
+"""Numbers after a channel's spectrum: the exponent of its scale, and room that keeps channels aligned."""
 
 LAGS = 32
 """Taps per axis in a block."""
@@ -73,6 +75,15 @@ def turn(x, G: tl.constexpr, A: tl.constexpr, B: tl.constexpr, OPERANDS: tl.cons
 
 
 @triton.jit
+def rounded(x, KIND: tl.constexpr):
+    """float32 in another dtype, rounded to the nearest; the interpreter would cut bfloat16 off."""
+    if INTERPRETED and KIND == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+    return x.to(KIND)
+
+
+@triton.jit
 def per_row(values, G: tl.constexpr, A: tl.constexpr):
     """One value per image as one per row (image, a)."""
     return tl.reshape(tl.broadcast_to(values[:, None], (G, A)), (G * A,))
@@ -94,21 +105,23 @@ def unit(x, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OPERANDS: tl.cons
         return x, tl.full((G,), 1.0, tl.float32)
     # A floor, for an image of zeros.
     size = tl.maximum(tl.max(tl.max(tl.abs(tl.reshape(x, (G, H, W))), 2), 1), 1e-30)
-    return x * per_row(1 / size, G, H)[:, None], size
+    return (x * per_row(1 / size, G, H)[:, None]).to(OPERANDS), size
 
 
 @triton.jit
-def rows(x, table, j, J: tl.constexpr, JP: tl.constexpr, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OPERANDS: tl.constexpr):
-    """R at J frequencies from j on, as rows (image, j) and columns h."""
+def rows(x, table, G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, OPERANDS: tl.constexpr):
+    """R as rows (image, j) and columns h, in two parts."""
     none = tl.zeros((G * H, J), tl.float32)
-    rr = dot(x, block(table, 0, 0, j, W, JP, W, J), none, OPERANDS)
-    ri = dot(x, block(table, 1, 0, j, W, JP, W, J), none, OPERANDS)
+    rr = dot(x, block(table, 0, 0, 0, W, J, W, J), none, OPERANDS)
+    ri = dot(x, block(table, 1, 0, 0, W, J, W, J), none, OPERANDS)
     return turn(rr, G, H, J, OPERANDS), turn(ri, G, H, J, OPERANDS)
 
 
 @triton.jit
-def columns(rr, ri, table, f, F: tl.constexpr, FP: tl.constexpr, M: tl.constexpr, H: tl.constexpr, OPERANDS: tl.constexpr):
-    """Z at F frequencies from f on, as rows (image, j)."""
+def columns(
+    rr, ri, table, f, M: tl.constexpr, H: tl.constexpr, F: tl.constexpr, FP: tl.constexpr, OPERANDS: tl.constexpr
+):
+    """Z at F frequencies from f on, as rows (image, j), in two parts."""
     none = tl.zeros((M, F), tl.float32)
     ar, ai = block(table, 0, 0, f, H, FP, H, F), block(table, 1, 0, f, H, FP, H, F)
     return complex_dot(rr, ri, ar, ai, none, none, OPERANDS)
@@ -116,99 +129,89 @@ def columns(rr, ri, table, f, F: tl.constexpr, FP: tl.constexpr, M: tl.constexpr
 
 @triton.jit
 def convolve(
-    x, y, before, after, spectrum, e_table, a_table, b_table, c_table,
-    batch, channels, height, width, groups,
-    xb, xc, xh, xw, pb, pc, ph, pw, qb, qc, qh, qw,
-    CONJUGATE: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-    G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, JP: tl.constexpr,
-    F: tl.constexpr, FP: tl.constexpr, TRAILER: tl.constexpr, OPERANDS: tl.constexpr,
-):
-    """y = after * F^-1(F(before * x) * spectrum), for `groups` times G images of a channel."""
-    channel, part = tl.program_id(0), tl.program_id(1)
-    spectrum += channel.to(tl.int64) * (2 * JP * FP + TRAILER)
-    scale = tl.load(spectrum + 2 * JP * FP)
+    x, y, before, after, spectrum, e_table, a_table, b_table, c_table, batch, channels, height, width, xb, xc, xh, xw,
+    pb, pc, qb, qc, CONJUGATE: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr, G: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, F: tl.constexpr, FP: tl.constexpr, TRAILER: tl.constexpr,
+    OPERANDS: tl.constexpr,
+):  # fmt: skip
+    """y = after * F^-1(F(before * x) * spectrum) for G images of a channel; gates have contiguous images."""
+    channel, first = tl.program_id(0), tl.program_id(1) * G
+    at, inside = places(first, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
+    signal = tl.load(x + at, mask=inside, other=0).to(tl.float32)
+    if BEFORE:
+        at, inside = places(first, channel, batch, height, width, pb, pc, width, 1, G, H, W)
+        signal *= tl.load(before + at, mask=inside, other=0).to(tl.float32)
+    signal, size = unit(signal, G, H, W, OPERANDS)
+    rr, ri = rows(signal, e_table, G, H, W, J, OPERANDS)
+    spectrum += channel.to(tl.int64) * (2 * J * FP + TRAILER)
     frequency = tl.arange(0, G * J) % J
-    for group in range(part * groups, part * groups + groups):
-        at, inside = places(group * G, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
-        signal = tl.load(x + at, mask=inside, other=0).to(tl.float32)
-        if BEFORE:
-            at, inside = places(group * G, channel, batch, height, width, pb, pc, ph, pw, G, H, W)
-            signal *= tl.load(before + at, mask=inside, other=0).to(tl.float32)
-        signal, size = unit(signal, G, H, W, OPERANDS)
-        signal = signal.to(OPERANDS)
-        total = tl.zeros((G * H, W), tl.float32)
-        for j in range(0, JP, J):
-            rr, ri = rows(signal, e_table, j, J, JP, G, H, W, OPERANDS)
-            qr = tl.zeros((G * J, H), tl.float32)
-            qi = tl.zeros((G * J, H), tl.float32)
-            for f in range(0, FP, F):
-                zr, zi = columns(rr, ri, a_table, f, F, FP, G * J, H, OPERANDS)
-                bins = (j + frequency)[:, None] * FP + (f + tl.arange(0, F))[None, :]
-                kr, ki = tl.load(spectrum + bins), tl.load(spectrum + JP * FP + bins)
-                if CONJUGATE:
-                    ki = -ki
-                pr, pi = (zr * kr - zi * ki).to(OPERANDS), (zr * ki + zi * kr).to(OPERANDS)
-                br, bi = block(b_table, 0, f, 0, FP, H, F, H), block(b_table, 1, f, 0, FP, H, F, H)
-                qr, qi = complex_dot(pr, pi, br, bi, qr, qi, OPERANDS)
-            total = dot(turn(qr, G, J, H, OPERANDS), block(c_table, 0, j, 0, JP, W, J, W), total, OPERANDS)
-            total = dot(turn(qi, G, J, H, OPERANDS), block(c_table, 1, j, 0, JP, W, J, W), total, OPERANDS)
-        total *= per_row(size * scale, G, H)[:, None]
-        if AFTER:
-            at, inside = places(group * G, channel, batch, height, width, qb, qc, qh, qw, G, H, W)
-            total *= tl.load(after + at, mask=inside, other=0).to(tl.float32)
-        area = height * width
-        at, inside = places(group * G, channel, batch, height, width, channels * area, area, width, 1, G, H, W)
-        tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
+    qr = tl.zeros((G * J, H), tl.float32)
+    qi = tl.zeros((G * J, H), tl.float32)
+    for f in range(0, FP, F):
+        zr, zi = columns(rr, ri, a_table, f, G * J, H, F, FP, OPERANDS)
+        bins = frequency[:, None] * FP + (f + tl.arange(0, F))[None, :]
+        kr = tl.load(spectrum + bins).to(tl.float32)
+        ki = tl.load(spectrum + J * FP + bins).to(tl.float32)
+        if CONJUGATE:
+            ki = -ki
+        pr, pi = (zr * kr - zi * ki).to(OPERANDS), (zr * ki + zi * kr).to(OPERANDS)
+        br, bi = block(b_table, 0, f, 0, FP, H, F, H), block(b_table, 1, f, 0, FP, H, F, H)
+        qr, qi = complex_dot(pr, pi, br, bi, qr, qi, OPERANDS)
+    total = tl.zeros((G * H, W), tl.float32)
+    total = dot(turn(qr, G, J, H, OPERANDS), block(c_table, 0, 0, 0, J, W, J, W), total, OPERANDS)
+    total = dot(turn(qi, G, J, H, OPERANDS), block(c_table, 1, 0, 0, J, W, J, W), total, OPERANDS)
+    total *= per_row(size * tl.exp2(tl.load(spectrum + 2 * J * FP).to(tl.float32)), G, H)[:, None]
+    if AFTER:
+        at, inside = places(first, channel, batch, height, width, qb, qc, width, 1, G, H, W)
+        total *= tl.load(after + at, mask=inside, other=0).to(tl.float32)
+    area = height * width
+    at, inside = places(first, channel, batch, height, width, channels * area, area, width, 1, G, H, W)
+    tl.store(y + at, rounded(total, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def correlate(
-    grad, x, spectra, e_table, a_table, batch, channels, height, width, groups,
-    gb, gc, gh, gw, xb, xc, xh, xw,
-    G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, JP: tl.constexpr,
-    F: tl.constexpr, FP: tl.constexpr, OPERANDS: tl.constexpr,
-):
-    """The sum of F grad * conj F x over `groups` times G images of a channel, at J x F frequencies."""
-    channel, part = tl.program_id(0), tl.program_id(1)
-    j, f = (tl.program_id(2) // (FP // F)) * J, (tl.program_id(2) % (FP // F)) * F
+    grad, x, spectra, e_table, a_table, batch, height, width, gb, gc, gh, gw, xb, xc, xh, xw, GROUPS: tl.constexpr,
+    G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, F: tl.constexpr, FP: tl.constexpr,
+    OPERANDS: tl.constexpr,
+):  # fmt: skip
+    """The sum of F grad * conj F x over GROUPS times G images of a channel, at F frequencies f."""
+    channel, part, f = tl.program_id(0), tl.program_id(1), tl.program_id(2) * F
     sr = tl.zeros((G * J, F), tl.float32)
     si = tl.zeros((G * J, F), tl.float32)
-    for group in range(part * groups, part * groups + groups):
-        at, inside = places(group * G, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
+    for lap in range(GROUPS):
+        first = (part * GROUPS + lap) * G
+        at, inside = places(first, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
         signal, size = unit(tl.load(x + at, mask=inside, other=0).to(tl.float32), G, H, W, OPERANDS)
-        rr, ri = rows(signal.to(OPERANDS), e_table, j, J, JP, G, H, W, OPERANDS)
-        xr, xi = columns(rr, ri, a_table, f, F, FP, G * J, H, OPERANDS)
-        at, inside = places(group * G, channel, batch, height, width, gb, gc, gh, gw, G, H, W)
+        rr, ri = rows(signal, e_table, G, H, W, J, OPERANDS)
+        xr, xi = columns(rr, ri, a_table, f, G * J, H, F, FP, OPERANDS)
+        at, inside = places(first, channel, batch, height, width, gb, gc, gh, gw, G, H, W)
         signal, loud = unit(tl.load(grad + at, mask=inside, other=0).to(tl.float32), G, H, W, OPERANDS)
-        rr, ri = rows(signal.to(OPERANDS), e_table, j, J, JP, G, H, W, OPERANDS)
-        vr, vi = columns(rr, ri, a_table, f, F, FP, G * J, H, OPERANDS)
+        rr, ri = rows(signal, e_table, G, H, W, J, OPERANDS)
+        vr, vi = columns(rr, ri, a_table, f, G * J, H, F, FP, OPERANDS)
         size = per_row(size * loud, G, J)[:, None]
         sr += (vr * xr + vi * xi) * size
         si += (vi * xr - vr * xi) * size
-    sr = tl.sum(tl.reshape(sr, (G, J, F)), 0)
-    si = tl.sum(tl.reshape(si, (G, J, F)), 0)
-    at = (j + tl.arange(0, J))[:, None] * FP + (f + tl.arange(0, F))[None, :]
-    spectra += (channel.to(tl.int64) * tl.num_programs(1) + part) * (2 * JP * FP)
-    tl.store(spectra + at, sr)
-    tl.store(spectra + JP * FP + at, si)
+    bins = tl.arange(0, J)[:, None] * FP + (f + tl.arange(0, F))[None, :]
+    spectra += (channel.to(tl.int64) * tl.num_programs(1) + part) * (2 * J * FP)
+    tl.store(spectra + bins, tl.sum(tl.reshape(sr, (G, J, F)), 0))
+    tl.store(spectra + J * FP + bins, tl.sum(tl.reshape(si, (G, J, F)), 0))
 
 
 @triton.jit
 def transform_taps(
-    taps, spectrum, e_table, a_table, height, width, HP, WP,
-    K: tl.constexpr, J: tl.constexpr, JP: tl.constexpr, F: tl.constexpr, FP: tl.constexpr,
-    TRAILER: tl.constexpr, OPERANDS: tl.constexpr,
-):
-    """The spectrum of a channel's taps over the sum of their magnitudes, and this sum behind it.
+    taps, spectrum, e_table, a_table, height, width, HP, WP, K: tl.constexpr, J: tl.constexpr, F: tl.constexpr,
+    FP: tl.constexpr, TRAILER: tl.constexpr, OPERANDS: tl.constexpr,
+):  # fmt: skip
+    """The spectrum of a channel's taps at F frequencies f, over a power of two whose exponent comes last.
 
-    The tables are (2, JP, WP) and (2, HP, FP), with the lags of the taps in HP and WP, multiples of K.
+    The power is at least the sum of the taps' magnitudes. The tables are (2, J, WP) and (2, HP, FP), with the lags of
+    the taps in HP and WP, multiples of K.
     """
     channel = tl.program_id(0)
-    j = (tl.program_id(1) // (FP // F)) * J + tl.arange(0, J)
-    f = (tl.program_id(1) % (FP // F)) * F + tl.arange(0, F)
-    k = tl.arange(0, K)
+    j, f, k = tl.arange(0, J), tl.program_id(1) * F + tl.arange(0, F), tl.arange(0, K)
     taps += channel.to(tl.int64) * height * width
-    spectrum += channel.to(tl.int64) * (2 * JP * FP + TRAILER)
+    spectrum += channel.to(tl.int64) * (2 * J * FP + TRAILER)
     largest = tl.zeros((K, K), tl.float32)
     total = tl.zeros((K, K), tl.float32)
     for a in range(0, HP, K):
@@ -216,9 +219,9 @@ def transform_taps(
             inside = (a + k < height)[:, None] & (b + k < width)[None, :]
             tile = tl.abs(tl.load(taps + (a + k)[:, None] * width + (b + k)[None, :], mask=inside, other=0))
             largest, total = tl.maximum(largest, tile), total + tile
-    # A floor, for a kernel of zeros.
+    # Floors, for a kernel of zeros.
     peak = tl.maximum(tl.max(tl.max(largest, 1), 0), 1e-30)
-    scale = tl.maximum(tl.sum(tl.sum(total, 1), 0), 1e-30)
+    exponent = tl.ceil(tl.log2(tl.maximum(tl.sum(tl.sum(total, 1), 0), 1e-30)))
     zr = tl.zeros((J, F), tl.float32)
     zi = tl.zeros((J, F), tl.float32)
     for a in range(0, HP, K):
@@ -227,89 +230,83 @@ def transform_taps(
         for b in range(0, WP, K):
             inside = (a + k < height)[None, :] & (b + k < width)[:, None]
             tile = tl.load(taps + (a + k)[None, :] * width + (b + k)[:, None], mask=inside, other=0) / peak
-            at = j[:, None] * WP + (b + k)[None, :]
-            rr = dot(tl.load(e_table + at), tile, rr, OPERANDS)
-            ri = dot(tl.load(e_table + JP * WP + at), tile, ri, OPERANDS)
-        at = (a + k)[:, None] * FP + f[None, :]
-        ar, ai = tl.load(a_table + at), tl.load(a_table + HP * FP + at)
+            lags = j[:, None] * WP + (b + k)[None, :]
+            rr = dot(tl.load(e_table + lags), tile, rr, OPERANDS)
+            ri = dot(tl.load(e_table + J * WP + lags), tile, ri, OPERANDS)
+        lags = (a + k)[:, None] * FP + f[None, :]
+        ar, ai = tl.load(a_table + lags), tl.load(a_table + HP * FP + lags)
         zr, zi = complex_dot(rr.to(OPERANDS), ri.to(OPERANDS), ar, ai, zr, zi, OPERANDS)
-    at = j[:, None] * FP + f[None, :]
-    tl.store(spectrum + at, zr * (peak / scale))
-    tl.store(spectrum + JP * FP + at, zi * (peak / scale))
+    shrink, bins = peak * tl.exp2(-exponent), j[:, None] * FP + f[None, :]
+    tl.store(spectrum + bins, (zr * shrink).to(OPERANDS))
+    tl.store(spectrum + J * FP + bins, (zi * shrink).to(OPERANDS))
     if tl.program_id(1) == 0:
-        tl.store(spectrum + 2 * JP * FP, scale)
+        tl.store(spectrum + 2 * J * FP, exponent.to(OPERANDS))
 
 
 @triton.jit
 def taps_of(
-    spectra, taps, b_table, c_table, parts, height, width, HP, WP,
-    K: tl.constexpr, J: tl.constexpr, JP: tl.constexpr, F: tl.constexpr, FP: tl.constexpr, OPERANDS: tl.constexpr,
-):
-    """K x K taps whose spectrum is the sum of the `parts` of `spectra` (channels, parts, 2, JP, FP).
+    spectra, taps, b_table, c_table, parts, height, width, HP, WP, K: tl.constexpr, J: tl.constexpr, F: tl.constexpr,
+    FP: tl.constexpr, OPERANDS: tl.constexpr,
+):  # fmt: skip
+    """K x K taps whose spectrum is the sum of the `parts` of `spectra` (channels, parts, 2, J, FP).
 
-    The tables are (2, FP, HP) and (2, WP, JP), with the lags of the taps in HP and WP, multiples of K.
+    The tables are (2, FP, HP) and (2, WP, J), with the lags of the taps in HP and WP, multiples of K.
     """
     channel = tl.program_id(0)
     a = (tl.program_id(1) // (WP // K)) * K + tl.arange(0, K)
     b = (tl.program_id(1) % (WP // K)) * K + tl.arange(0, K)
     j, f = tl.arange(0, J), tl.arange(0, F)
-    spectra += channel.to(tl.int64) * parts * (2 * JP * FP)
+    spectra += channel.to(tl.int64) * parts * (2 * J * FP)
     largest = tl.zeros((J, F), tl.float32)
-    for part in range(parts):
-        for i in range(0, 2 * JP, J):
-            for g in range(0, FP, F):
-                tile = tl.load(spectra + part * (2 * JP * FP) + (i + j)[:, None] * FP + (g + f)[None, :])
-                largest = tl.maximum(largest, tl.abs(tile))
-    peak = tl.maximum(tl.max(tl.max(largest, 1), 0) * parts, 1e-30)
-    out = tl.zeros((K, K), tl.float32)
-    for i in range(0, JP, J):
-        qr = tl.zeros((J, K), tl.float32)
-        qi = tl.zeros((J, K), tl.float32)
+    for part in range(2 * parts):
         for g in range(0, FP, F):
-            sr = tl.zeros((J, F), tl.float32)
-            si = tl.zeros((J, F), tl.float32)
-            for part in range(parts):
-                at = (i + j)[:, None] * FP + (g + f)[None, :]
-                sr += tl.load(spectra + part * (2 * JP * FP) + at)
-                si += tl.load(spectra + part * (2 * JP * FP) + JP * FP + at)
-            at = (g + f)[:, None] * HP + a[None, :]
-            br, bi = tl.load(b_table + at), tl.load(b_table + FP * HP + at)
-            qr, qi = complex_dot((sr / peak).to(OPERANDS), (si / peak).to(OPERANDS), br, bi, qr, qi, OPERANDS)
-        at = b[:, None] * JP + (i + j)[None, :]
-        out = dot(tl.load(c_table + at), qr, out, OPERANDS)
-        out = dot(tl.load(c_table + WP * JP + at), qi, out, OPERANDS)
+            tile = tl.load(spectra + part * (J * FP) + j[:, None] * FP + (g + f)[None, :])
+            largest = tl.maximum(largest, tl.abs(tile))
+    # A floor, for a gradient of zeros.
+    peak = tl.maximum(tl.max(tl.max(largest, 1), 0) * parts, 1e-30)
+    qr = tl.zeros((J, K), tl.float32)
+    qi = tl.zeros((J, K), tl.float32)
+    for g in range(0, FP, F):
+        sr = tl.zeros((J, F), tl.float32)
+        si = tl.zeros((J, F), tl.float32)
+        for part in range(parts):
+            bins = part * (2 * J * FP) + j[:, None] * FP + (g + f)[None, :]
+            sr += tl.load(spectra + bins)
+            si += tl.load(spectra + J * FP + bins)
+        lags = (g + f)[:, None] * HP + a[None, :]
+        br, bi = tl.load(b_table + lags), tl.load(b_table + FP * HP + lags)
+        qr, qi = complex_dot((sr / peak).to(OPERANDS), (si / peak).to(OPERANDS), br, bi, qr, qi, OPERANDS)
+    out = tl.zeros((K, K), tl.float32)
+    lags = b[:, None] * J + j[None, :]
+    out = dot(tl.load(c_table + lags), qr, out, OPERANDS)
+    out = dot(tl.load(c_table + WP * J + lags), qi, out, OPERANDS)
     inside = (b < width)[:, None] & (a < height)[None, :]
     tl.store(taps + channel.to(tl.int64) * height * width + a[None, :] * width + b[:, None], out * peak, mask=inside)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The compile-time sizes: G images of H x W samples, blocks J of JP frequencies along rows and F of FP down columns."""
+    """Compile-time sizes: G images of H x W samples, J frequencies along rows, blocks F of the FP down columns."""
 
     G: int
     H: int
     W: int
     J: int
-    JP: int
     F: int
     FP: int
-    num_warps: int
 
 
-def tiles(size: tuple[int, ...], frame: tuple[int, ...]) -> Tiles:
-    """Tiles for images of `size` samples in a frame of `frame`."""
+def tiles(size: tuple[int, ...], frame: tuple[int, ...], dtype: torch.dtype) -> Tiles:
+    """Tiles for images of `size` samples, at most 64 per axis, in a frame of `frame`, for operands of `dtype`."""
     height, width = (max(16, triton.next_power_of_2(n)) for n in size)
-    half = frame[1] // 2 + 1
-    j = min(32, max(16, triton.next_power_of_2(half)))
-    f = min(64 if max(height, width) <= 32 else 32, max(16, triton.next_power_of_2(frame[0])))
-    # Sixty-four rows fill the tensor cores' instruction; larger tiles of images do not fit the registers.
+    j = max(16, triton.next_power_of_2(frame[1] // 2 + 1))
+    if height * width == 4096:
+        j = 64
+    # 64 rows of frequencies fill the tensor cores' instruction; larger tiles of images do not fit the registers.
     g = max(1, min(64 // j, 4096 // (height * width)))
-    return Tiles(g, height, width, j, -(-half // j) * j, f, -(-frame[0] // f) * f, 4 if height * width <= 4096 else 8)
-
-
-def blocks(tile: Tiles) -> dict[str, int]:
-    """The sizes of blocks of frequencies, as arguments of a kernel."""
-    return {"J": tile.J, "JP": tile.JP, "F": tile.F, "FP": tile.FP}
+    widest = {16: 64, 32: 64, 64: 32} if dtype == torch.float16 else {16: 32, 32: 16, 64: 16}
+    f = min(widest[height], max(16, triton.next_power_of_2(frame[0])))
+    return Tiles(g, height, width, j, f, -(-frame[0] // f) * f)
 
 
 @lru_cache(maxsize=256)
@@ -347,18 +344,32 @@ def waves(
 
 
 def prepare(taps: Taps, problem: Problem, frame: tuple[int, ...]) -> Tensor:
-    """Spectra of the taps, (channels, 2 JP FP + TRAILER) in float32, divided by the sums of magnitudes that follow."""
-    tile, device, dtype = tiles(problem.size, frame), taps.device, operands(problem)
+    """Spectra of the taps, (channels, 2 J FP + TRAILER): at most 1, over a power of two whose exponent follows."""
+    device, dtype = taps.device, operands(problem)
+    tile = tiles(problem.size, frame, dtype)
     taps = taps.float().contiguous()
     (o_h, o_w), (k_h, k_w), (n_h, n_w) = problem.origin, problem.kernel_size, frame
     padded_h, padded_w = (-(-k // LAGS) * LAGS for k in (k_h, k_w))
-    e = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "none", (tile.JP, padded_w), False, dtype, device)
+    e = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "none", (tile.J, padded_w), False, dtype, device)
     a = waves(n_h, range(-o_h, k_h - o_h), n_h, "none", (padded_h, tile.FP), True, dtype, device)
-    spectrum = taps.new_empty(taps.shape[0], 2 * tile.JP * tile.FP + TRAILER)
-    grid = (taps.shape[0], (tile.JP // tile.J) * (tile.FP // tile.F))
+    spectrum = torch.empty(taps.shape[0], 2 * tile.J * tile.FP + TRAILER, dtype=dtype, device=device)
+    grid = (taps.shape[0], tile.FP // tile.F)
     transform_taps[grid](
-        taps, spectrum, e, a, k_h, k_w, padded_h, padded_w,
-        K=LAGS, **blocks(tile), TRAILER=TRAILER, OPERANDS=OPERANDS[dtype], num_warps=4,
+        taps,
+        spectrum,
+        e,
+        a,
+        k_h,
+        k_w,
+        padded_h,
+        padded_w,
+        K=LAGS,
+        J=tile.J,
+        F=tile.F,
+        FP=tile.FP,
+        TRAILER=TRAILER,
+        OPERANDS=OPERANDS[dtype],
+        num_warps=4,
     )
     return spectrum
 
@@ -373,24 +384,45 @@ def run(
     after: Tensor | None = None,
 ) -> Signal:
     """after * F^-1(F(before * x) * spectrum), or with the conjugate spectrum."""
-    tile, device, dtype = tiles(problem.size, frame), x.device, operands(problem)
+    device, dtype = x.device, operands(problem)
+    tile = tiles(problem.size, frame, dtype)
     (height, width), (n_h, n_w) = problem.size, frame
     half = n_w // 2 + 1
-    e = waves(half, range(width), n_w, "none", (tile.W, tile.JP), True, dtype, device)
+    e = waves(half, range(width), n_w, "none", (tile.W, tile.J), True, dtype, device)
     a = waves(n_h, range(height), n_h, "none", (tile.H, tile.FP), True, dtype, device)
     b = waves(n_h, range(height), n_h, "whole", (tile.FP, tile.H), False, dtype, device)
-    c = waves(half, range(width), n_w, "half", (tile.JP, tile.W), False, dtype, device)
+    c = waves(half, range(width), n_w, "half", (tile.J, tile.W), False, dtype, device)
     y = torch.empty(x.shape, dtype=x.dtype, device=device)
-    gates = [x if gate is None else gate.expand_as(x) for gate in (before, after)]
+    gates = [x if gate is None else with_contiguous_images(gate.expand_as(x)) for gate in (before, after)]
     channels = x.shape[1]
-    parts, groups = share(problem.batch, tile.G, channels)
-    convolve[channels, parts](
-        x, y, *gates, spectrum, e, a, b, c,
-        problem.batch, channels, height, width, groups,
-        *x.stride(), *gates[0].stride(), *gates[1].stride(),
-        CONJUGATE=conjugate, BEFORE=before is not None, AFTER=after is not None,
-        G=tile.G, H=tile.H, W=tile.W, **blocks(tile), TRAILER=TRAILER, OPERANDS=OPERANDS[dtype],
-        num_warps=tile.num_warps,
+    convolve[channels, -(-problem.batch // tile.G)](
+        x,
+        y,
+        *gates,
+        spectrum,
+        e,
+        a,
+        b,
+        c,
+        problem.batch,
+        channels,
+        height,
+        width,
+        *x.stride(),
+        *gates[0].stride()[:2],
+        *gates[1].stride()[:2],
+        CONJUGATE=conjugate,
+        BEFORE=before is not None,
+        AFTER=after is not None,
+        G=tile.G,
+        H=tile.H,
+        W=tile.W,
+        J=tile.J,
+        F=tile.F,
+        FP=tile.FP,
+        TRAILER=TRAILER,
+        OPERANDS=OPERANDS[dtype],
+        num_warps=4,
     )
     return y
 
@@ -398,36 +430,72 @@ def run(
 def taps_gradient(grad: Signal, x: Signal, problem: Problem, frame: tuple[int, ...]) -> Taps:
     """The sum over the batch of F^-1(F grad * conj F x), at the lags of the taps.
 
-    Its workspace holds one spectrum per program, 8 JP FP bytes: at most one per channel and group of images.
+    Its workspace holds one spectrum per program, 8 J FP bytes: at most one per channel and group of images.
     """
-    tile, device, dtype = tiles(problem.size, frame), x.device, operands(problem)
+    device, dtype = x.device, operands(problem)
+    tile = tiles(problem.size, frame, dtype)
     (height, width), (n_h, n_w), half = problem.size, frame, frame[1] // 2 + 1
-    e = waves(half, range(width), n_w, "none", (tile.W, tile.JP), True, dtype, device)
+    e = waves(half, range(width), n_w, "none", (tile.W, tile.J), True, dtype, device)
     a = waves(n_h, range(height), n_h, "none", (tile.H, tile.FP), True, dtype, device)
-    channels, pieces = x.shape[1], (tile.JP // tile.J) * (tile.FP // tile.F)
+    channels, pieces = x.shape[1], tile.FP // tile.F
     parts, groups = share(problem.batch, tile.G, channels * pieces)
-    spectra = torch.empty(channels, parts, 2, tile.JP, tile.FP, dtype=torch.float32, device=device)
+    spectra = torch.empty(channels, parts, 2, tile.J, tile.FP, dtype=torch.float32, device=device)
     correlate[channels, parts, pieces](
-        grad, x, spectra, e, a, problem.batch, channels, height, width, groups, *grad.stride(), *x.stride(),
-        G=tile.G, H=tile.H, W=tile.W, **blocks(tile), OPERANDS=OPERANDS[dtype], num_warps=tile.num_warps,
+        grad,
+        x,
+        spectra,
+        e,
+        a,
+        problem.batch,
+        height,
+        width,
+        *grad.stride(),
+        *x.stride(),
+        GROUPS=groups,
+        G=tile.G,
+        H=tile.H,
+        W=tile.W,
+        J=tile.J,
+        F=tile.F,
+        FP=tile.FP,
+        OPERANDS=OPERANDS[dtype],
+        num_warps=4,
     )
     return taps_from(spectra, problem, frame, tile)
 
 
 def taps_from(spectra: Tensor, problem: Problem, frame: tuple[int, ...], tile: Tiles) -> Taps:
-    """Taps of the sum over the second axis of spectra (channels, parts, 2, JP, FP)."""
+    """Taps of the sum over the second axis of spectra (channels, parts, 2, J, FP)."""
     channels, parts = spectra.shape[:2]
     (o_h, o_w), (k_h, k_w), (n_h, n_w) = problem.origin, problem.kernel_size, frame
     padded_h, padded_w = (-(-k // LAGS) * LAGS for k in (k_h, k_w))
     dtype, device = operands(problem), spectra.device
     b = waves(n_h, range(-o_h, k_h - o_h), n_h, "whole", (tile.FP, padded_h), False, dtype, device)
-    c = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "half", (padded_w, tile.JP), True, dtype, device)
+    c = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "half", (padded_w, tile.J), True, dtype, device)
     taps = torch.empty(channels, k_h, k_w, dtype=torch.float32, device=device)
     taps_of[channels, (padded_h // LAGS) * (padded_w // LAGS)](
-        spectra, taps, b, c, parts, k_h, k_w, padded_h, padded_w,
-        K=LAGS, **blocks(tile), OPERANDS=OPERANDS[dtype], num_warps=4,
+        spectra,
+        taps,
+        b,
+        c,
+        parts,
+        k_h,
+        k_w,
+        padded_h,
+        padded_w,
+        K=LAGS,
+        J=tile.J,
+        F=tile.F,
+        FP=tile.FP,
+        OPERANDS=OPERANDS[dtype],
+        num_warps=4,
     )
     return taps
+
+
+def with_contiguous_images(x: Tensor) -> Tensor:
+    """The tensor, copied if its last two axes are not contiguous."""
+    return x if x.stride()[2:] == (x.shape[3], 1) else x.contiguous()
 
 
 def operands(problem: Problem) -> torch.dtype:
