@@ -41,8 +41,10 @@ from omniconv.engines.triton._dot import INTERPRETED, dot
 TRAILER = 8
 """Numbers after a channel's spectrum: the exponent of its scale, and room that keeps channels aligned."""
 
-LAGS = 32
-"""Taps per axis in a block."""
+LAGS = {torch.float16: 32, torch.float32: 16}
+"""Taps per axis in a block, by the dtype of operands."""
+WARPS, STAGES = 4, 2
+"""Warps of a program, and iterations of a loop whose loads are under way at once."""
 PROGRAMS = 528
 """Programs that fill the device: four on each of its 132 multiprocessors."""
 OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16}
@@ -78,8 +80,9 @@ def turn(x, G: tl.constexpr, A: tl.constexpr, B: tl.constexpr, OPERANDS: tl.cons
 def rounded(x, KIND: tl.constexpr):
     """float32 in another dtype, rounded to the nearest; the interpreter would cut bfloat16 off."""
     if INTERPRETED and KIND == tl.bfloat16:
-        bits = x.to(tl.uint32, bitcast=True)
-        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        bits = x.to(tl.int32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        x = (bits & -0x10000).to(tl.float32, bitcast=True)
     return x.to(KIND)
 
 
@@ -171,16 +174,16 @@ def convolve(
 
 @triton.jit
 def correlate(
-    grad, x, spectra, e_table, a_table, batch, height, width, gb, gc, gh, gw, xb, xc, xh, xw, GROUPS: tl.constexpr,
+    grad, x, spectra, e_table, a_table, batch, height, width, groups, gb, gc, gh, gw, xb, xc, xh, xw,
     G: tl.constexpr, H: tl.constexpr, W: tl.constexpr, J: tl.constexpr, F: tl.constexpr, FP: tl.constexpr,
     OPERANDS: tl.constexpr,
 ):  # fmt: skip
-    """The sum of F grad * conj F x over GROUPS times G images of a channel, at F frequencies f."""
+    """The sum of F grad * conj F x over `groups` times G images of a channel, at F frequencies f."""
     channel, part, f = tl.program_id(0), tl.program_id(1), tl.program_id(2) * F
     sr = tl.zeros((G * J, F), tl.float32)
     si = tl.zeros((G * J, F), tl.float32)
-    for lap in range(GROUPS):
-        first = (part * GROUPS + lap) * G
+    for lap in range(groups):
+        first = (part * groups + lap) * G
         at, inside = places(first, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
         signal, size = unit(tl.load(x + at, mask=inside, other=0).to(tl.float32), G, H, W, OPERANDS)
         rr, ri = rows(signal, e_table, G, H, W, J, OPERANDS)
@@ -349,28 +352,15 @@ def prepare(taps: Taps, problem: Problem, frame: tuple[int, ...]) -> Tensor:
     tile = tiles(problem.size, frame, dtype)
     taps = taps.float().contiguous()
     (o_h, o_w), (k_h, k_w), (n_h, n_w) = problem.origin, problem.kernel_size, frame
-    padded_h, padded_w = (-(-k // LAGS) * LAGS for k in (k_h, k_w))
+    padded_h, padded_w = (-(-k // LAGS[dtype]) * LAGS[dtype] for k in (k_h, k_w))
     e = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "none", (tile.J, padded_w), False, dtype, device)
     a = waves(n_h, range(-o_h, k_h - o_h), n_h, "none", (padded_h, tile.FP), True, dtype, device)
     spectrum = torch.empty(taps.shape[0], 2 * tile.J * tile.FP + TRAILER, dtype=dtype, device=device)
     grid = (taps.shape[0], tile.FP // tile.F)
     transform_taps[grid](
-        taps,
-        spectrum,
-        e,
-        a,
-        k_h,
-        k_w,
-        padded_h,
-        padded_w,
-        K=LAGS,
-        J=tile.J,
-        F=tile.F,
-        FP=tile.FP,
-        TRAILER=TRAILER,
-        OPERANDS=OPERANDS[dtype],
-        num_warps=4,
-    )
+        taps, spectrum, e, a, k_h, k_w, padded_h, padded_w, K=LAGS[dtype], J=tile.J, F=tile.F, FP=tile.FP,
+        TRAILER=TRAILER, OPERANDS=OPERANDS[dtype], num_warps=WARPS, num_stages=STAGES,
+    )  # fmt: skip
     return spectrum
 
 
@@ -396,34 +386,11 @@ def run(
     gates = [x if gate is None else with_contiguous_images(gate.expand_as(x)) for gate in (before, after)]
     channels = x.shape[1]
     convolve[channels, -(-problem.batch // tile.G)](
-        x,
-        y,
-        *gates,
-        spectrum,
-        e,
-        a,
-        b,
-        c,
-        problem.batch,
-        channels,
-        height,
-        width,
-        *x.stride(),
-        *gates[0].stride()[:2],
-        *gates[1].stride()[:2],
-        CONJUGATE=conjugate,
-        BEFORE=before is not None,
-        AFTER=after is not None,
-        G=tile.G,
-        H=tile.H,
-        W=tile.W,
-        J=tile.J,
-        F=tile.F,
-        FP=tile.FP,
-        TRAILER=TRAILER,
-        OPERANDS=OPERANDS[dtype],
-        num_warps=4,
-    )
+        x, y, *gates, spectrum, e, a, b, c, problem.batch, channels, height, width, *x.stride(),
+        *gates[0].stride()[:2], *gates[1].stride()[:2], CONJUGATE=conjugate, BEFORE=before is not None,
+        AFTER=after is not None, G=tile.G, H=tile.H, W=tile.W, J=tile.J, F=tile.F, FP=tile.FP, TRAILER=TRAILER,
+        OPERANDS=OPERANDS[dtype], num_warps=WARPS, num_stages=STAGES,
+    )  # fmt: skip
     return y
 
 
@@ -441,26 +408,10 @@ def taps_gradient(grad: Signal, x: Signal, problem: Problem, frame: tuple[int, .
     parts, groups = share(problem.batch, tile.G, channels * pieces)
     spectra = torch.empty(channels, parts, 2, tile.J, tile.FP, dtype=torch.float32, device=device)
     correlate[channels, parts, pieces](
-        grad,
-        x,
-        spectra,
-        e,
-        a,
-        problem.batch,
-        height,
-        width,
-        *grad.stride(),
-        *x.stride(),
-        GROUPS=groups,
-        G=tile.G,
-        H=tile.H,
-        W=tile.W,
-        J=tile.J,
-        F=tile.F,
-        FP=tile.FP,
-        OPERANDS=OPERANDS[dtype],
-        num_warps=4,
-    )
+        grad, x, spectra, e, a, problem.batch, height, width, groups, *grad.stride(), *x.stride(), G=tile.G,
+        H=tile.H, W=tile.W, J=tile.J, F=tile.F, FP=tile.FP, OPERANDS=OPERANDS[dtype], num_warps=WARPS,
+        num_stages=STAGES,
+    )  # fmt: skip
     return taps_from(spectra, problem, frame, tile)
 
 
@@ -468,28 +419,15 @@ def taps_from(spectra: Tensor, problem: Problem, frame: tuple[int, ...], tile: T
     """Taps of the sum over the second axis of spectra (channels, parts, 2, J, FP)."""
     channels, parts = spectra.shape[:2]
     (o_h, o_w), (k_h, k_w), (n_h, n_w) = problem.origin, problem.kernel_size, frame
-    padded_h, padded_w = (-(-k // LAGS) * LAGS for k in (k_h, k_w))
     dtype, device = operands(problem), spectra.device
+    padded_h, padded_w = (-(-k // LAGS[dtype]) * LAGS[dtype] for k in (k_h, k_w))
     b = waves(n_h, range(-o_h, k_h - o_h), n_h, "whole", (tile.FP, padded_h), False, dtype, device)
     c = waves(n_w // 2 + 1, range(-o_w, k_w - o_w), n_w, "half", (padded_w, tile.J), True, dtype, device)
     taps = torch.empty(channels, k_h, k_w, dtype=torch.float32, device=device)
-    taps_of[channels, (padded_h // LAGS) * (padded_w // LAGS)](
-        spectra,
-        taps,
-        b,
-        c,
-        parts,
-        k_h,
-        k_w,
-        padded_h,
-        padded_w,
-        K=LAGS,
-        J=tile.J,
-        F=tile.F,
-        FP=tile.FP,
-        OPERANDS=OPERANDS[dtype],
-        num_warps=4,
-    )
+    taps_of[channels, padded_h // LAGS[dtype] * (padded_w // LAGS[dtype])](
+        spectra, taps, b, c, parts, k_h, k_w, padded_h, padded_w, K=LAGS[dtype], J=tile.J, F=tile.F, FP=tile.FP,
+        OPERANDS=OPERANDS[dtype], num_warps=WARPS, num_stages=STAGES,
+    )  # fmt: skip
     return taps
 
 

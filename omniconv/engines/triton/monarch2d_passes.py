@@ -33,10 +33,22 @@ from omniconv.engines.triton.monarch2d import OPERANDS, TRAILER, operands, round
 
 WORKSPACE = 2**26
 """Bytes that the stages of a slice may take, unless one image takes more."""
-TILE = 64
-"""Rows and columns of the tiles of products."""
 DEPTH = 32
-"""Terms of the sums that are added at a time."""
+"""What sizes are multiples of: terms of the sums that are added at a time, at most."""
+TILE = 64
+"""What the columns of tables are multiples of: columns of the tiles of products, at most."""
+ROWS = {
+    torch.float16: {"TILE": 64, "DEPTH": 32, "num_warps": 4, "num_stages": 3},
+    torch.float32: {"TILE": 64, "DEPTH": 32, "num_warps": 4, "num_stages": 2},
+}
+COLUMNS = {
+    torch.float16: {"TILE": 64, "F": 64, "DEPTH": 32, "num_warps": 4, "num_stages": 3},
+    torch.float32: {"TILE": 64, "F": 32, "DEPTH": 32, "num_warps": 4, "num_stages": 2},
+}
+CORRELATE = {
+    torch.float16: {"TILE": 64, "F": 32, "DEPTH": 32, "num_warps": 4, "num_stages": 3},
+    torch.float32: {"TILE": 64, "F": 32, "DEPTH": 16, "num_warps": 4, "num_stages": 2},
+}
 
 
 @triton.jit
@@ -91,18 +103,18 @@ def product(a, a_plane, b, b_plane, inside, length, pitch, TILE: tl.constexpr, F
 def columns_pass(
     a, table, spectrum, factors, out, rows, channels, JP, NI, NO, TP, a_plane, out_plane, out_pitch, spectrum_pitch,
     PRODUCT: tl.constexpr, CONJUGATE: tl.constexpr, SCALE: tl.constexpr,
-    TILE: tl.constexpr, DEPTH: tl.constexpr, OPERANDS: tl.constexpr,
+    TILE: tl.constexpr, F: tl.constexpr, DEPTH: tl.constexpr, OPERANDS: tl.constexpr,
 ):  # fmt: skip
     """out[i, j, :] = a[i, j, :] @ table, times the spectrum of the channel i % channels, or times factors[i].
 
     The table is (2, NI, TP). The rows (i, j) of `a` are NI apart; those of `out` NO, its images `out_pitch`.
     """
     row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    column, depth = tl.program_id(1) * TILE + tl.arange(0, TILE), tl.arange(0, DEPTH)
+    column, depth = tl.program_id(1) * F + tl.arange(0, F), tl.arange(0, DEPTH)
     exists = (row < rows)[:, None]
     b = table + depth[:, None] * TP + column[None, :]
     real, imaginary = product(
-        a + row[:, None] * NI + depth[None, :], a_plane, b, NI * TP, exists, NI, TP, TILE, TILE, DEPTH, OPERANDS
+        a + row[:, None] * NI + depth[None, :], a_plane, b, NI * TP, exists, NI, TP, TILE, F, DEPTH, OPERANDS
     )
     image, inside = row // JP, exists & (column < NO)[None, :]
     place = (row % JP)[:, None] * NO + column[None, :]
@@ -214,7 +226,7 @@ def transformed_rows(
     gate = x if before is None else before
     rows_pass[batch * channels, triton.cdiv(hp, TILE), triton.cdiv(jp, TILE)](
         x, gate, sizes, table, r, channels, height, width, *x.stride(), *gate.stride()[:2], hp, jp, wp, tp,
-        r[0].numel(), BEFORE=before is not None, TILE=TILE, DEPTH=DEPTH, OPERANDS=OPERANDS[dtype],
+        r[0].numel(), BEFORE=before is not None, OPERANDS=OPERANDS[dtype], **ROWS[dtype],
     )  # fmt: skip
     return r
 
@@ -234,12 +246,13 @@ def transformed_columns(
     """
     _, images, jp, ni = a.shape
     no, dtype = out.shape[-1], a.dtype
-    columns_pass[triton.cdiv(images * jp, TILE), triton.cdiv(no, TILE)](
+    tile = COLUMNS[dtype]
+    columns_pass[triton.cdiv(images * jp, tile["TILE"]), triton.cdiv(no, tile["F"])](
         a, table, a if spectrum is None else spectrum, a if factors is None else factors, out,
         images * jp, 1 if spectrum is None else spectrum.shape[0], jp, ni, no, table.shape[2], a[0].numel(), out_plane,
         out.stride(-3), 0 if spectrum is None else spectrum.stride(0),
         PRODUCT=spectrum is not None, CONJUGATE=conjugate, SCALE=factors is not None,
-        TILE=TILE, DEPTH=DEPTH, OPERANDS=OPERANDS[dtype],
+        OPERANDS=OPERANDS[dtype], **tile,
     )  # fmt: skip
     return out
 
@@ -254,7 +267,7 @@ def untransformed_rows(
     gate = y if after is None else after
     rows_back[images, triton.cdiv(height, TILE), triton.cdiv(width, TILE)](
         q, table, factors, gate, y, channels, height, width, *y.stride()[:2], *gate.stride()[:2], hp, jp, tp,
-        q[0].numel(), AFTER=after is not None, TILE=TILE, DEPTH=DEPTH, OPERANDS=OPERANDS[dtype],
+        q[0].numel(), AFTER=after is not None, OPERANDS=OPERANDS[dtype], **ROWS[dtype],
     )  # fmt: skip
 
 
@@ -331,9 +344,10 @@ def taps_gradient(grad: Signal, x: Signal, problem: Problem, frame: tuple[int, .
             for signal, size in zip((grad, x), sizes, strict=True)
         )
         out = spectra[piece[1], i % parts]
-        correlate_pass[out.shape[0], triton.cdiv(jp, TILE), triton.cdiv(fp, DEPTH)](
+        tile = CORRELATE[dtype]
+        correlate_pass[out.shape[0], triton.cdiv(jp, tile["TILE"]), triton.cdiv(fp, tile["F"])](
             v, r, *sizes, table, out, len(v[0]) // out.shape[0], out.shape[0], jp, padded(height), fp, table.shape[2],
-            v[0].numel(), out.stride(0), TILE=TILE, F=DEPTH, DEPTH=DEPTH, OPERANDS=OPERANDS[dtype],
+            v[0].numel(), out.stride(0), OPERANDS=OPERANDS[dtype], **tile,
         )  # fmt: skip
     return taps_from(spectra.sum(1) if parts > 1 else spectra[:, 0], problem, frame)
 
