@@ -32,7 +32,6 @@ CASES = [
     ((16, 7), (31, 13), *CENTRED),
     ((31, 33), (8, 65), *CENTRED),
     ((1, 64), (1, 9), *CENTRED),
-    ((32, 32), (63, 62), *CENTRED),
     ((64, 3), (3, 5), *CENTRED),
     ((16, 31), (16, 12), *CAUSAL),
     ((33, 2), (33, 1), *CAUSAL),
@@ -103,8 +102,13 @@ def test_is_the_convolution(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_square_images_of_64(dtype: torch.dtype) -> None:
+def test_square_images(dtype: torch.dtype) -> None:
     check(*draw((64, 64), (4, 15), *CENTRED, dtype, batch=1, channels=1))
+    check(*draw((32, 32), (33, 13), *CENTRED, dtype, batch=2, channels=1))
+
+
+def test_kernels_of_twice_the_image() -> None:
+    check(*draw((32, 32), (63, 62), *CENTRED, torch.bfloat16, batch=3, channels=1))
 
 
 def test_large_images_by_passes() -> None:
@@ -143,15 +147,24 @@ def test_batches_of_any_size(batch: int) -> None:
     check(*draw((5, 7), (3, 4), *CENTRED, torch.bfloat16, batch=batch))
 
 
+def test_programs_that_sum_over_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omniconv.engines.triton import monarch2d
+
+    # Few programs: each goes through several groups of images.
+    for programs in (1, 5):
+        monkeypatch.setattr(monarch2d, "PROGRAMS", programs)
+        check(*draw((17, 20), (3, 4), *CENTRED, torch.float32, batch=9))
+
+
 @pytest.mark.parametrize("size", [(9, 17), (65, 1)], ids=str)
 def test_strided_signals(size: tuple[int, int]) -> None:
-    x, grad, taps, problem = draw(size, (3, 2), *CENTRED, torch.float32)
+    x, grad, taps, problem = draw(size, (3, 2), *CENTRED, torch.float32, batch=2)
     apart = torch.randn(*x.shape[:3], 2 * x.shape[3])[..., ::2].copy_(x)
     channels_last = grad.to(memory_format=torch.channels_last)
     assert not apart.is_contiguous()
     assert not channels_last.is_contiguous()
     check(apart, channels_last, taps, problem)
-    one = x[:1].expand(3, -1, -1, -1)
+    one = x[:1].expand(2, -1, -1, -1)
     check(one, grad.transpose(2, 3).contiguous().transpose(2, 3), taps, problem)
 
 
@@ -159,8 +172,8 @@ def test_strided_signals(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("which", [(True, False), (False, True), (True, True), (False, False)], ids=str)
 def test_gates(size: tuple[int, int], which: tuple[bool, bool]) -> None:
     x, grad, taps, problem = draw(size, (4, 3), *CENTRED, torch.bfloat16)
-    # One gate of a strided batch, one whose images are not contiguous.
-    before = torch.stack([grad, x])[0] if which[0] else None
+    # One gate too large for float16, one whose images are not contiguous.
+    before = grad * 1e6 if which[0] else None
     after = (grad + 1).to(memory_format=torch.channels_last) if which[1] else None
     assert GATED is not None
     y = GATED(x, MONARCH2D.prepare(taps, problem), problem, before, after)
