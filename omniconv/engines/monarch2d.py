@@ -8,7 +8,6 @@ whose mean is ten times their variation, leaves it at 2e-3 of the output instead
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from types import ModuleType
 
@@ -85,16 +84,6 @@ def reject(problem: Problem) -> str | None:
     return None
 
 
-def cost(problem: Problem) -> float:
-    """Never chosen on its own."""
-    return math.inf
-
-
-def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
-    """Never chosen on its own."""
-    return math.inf
-
-
 def work(problem: Problem) -> tuple[float, ...] | None:
     """Launches, bytes moved and flops on tensor cores; None on a CPU, where it is never chosen.
 
@@ -109,7 +98,7 @@ def work(problem: Problem) -> tuple[float, ...] | None:
     moved = 2 * images * problem.positions * number + channels * (4 * problem.tap_count + 4 * j * f * number)
     launches = 2
     if not fits(problem):
-        moved += images * 4 * j * (2 * h + f) * number
+        moved += images * 4 * j * (2 * h + f) * number  # R, P and Q, written and read
         launches = 10 + 6 * -(-images * 2 * j * (h + f) * number // 2**26)
     return launches, moved, flops * (6 if number == 4 else 1)
 
@@ -132,4 +121,4 @@ def frequencies(problem: Problem) -> tuple[int, int]:
     return max(16, 1 << (half - 1).bit_length()) if fits(problem) else -(-half // 32) * 32, -(-n_h // 32) * 32
 
 
-MONARCH2D = Engine("monarch2d", run, adjoint, reject, cost, adjoint_cost, prepare=prepare, gated=gated, half=True)
+MONARCH2D = Engine("monarch2d", run, adjoint, reject, work, adjoint_work, prepare=prepare, gated=gated, half=True)

@@ -138,7 +138,8 @@ def convolve(
     OPERANDS: tl.constexpr,
 ):  # fmt: skip
     """y = after * F^-1(F(before * x) * spectrum) for G images of a channel; gates have contiguous images."""
-    channel, first = tl.program_id(0), tl.program_id(1) * G
+    # One axis of programs: the others are bounded by 65535, and a batch is not.
+    channel, first = tl.program_id(0) % channels, tl.program_id(0) // channels * G
     at, inside = places(first, channel, batch, height, width, xb, xc, xh, xw, G, H, W)
     signal = tl.load(x + at, mask=inside, other=0).to(tl.float32)
     if BEFORE:
@@ -385,7 +386,7 @@ def run(
     y = torch.empty(x.shape, dtype=x.dtype, device=device)
     gates = [x if gate is None else with_contiguous_images(gate.expand_as(x)) for gate in (before, after)]
     channels = x.shape[1]
-    convolve[channels, -(-problem.batch // tile.G)](
+    convolve[(channels * -(-problem.batch // tile.G),)](
         x, y, *gates, spectrum, e, a, b, c, problem.batch, channels, height, width, *x.stride(),
         *gates[0].stride()[:2], *gates[1].stride()[:2], CONJUGATE=conjugate, BEFORE=before is not None,
         AFTER=after is not None, G=tile.G, H=tile.H, W=tile.W, J=tile.J, F=tile.F, FP=tile.FP, TRAILER=TRAILER,

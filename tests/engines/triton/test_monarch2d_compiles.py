@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -149,3 +150,15 @@ def test_spectra_of_taps() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_passes(dtype: torch.dtype) -> None:
     check(*((one_pass(name, dtype), 2) for name in ("rows_pass", "columns_pass", "rows_back", "correlate_pass")))
+
+
+def test_sizes_of_one() -> None:
+    """Triton compiles an argument that is 1 into the kernel as a constant, of another type than a number."""
+    names = ["convolve", "correlate", "transform_taps", "taps_of"]
+    wanted = [program(name, 16, 1, torch.bfloat16) for name in names]
+    wanted += [one_pass(name, torch.bfloat16) for name in ("rows_pass", "columns_pass", "rows_back", "correlate_pass")]
+    ones = ["batch", "channels", "height", "width", "groups", "parts", "pb", "pc", "qb", "qc", "yb", "yc", "xc", "gc"]
+    for kernel in wanted:
+        taken = getattr(importlib.import_module(kernel.module), kernel.name).arg_names
+        kernel.constants.update({name: 1 for name in ones if name in taken})
+    check(*((replace(k, aligned=[name for name in k.aligned if name not in ones]), 2) for k in wanted))
