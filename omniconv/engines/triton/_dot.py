@@ -9,6 +9,16 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
+def nearest(value, DTYPE: tl.constexpr):
+    """A float32 tensor in another dtype, rounded to the nearest; the interpreter would cut bfloat16 off."""
+    if INTERPRETED and DTYPE == tl.bfloat16:
+        bits = value.to(tl.int32, bitcast=True)
+        bits = bits + 0x7FFF + ((bits >> 16) & 1)
+        value = (bits & -65536).to(tl.float32, bitcast=True)
+    return value.to(DTYPE)
+
+
+@triton.jit
 def dot(a, b, acc, OPERANDS: tl.constexpr):
     """acc + a @ b in float32, of operands (float32, computed in that precision) rounded to the dtype `OPERANDS`.
 
@@ -18,5 +28,6 @@ def dot(a, b, acc, OPERANDS: tl.constexpr):
     if OPERANDS == tl.float32:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="tf32x3")
     if INTERPRETED:
-        return tl.dot(a.to(OPERANDS).to(tl.float32), b.to(OPERANDS).to(tl.float32), acc, input_precision="ieee")
+        a, b = nearest(a.to(tl.float32), OPERANDS), nearest(b.to(tl.float32), OPERANDS)
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     return tl.dot(a.to(OPERANDS), b.to(OPERANDS), acc)

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
-from omniconv.engines.triton._dot import INTERPRETED, dot
+from omniconv.engines.triton._dot import dot, nearest
 
 TRAILER = 8
 """Numbers after a channel's spectrum: the exponent of its scale, and room that keeps channels aligned."""
@@ -74,16 +74,6 @@ def turn(x, G: tl.constexpr, A: tl.constexpr, B: tl.constexpr, OPERANDS: tl.cons
     if G == 1:
         return tl.trans(x)
     return tl.reshape(tl.permute(tl.reshape(x, (G, A, B)), (0, 2, 1)), (G * B, A))
-
-
-@triton.jit
-def rounded(x, KIND: tl.constexpr):
-    """float32 in another dtype, rounded to the nearest; the interpreter would cut bfloat16 off."""
-    if INTERPRETED and KIND == tl.bfloat16:
-        bits = x.to(tl.int32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        x = (bits & -0x10000).to(tl.float32, bitcast=True)
-    return x.to(KIND)
 
 
 @triton.jit
@@ -170,7 +160,7 @@ def convolve(
         total *= tl.load(after + at, mask=inside, other=0).to(tl.float32)
     area = height * width
     at, inside = places(first, channel, batch, height, width, channels * area, area, width, 1, G, H, W)
-    tl.store(y + at, rounded(total, y.dtype.element_ty), mask=inside)
+    tl.store(y + at, nearest(total, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit

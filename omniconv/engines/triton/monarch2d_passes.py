@@ -28,8 +28,8 @@ from torch import Tensor
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
-from omniconv.engines.triton._dot import dot
-from omniconv.engines.triton.monarch2d import OPERANDS, TRAILER, operands, rounded, waves, with_contiguous_images
+from omniconv.engines.triton._dot import dot, nearest
+from omniconv.engines.triton.monarch2d import OPERANDS, TRAILER, operands, waves, with_contiguous_images
 
 WORKSPACE = 2**26
 """Bytes that the stages of a slice may take, unless one image takes more."""
@@ -156,7 +156,7 @@ def rows_back(
     at, inside = h[:, None] * width + w[None, :], (h < height)[:, None] & (w < width)[None, :]
     if AFTER:
         total *= tl.load(after + b * qb + c * qc + at, mask=inside, other=0).to(tl.float32)
-    tl.store(y + b * yb + c * yc + at, rounded(total, y.dtype.element_ty), mask=inside)
+    tl.store(y + b * yb + c * yc + at, nearest(total, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -34,7 +34,7 @@ import triton.language as tl
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines.triton._dot import INTERPRETED, dot
+from omniconv.engines.triton._dot import dot, nearest
 
 OPERANDS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 """The dtype of the operands of products, by that of the signal."""
@@ -77,16 +77,6 @@ class Band:
         start, stop = -last // step, (outputs - 1 - first) // step + 1
         base = outputs - start * step
         return Band(first, last, start, stop, base, base + stop * step)
-
-
-@triton.jit
-def nearest(value, DTYPE: tl.constexpr):
-    """A float32 tensor in another dtype, rounded to the nearest; the interpreter would cut bfloat16 off."""
-    if INTERPRETED and DTYPE == tl.bfloat16:
-        bits = value.to(tl.int32, bitcast=True)
-        bits = bits + 0x7FFF + ((bits >> 16) & 1)
-        value = (bits & -65536).to(tl.float32, bitcast=True)
-    return value.to(DTYPE)
 
 
 @triton.jit
