@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._precision import HALF
-from omniconv._typing import Condition, PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
+from omniconv._typing import (
+    Condition,
+    PerAxis,
+    Positions,
+    Signal,
+    Taps,
+    Values,
+    check_bool,
+    check_directions,
+    check_reach,
+    per_axis,
+)
 from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.domains.times import check_output_times
@@ -212,8 +223,12 @@ class Conv(nn.Module):
         if check_bool("lowpass", lowpass):
             return self._lowpass_taps(1.0 if spacing is None else spacing, condition)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
-        lags = torch.meshgrid(*grid.lags(self.window, causal=self.causal, device=self.gain.device), indexing="ij")
-        taps = self.values(torch.stack(lags, dim=-1), condition)
+        lags = grid.lags(self.window, causal=self.causal, device=self.gain.device)
+        steps = tuple(len(axis) - 1 if past else len(axis) // 2 for axis, past in zip(lags, self.causal, strict=True))
+        positions = self._positions(torch.stack(torch.meshgrid(*lags, indexing="ij"), dim=-1))
+        with strict_precision(self.gain.device):
+            values = self.kernel.on_grid(steps, grid.spacing, positions.dtype) if condition is None else None
+        taps = self._within_support(self._kernel_at(positions, condition) if values is None else values, positions)
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=taps.device)):
             taps = taps * weights.to(taps.dtype).reshape(-1, *[1] * (self.dim - 1 - axis))
         return taps
@@ -223,19 +238,31 @@ class Conv(nn.Module):
 
         As `out in *points` (dense) or `channels *points`, without quadrature weights; with a condition `batch` first.
         """
+        positions = self._positions(lags)
+        return self._within_support(self._kernel_at(positions, condition), positions)
+
+    def _positions(self, lags: Tensor) -> Positions:
+        """Lags in samples of the reference grid, `*points dim`, as positions in the dtype of the kernel's values."""
+        dtype = torch.promote_types(self.gain.dtype, torch.float32)
+        return (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
+
+    def _kernel_at(self, positions: Positions, condition: Condition | None) -> Values:
+        """The kernel alone, `*points channels`; with a condition `batch` first."""
         if condition is not None and not self.kernel.conditions:
             name = type(self.kernel).__name__
             raise ValueError(
                 f"`condition` needs a kernel that takes one; {name} takes none. Wrap it: "
                 f"kernel=functools.partial(omniconv.kernels.Conditional, kernel={name})."
             )
-        dtype = torch.promote_types(self.gain.dtype, torch.float32)
-        positions = (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
-        with strict_precision(self.gain.device):
-            values = self.kernel(positions) if condition is None else self.kernel(positions, condition)
+        with strict_precision(positions.device):
+            return self.kernel(positions) if condition is None else self.kernel(positions, condition)
+
+    def _within_support(self, values: Values, positions: Positions) -> Taps:
+        """Values of the kernel at the positions, times the support and the gain, in the order of taps."""
+        with strict_precision(positions.device):
             values = values * self.support(positions)[..., None]
         channels = -positions.ndim
-        values = values.movedim(-1, channels) * self.gain.to(dtype)
+        values = values.movedim(-1, channels) * self.gain.to(positions.dtype)
         return values.unflatten(channels, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
 
     def _lowpass_taps(self, spacing: PerAxis[float], condition: Condition | None) -> Taps:
