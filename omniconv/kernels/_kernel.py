@@ -69,9 +69,19 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
         """
         return None
 
-    def to_modal(self) -> Modes | None:
-        """The recurrence that has this kernel's values on the reference grid as its taps; None where none is known."""
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        """The recurrence whose taps are this kernel's values at the lags 0, 1, .. times `spacing`, in samples of the
+        reference grid; None where none is known.
+
+        Exact, differentiable in the parameters, and in complex128 whatever their dtype: a rounding of a pole grows with
+        the number of steps. It goes on beyond the reach.
+        """
         return None
+
+    @torch.no_grad()
+    def to_modal(self) -> Modes | None:
+        """The recurrence of the reference grid as it is now, without a graph; None where none is known."""
+        return self.recurrence()
 
     @torch.no_grad()
     def bandlimit(self) -> tuple[float, ...] | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_number, check_positions, describe
 from omniconv._precision import at_least_float32
 from omniconv._references import S4D_PAPER, S4ND_PAPER
-from omniconv._sharding import gathered, whole
+from omniconv._sharding import gathered
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel
@@ -212,17 +212,13 @@ class Modal(Kernel):
                 factor = factor + share[..., None, None] * values
         return factor
 
-    def to_modal(self) -> Modes | None:
-        """The same taps as a recurrence on the reference grid, in complex128 whatever the dtype of the parameters.
-
-        A rounding of a pole grows with the number of steps: round them, if at all, with that in mind. Exact, and
-        without a graph. None unless the kernel has one axis and is causal: only that is a recurrence.
-        """
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        """As in `Kernel`. None unless the kernel has one axis and is causal: only that is a recurrence."""
         if self.causal != (True,):
             return None
-        decay, frequency, real, imaginary = (rate[:, 0] for rate in self._discrete(lambda p: whole(p).double()))
-        poles = torch.polar(torch.exp(-decay), frequency)
-        residues = torch.complex(*self._residues(whole(self.coefficient).double()[:, 0], real, imaginary))
+        decay, frequency, real, imaginary = (rate[:, 0] for rate in self._discrete(lambda p: gathered(p).double()))
+        poles = torch.polar(torch.exp(-decay * spacing), frequency * spacing)
+        residues = torch.complex(*self._residues(gathered(self.coefficient).double()[:, 0], real, imaginary))
         return Modes(poles.movedim(0, 1).flatten(1), residues.movedim(0, 1).flatten(1))
 
     def bandwidths(self) -> Tensor:

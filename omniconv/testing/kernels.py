@@ -14,7 +14,8 @@ def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -
     """Raise `AssertionError` unless the kernels that `factory` makes obey the contract of `Kernel`.
 
     Shapes and dtypes in every dimension, causal and not; a value depends on its own position alone; unit mean square
-    over the window at construction; on a grid the same values and derivatives, where the kernel offers them;
+    over the window at construction; the same values and derivatives on a grid and as the taps of a recurrence, where
+    the kernel offers them;
     derivatives in positions and parameters (float64); evaluation changes no state;
     state-dict and deep-copy round trips; a re-draw changes the parameters; construction on the meta device; a band
     limit of the right length, the sum of the filters' differentiable ones; tags that name parameters.
@@ -28,6 +29,7 @@ def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -
             check_values(kernel)
             check_pointwise(kernel)
             check_grid(kernel)
+            check_recurrence(kernel)
             check_state(kernel, make(factory, dim, channels=5, reach=6, causal=causal, dtype=torch.float64))
             check_declarations(kernel)
             check_calibration(factory, dim, causal)
@@ -85,15 +87,39 @@ def check_grid(kernel: Kernel) -> None:
         expected = kernel(grid_positions(kernel, n, step))
         expect(given.shape == expected.shape, f"on_grid must be {tuple(expected.shape)}; got {tuple(given.shape)}")
         assert_close(given, expected, "on_grid", 1e-12)
-        weights = torch.randn(given.shape, generator=torch.Generator().manual_seed(0), dtype=given.dtype)
-        parameters = [parameter for parameter in kernel.parameters() if parameter.requires_grad]
-        derivatives = (torch.autograd.grad((values * weights).sum(), parameters) for values in (given, expected))
-        for one, other in zip(*derivatives, strict=True):
-            error = (one - other).norm().item()
-            expect(error <= 1e-10 * (1 + other.norm().item()), f"on_grid: derivatives differ by {error:.1e}")
+        compare_derivatives("on_grid", kernel, given, expected)
         rounded = kernel.on_grid(n, step, torch.float32)
         expect(rounded is not None and rounded.dtype == torch.float32, "on_grid must have the dtype asked for")
         assert_close(given if rounded is None else rounded, expected, "on_grid")
+
+
+def check_recurrence(kernel: Kernel) -> None:
+    """The taps of the recurrence, if there is one, are the values at the multiples of the spacing, with derivatives.
+
+    `to_modal` is that of the reference grid, without a graph.
+    """
+    now = kernel.to_modal()
+    expect((now is None) == (kernel.recurrence() is None), "to_modal and recurrence must both be there, or both None")
+    for spacing in (1.0, 0.7):
+        modes = kernel.recurrence(spacing)
+        if modes is None or now is None:
+            return
+        expected = kernel(grid_positions(kernel, (7,), (spacing,)))
+        assert_close(modes.taps(8).T, expected, "the taps of recurrence", 1e-12)
+        compare_derivatives("recurrence", kernel, modes.taps(8).T, expected)
+        if spacing == 1:
+            assert_close(now.taps(8).T, expected, "the taps of to_modal", 1e-12)
+            expect(not now.poles.requires_grad and not now.residues.requires_grad, "to_modal must have no graph")
+
+
+def compare_derivatives(what: str, kernel: Kernel, actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise unless two results have the same derivatives in the parameters."""
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=expected.dtype)
+    parameters = [parameter for parameter in kernel.parameters() if parameter.requires_grad]
+    derivatives = (torch.autograd.grad((values * weights).sum(), parameters) for values in (actual, expected))
+    for one, other in zip(*derivatives, strict=True):
+        error = (one - other).norm().item()
+        expect(error <= 1e-10 * (1 + other.norm().item()), f"{what}: derivatives differ by {error:.1e}")
 
 
 def grid_positions(kernel: Kernel, steps: tuple[int, ...], spacing: tuple[float, ...]) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from omniconv._tags import Tag
 from omniconv.engines import ENGINES, Engine, Problem
-from omniconv.kernels import SIREN, Bumps, KernelFactory
+from omniconv.kernels import SIREN, Bumps, KernelFactory, Modal, Modes
 from omniconv.nn import BatchNorm, Pointwise
 from omniconv.supports import Gaussian, SupportFactory
 from omniconv.testing import TOLERANCE, assert_close, check_engine, check_kernel, check_layer, check_support
@@ -435,6 +435,29 @@ class OnGridRounded(OnGrid):
         return values.half().float() if dtype == torch.float32 else values
 
 
+class WrongRecurrence(Modal):
+    """Of the reference grid alone."""
+
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        return super().recurrence()
+
+
+class DetachedRecurrence(Modal):
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        modes = super().recurrence(spacing)
+        return None if modes is None else Modes(modes.poles.detach(), modes.residues)
+
+
+class ModalWithGraph(Modal):
+    def to_modal(self) -> Modes | None:
+        return self.recurrence()
+
+
+class NotModal(Modal):
+    def to_modal(self) -> Modes | None:
+        return None
+
+
 class Detached(RightKernel):
     """No derivative in one of its parameters."""
 
@@ -571,6 +594,10 @@ WRONG_KERNELS: dict[str, tuple[KernelFactory, int, type[Exception], str]] = {
     "grid-derivative": (OnGridDetached, 1, AssertionError, "on_grid: derivatives differ"),
     "grid-dtype": (OnGridInFloat64, 1, AssertionError, "on_grid must have the dtype asked for"),
     "grid-float32": (OnGridRounded, 3, AssertionError, "on_grid: relative error .* above 1e-06"),
+    "recurrence": (WrongRecurrence, 1, AssertionError, "the taps of recurrence: relative error"),
+    "recurrence-derivative": (DetachedRecurrence, 1, AssertionError, "recurrence: derivatives differ"),
+    "modal-graph": (ModalWithGraph, 1, AssertionError, "to_modal must have no graph"),
+    "modal-none": (NotModal, 1, AssertionError, "to_modal and recurrence must both be there, or both None"),
     "deep-copy": (CopiedAnew, 1, AssertionError, "a deep copy must give the same values"),
     "state-dict": (HiddenState, 1, AssertionError, "a kernel with the same state must give the same values"),
     "reset": (DrawnOnce, 1, AssertionError, "reset_parameters must draw anew"),
@@ -745,6 +772,10 @@ def always_on_cpu(dim: int, **where: Any) -> Gaussian:
     return Gaussian(dim, **{**where, "device": "cpu"})
 
 
+class FalselyOne(Gaussian):
+    everywhere_one = True
+
+
 class UnknownSupportTag(Gaussian):
     def parameter_tags(self) -> dict[str, Tag]:
         return {"sigma": Tag(decay=False)}
@@ -761,6 +792,7 @@ WRONG_SUPPORTS: dict[str, tuple[SupportFactory, int, type[Exception], str]] = {
     "float32": (Float32Weights, 1, AssertionError, "positions' dtype torch.float64; got torch.float32"),
     "negative": (partial(Wave, width=1.9), 1, AssertionError, r"weights must lie in \[0, 1\]; got -0\.87\d* to 1$"),
     "above-one": (partial(Heavy, width=0.1), 1, AssertionError, r"weights must lie in \[0, 1\]; got .* to 2$"),
+    "everywhere-one": (FalselyOne, 2, AssertionError, "every weight must be 1, as promised; got "),
     "zero-lag": (HalfWeight, 1, AssertionError, "a new support must weigh the zero lag 1; got 0.5"),
     "zero-lag-causal": (half_where_causal, 1, AssertionError, "must weigh the zero lag 1; got 0.5"),
     "extent-zero": (ZeroExtent, 1, AssertionError, r"extent must be in \(0, 1\] per axis"),
