@@ -13,10 +13,13 @@ per channel, whatever the reach. It takes poles and residues, of which no `taps`
 Powers are computed in float64 by repeated squaring: exact for poles of zero and on the unit circle alike. The state is
 carried in float64, and rounded where it enters a product. For gradients the signal and the states before the chunks
 are kept, which are 2 modes / chunk times as large.
+
+On a graphics processor one kernel does all of it in one pass over the signal, and keeps the signal alone.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -46,7 +49,29 @@ def convolve_modes(x: Signal, poles: Poles, residues: Poles, *, chunk: int = CHU
     >>> convolve_modes(x, torch.tensor([[0.5 + 0j]]), torch.tensor([[2 + 0j]])).tolist()
     [[[2.0, 1.0, 0.5, 2.25]]]
     """
+    check_modes(x, poles, residues, None)
+    if refuse_fused(x, poles, check_integer("chunk", chunk)) is None:
+        return convolve_fused(x, poles, residues, chunk)
     return prefill_modes(x, poles, residues, chunk=chunk)[0]
+
+
+def convolve_fused(x: Signal, poles: Poles, residues: Poles, chunk: int) -> Signal:
+    """`convolve_modes` by the kernel for graphics processors, and by its like for the gradient of the signal."""
+    tables = Tables.of(poles, residues, chunk, torch.float32)
+    return chunks(x, tables.within, tables.entry, tables.leaving, tables.factor, False)
+
+
+def refuse_fused(x: Signal, poles: Poles, chunk: int) -> str | None:
+    """Why the kernel for graphics processors cannot run this, as a clause; None if it can."""
+    if x.device.type != "cuda":
+        return f"the device is {x.device.type}; it needs a CUDA device"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if x.dtype == torch.float64:
+        return "it has no float64"
+    if poles.shape[-1] > 64:
+        return f"there are {poles.shape[-1]} modes; it has room for 64"
+    return None if chunk in (32, 64) else f"the chunk is {chunk}; it takes 32 or 64"
 
 
 def prefill_modes(
@@ -72,8 +97,7 @@ def prefill_modes(
     tables = Tables.of(poles, residues, chunk, exact.dtype)
     batch, _, length = x.shape
     count = -(-length // chunk)
-    # channels, batch, chunks, chunk: the products are one per channel.
-    parts = F.pad(exact, (0, count * chunk - length)).unflatten(-1, (count, chunk)).transpose(0, 1).contiguous()
+    parts = in_chunks(exact, chunk)
     start = parts.new_zeros(len(poles), batch, tables.entry.shape[-1])
     if state is not None:
         start = halves(state.transpose(0, 1)).to(parts.dtype)
@@ -86,6 +110,13 @@ def prefill_modes(
         y.unflatten(1, (batch, count)).transpose(0, 1).flatten(2)[..., :length].to(x.dtype),
         torch.complex(*final.chunk(2, dim=-1)).transpose(0, 1).to(poles.dtype),
     )
+
+
+def in_chunks(x: Signal, chunk: int) -> Tensor:
+    """The signal as (channels, batch, chunks, chunk), zeros at its end: products are one per channel."""
+    count = -(-x.shape[-1] // chunk)
+    padded = F.pad(x, (0, count * chunk - x.shape[-1]))
+    return padded.unflatten(-1, (count, chunk)).transpose(0, 1).contiguous()
 
 
 class Tables(NamedTuple):
@@ -154,6 +185,10 @@ def carry(entered: Tensor, factor: Tensor, reverse: bool) -> Tensor:
 
     `entered`: (channels, batch, chunks, 2n). `factor`: (channels, 2n) in float64, the precision of the sums.
     """
+    if entered.is_cuda and find_spec("triton") is not None:
+        from omniconv.engines.triton.recurrent import carry_states
+
+        return carry_states(entered, factor, reverse)
     steps, factors = (torch.complex(*values.chunk(2, dim=-1)) for values in (entered, factor[:, None]))
     states, state = torch.empty_like(steps), factors.new_zeros(*steps.shape[:2], steps.shape[-1])
     order = range(steps.shape[2])
@@ -184,6 +219,55 @@ def backward_carry(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
 
 
 carry.register_autograd(backward_carry, setup_context=keep_carry)
+
+
+@torch.library.custom_op("omniconv::chunks", mutates_args=())
+def chunks(x: Tensor, within: Tensor, entry: Tensor, leaving: Tensor, factor: Tensor, reverse: bool) -> Tensor:
+    """The map of a signal that the tables of a chunk make, M(x), by the kernel; its transpose in `reverse`.
+
+    `x`: (batch, channels, length) in float32 or half precision, of any strides.
+    """
+    from omniconv.engines.triton.recurrent import convolve_chunks
+
+    return convolve_chunks(x, within, entry, leaving, factor, reverse)
+
+
+@chunks.register_fake
+def _(x: Tensor, within: Tensor, entry: Tensor, leaving: Tensor, factor: Tensor, reverse: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def keep_chunks(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """All that goes in."""
+    *operands, ctx.reverse = inputs
+    ctx.save_for_backward(*operands)
+
+
+def backward_chunks(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The transposed map for the signal; the tables' gradients, which are those of <grad, M(x)> or <x, M(grad)>."""
+    x, *tables = ctx.saved_tensors
+    dx = chunks(grad, *tables, not ctx.reverse) if ctx.needs_input_grad[0] else None
+    if not any(ctx.needs_input_grad[1:5]):
+        return dx, None, None, None, None, None
+    return dx, *table_gradients(*((grad, x) if ctx.reverse else (x, grad)), *tables[1:]), None
+
+
+chunks.register_autograd(backward_chunks, setup_context=keep_chunks)
+
+
+def table_gradients(
+    x: Tensor, grad: Tensor, entry: Tensor, leaving: Tensor, factor: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of <grad, M(x)> in the tables, from the states that signal and cotangent lead to."""
+    samples, cotangents = (in_chunks(values.float(), entry.shape[1]) for values in (x, grad))
+    after, before = samples @ entry[:, None], cotangents @ leaving.mT[:, None]
+    silence = torch.zeros_like(after[:, :, :1])
+    # States before the chunks; what the later chunks ask of the states after them.
+    states = carry(torch.cat([silence, after[:, :, :-1]], dim=2), factor, False)
+    asked = carry(torch.cat([before[:, :, 1:], silence], dim=2), conjugate(factor), True)
+    products = times(asked, conjugate(states)).sum((1, 2), dtype=factor.dtype)
+    samples, cotangents, states, asked = (v.flatten(1, 2) for v in (samples, cotangents, states, asked))
+    return samples.mT @ cotangents, samples.mT @ asked, states.mT @ cotangents, products
 
 
 def check_modes(x: Any, poles: Any, residues: Any, state: Any) -> None:
