@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -226,12 +227,11 @@ class Conv(nn.Module):
         if check_bool("lowpass", lowpass):
             return self._lowpass_taps(1.0 if spacing is None else spacing, condition)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
-        lags = grid.lags(self.window, causal=self.causal, device=self.gain.device)
-        steps = tuple(len(axis) - 1 if past else len(axis) // 2 for axis, past in zip(lags, self.causal, strict=True))
-        positions = self._positions(torch.stack(torch.meshgrid(*lags, indexing="ij"), dim=-1))
-        with strict_precision(self.gain.device):
-            values = self.kernel.on_grid(steps, grid.spacing, positions.dtype) if condition is None else None
-        taps = self._within_support(self._kernel_at(positions, condition) if values is None else values, positions)
+        axes = grid.lags(self.window, causal=self.causal, device=self.gain.device)
+        lags = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        taps = self._values_on_grid(axes, grid.spacing, lags) if condition is None else None
+        if taps is None:
+            taps = self.values(lags, condition)
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=taps.device)):
             taps = taps * weights.to(taps.dtype).reshape(-1, *[1] * (self.dim - 1 - axis))
         return taps
@@ -241,24 +241,28 @@ class Conv(nn.Module):
 
         As `out in *points` (dense) or `channels *points`, without quadrature weights; with a condition `batch` first.
         """
-        positions = self._positions(lags)
-        return self._within_support(self._kernel_at(positions, condition), positions)
-
-    def _positions(self, lags: Tensor) -> Positions:
-        """Lags in samples of the reference grid, `*points dim`, as positions in the dtype of the kernel's values."""
-        dtype = torch.promote_types(self.gain.dtype, torch.float32)
-        return (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
-
-    def _kernel_at(self, positions: Positions, condition: Condition | None) -> Values:
-        """The kernel alone, `*points channels`; with a condition `batch` first."""
         if condition is not None and not self.kernel.conditions:
             name = type(self.kernel).__name__
             raise ValueError(
                 f"`condition` needs a kernel that takes one; {name} takes none. Wrap it: "
                 f"kernel=functools.partial(omniconv.kernels.Conditional, kernel={name})."
             )
-        with strict_precision(positions.device):
-            return self.kernel(positions) if condition is None else self.kernel(positions, condition)
+        positions = self._positions(lags)
+        with strict_precision(self.gain.device):
+            values = self.kernel(positions) if condition is None else self.kernel(positions, condition)
+        return self._within_support(values, positions)
+
+    def _values_on_grid(self, axes: Sequence[Tensor], spacing: tuple[float, ...], lags: Tensor) -> Taps | None:
+        """`values(lags)` of the lags of a grid, `axes`, where the kernel offers its values on one; else None."""
+        steps = tuple(len(axis) - 1 if past else len(axis) // 2 for axis, past in zip(axes, self.causal, strict=True))
+        with strict_precision(self.gain.device):
+            values = self.kernel.on_grid(steps, spacing, torch.promote_types(self.gain.dtype, torch.float32))
+        return None if values is None else self._within_support(values, self._positions(lags))
+
+    def _positions(self, lags: Tensor) -> Positions:
+        """Lags in samples of the reference grid, `*points dim`, as positions in the dtype of the kernel's values."""
+        dtype = torch.promote_types(self.gain.dtype, torch.float32)
+        return (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
 
     def _within_support(self, values: Values, positions: Positions) -> Taps:
         """Values of the kernel at the positions, times the support and the gain, in the order of taps."""
