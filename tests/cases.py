@@ -131,6 +131,18 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (2, 2, 6),
     ),
     "conv1d": (lambda: Conv1d(2, 3, 7, kernel=Table, support=Full, causal=True, reach=2, dtype=F64), (2, 2, 7)),
+    "conv-recurrent": (
+        lambda: Conv(
+            *(2, 3, 7),
+            kernel=partial(Modal, modes=2),
+            support=Full,
+            mixing="separable",
+            causal=True,
+            engine="recurrent",
+            dtype=F64,
+        ),
+        (2, 2, 7),
+    ),
     "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
     "conv3d": (
         lambda: Conv3d(1, 2, 2, kernel=partial(SIREN, hidden=4), mixing="separable", dtype=F64),

@@ -51,6 +51,17 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
 
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Values | None:
+        """Kernel values on a regular grid, `*grid channels` of that dtype; None: `forward` is the way to have them.
+
+        For kernels that know their values on a whole grid at less cost than point by point. The grid has the lags
+        i spacing on every axis, in samples of the reference grid, i = -steps .. steps, or 0 .. steps on a causal axis:
+        the positions i spacing / reach (1 for a reach of 0). It is told in numbers, not as positions, because equal
+        distances cannot be read off rounded positions, nor off a device without halting it. Differentiable in the
+        parameters, as the values of `forward` are, and as accurate as these at least.
+        """
+        return None
+
     def bandwidths(self) -> Tensor | None:
         """Highest frequency of each filter per axis (`filters dim`, Nyquist units), differentiable; None: not known.
 
@@ -58,9 +69,19 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
         """
         return None
 
-    def to_modal(self) -> Modes | None:
-        """The recurrence that has this kernel's values on the reference grid as its taps; None where none is known."""
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        """The recurrence whose taps are this kernel's values at the lags 0, 1, .. times `spacing`, in samples of the
+        reference grid; None where none is known.
+
+        Exact, differentiable in the parameters, and in complex128 whatever their dtype: a rounding of a pole grows with
+        the number of steps. It goes on beyond the reach.
+        """
         return None
+
+    @torch.no_grad()
+    def to_modal(self) -> Modes | None:
+        """The recurrence of the reference grid as it is now, without a graph; None where none is known."""
+        return self.recurrence()
 
     @torch.no_grad()
     def bandlimit(self) -> tuple[float, ...] | None:
@@ -86,7 +107,8 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
         for far, past in zip(self.reach, self.causal, strict=True):
             first, points = (0.0, far + 1) if past else (-1.0, 2 * far + 1)
             ends = (first, 1.0) if far else (0.0, 0.0)
-            axes.append(torch.linspace(*ends, min(side, points), dtype=torch.float64, device="cpu"))
+            axis = torch.linspace(*ends, min(side, points), dtype=torch.float64, device="cpu")
+            axes.append(axis if past else (axis - axis.flip(0)) / 2)  # rounded, the middle would not be zero
         return torch.cartesian_prod(*axes).reshape(-1, self.dim)
 
     def extra_repr(self) -> str:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
+from omniconv._errors import EngineError, check_choice, check_floating_tensor, check_integer, describe
 from omniconv._precision import HALF
-from omniconv._typing import Condition, PerAxis, Signal, Taps, check_bool, check_directions, check_reach, per_axis
+from omniconv._typing import (
+    Condition,
+    PerAxis,
+    Positions,
+    Signal,
+    Taps,
+    Values,
+    check_bool,
+    check_directions,
+    check_reach,
+    per_axis,
+)
 from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.domains.times import check_output_times
-from omniconv.engines import convolve
-from omniconv.engines._select import check_engine_name
+from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import SIREN, KernelFactory, Modes
 from omniconv.nn._at_times import Lags, convolve_at_times
 from omniconv.nn._kept_taps import KeptTaps, may_be_kept
 from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
+from omniconv.nn._recurrent import convolve_recurrent, refusal
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, SupportFactory
@@ -46,7 +58,8 @@ class Conv(nn.Module):
     linear map of the channels).
     `reach`: farthest lag per axis in samples of the reference grid, at least 0; None covers the signal: `size - 1` on a
     causal axis, `size // 2` to either side on the others.
-    `causal`, `boundary`, `engine`: as in `convolve`.
+    `causal`, `boundary`, `engine`: as in `convolve`; or "recurrent", for a causal layer of one axis that is not dense,
+    with a kernel that has a recurrence, such as `Modal`, and the support `Full`: taps are never formed.
     `bias`: whether channels get a bias (in a separable layer, those of both steps).
 
     `forward(x, spacing=None)` takes `batch channels *size` or `channels *size` of any size. A longer signal at the
@@ -98,7 +111,7 @@ class Conv(nn.Module):
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_channels = check_integer("out_channels", out_channels)
         self.mixing = check_choice("mixing", mixing, MIXINGS)
-        self.engine = check_engine_name(engine)
+        self.engine = check_choice("engine", engine, ("auto", *ENGINES, "recurrent"))
         self.grid = Grid(size if self.axes is None else per_axis("size", size, self.axes, check_integer), 1.0, boundary)
         self.causal = per_axis("causal", causal, self.dim, check_bool)
         self.reach = self._reach(reach)
@@ -112,6 +125,8 @@ class Conv(nn.Module):
         where: dict[str, Any] = {"reach": self.reach, "causal": self.causal, "device": device, "dtype": dtype}
         self.kernel = build_kernel(kernel, self.dim, channels, where)
         self.support = build_support(support, self.dim, where)
+        if self.engine == "recurrent" and (reason := refusal(self.kernel, self.support, mixing)) is not None:
+            raise EngineError(f'engine="recurrent" cannot run this layer: {reason}. Use another engine or "auto".')
         self.register_buffer("gain", torch.ones((), device=device, dtype=dtype))
         filtered = out_channels if mixing == "dense" else in_channels
         self.bias = nn.Parameter(torch.zeros(filtered, device=device, dtype=dtype)) if bias else None
@@ -212,8 +227,11 @@ class Conv(nn.Module):
         if check_bool("lowpass", lowpass):
             return self._lowpass_taps(1.0 if spacing is None else spacing, condition)
         grid = self.grid.resampled(1.0 if spacing is None else spacing)
-        lags = torch.meshgrid(*grid.lags(self.window, causal=self.causal, device=self.gain.device), indexing="ij")
-        taps = self.values(torch.stack(lags, dim=-1), condition)
+        axes = grid.lags(self.window, causal=self.causal, device=self.gain.device)
+        lags = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        taps = self._values_on_grid(axes, grid.spacing, lags) if condition is None else None
+        if taps is None:
+            taps = self.values(lags, condition)
         for axis, weights in enumerate(grid.quadrature(self.window, causal=self.causal, device=taps.device)):
             taps = taps * weights.to(taps.dtype).reshape(-1, *[1] * (self.dim - 1 - axis))
         return taps
@@ -229,13 +247,29 @@ class Conv(nn.Module):
                 f"`condition` needs a kernel that takes one; {name} takes none. Wrap it: "
                 f"kernel=functools.partial(omniconv.kernels.Conditional, kernel={name})."
             )
-        dtype = torch.promote_types(self.gain.dtype, torch.float32)
-        positions = (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
+        positions = self._positions(lags)
         with strict_precision(self.gain.device):
             values = self.kernel(positions) if condition is None else self.kernel(positions, condition)
+        return self._within_support(values, positions)
+
+    def _values_on_grid(self, axes: Sequence[Tensor], spacing: tuple[float, ...], lags: Tensor) -> Taps | None:
+        """`values(lags)` of the lags of a grid, `axes`, where the kernel offers its values on one; else None."""
+        steps = tuple(len(axis) - 1 if past else len(axis) // 2 for axis, past in zip(axes, self.causal, strict=True))
+        with strict_precision(self.gain.device):
+            values = self.kernel.on_grid(steps, spacing, torch.promote_types(self.gain.dtype, torch.float32))
+        return None if values is None else self._within_support(values, self._positions(lags))
+
+    def _positions(self, lags: Tensor) -> Positions:
+        """Lags in samples of the reference grid, `*points dim`, as positions in the dtype of the kernel's values."""
+        dtype = torch.promote_types(self.gain.dtype, torch.float32)
+        return (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
+
+    def _within_support(self, values: Values, positions: Positions) -> Taps:
+        """Values of the kernel at the positions, times the support and the gain, in the order of taps."""
+        with strict_precision(positions.device):
             values = values * self.support(positions)[..., None]
         channels = -positions.ndim
-        values = values.movedim(-1, channels) * self.gain.to(dtype)
+        values = values.movedim(-1, channels) * self.gain.to(positions.dtype)
         return values.unflatten(channels, (self.out_channels, self.in_channels)) if self.mixing == "dense" else values
 
     def _lowpass_taps(self, spacing: PerAxis[float], condition: Condition | None) -> Taps:
@@ -268,8 +302,11 @@ class Conv(nn.Module):
                 spacing = per_axis("spacing", spacing, self.dim, check_spacing)
                 if not lowpass:
                     self.check_resolution(spacing)
-            taps = self._kept(spacing, lowpass) if condition is None else self.taps(spacing, lowpass, condition)
-            y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
+            if self.engine == "recurrent":
+                y = self._convolve_recurrent(batched, spacing, lowpass, condition)
+            else:
+                taps = self._kept(spacing, lowpass) if condition is None else self.taps(spacing, lowpass, condition)
+                y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
         if self.mixer is not None:
@@ -288,6 +325,18 @@ class Conv(nn.Module):
 
     def _convolve(self, x: Signal, taps: Taps) -> Signal:
         return convolve(x, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
+
+    def _convolve_recurrent(
+        self, x: Signal, spacing: tuple[float, ...] | None, lowpass: bool, condition: Condition | None
+    ) -> Signal:
+        """What `_convolve` does with `taps(spacing)`, without the taps."""
+        if check_bool("lowpass", lowpass) or condition is not None:
+            raise EngineError('engine="recurrent" takes no `lowpass` and no `condition`. Leave them out.')
+        grid = self.grid if spacing is None else self.grid.resampled(spacing)
+        modes = self.kernel.recurrence(grid.spacing[0])
+        assert modes is not None  # as at construction
+        (weights,) = grid.quadrature(self.window, causal=self.causal, device=x.device)
+        return convolve_recurrent(x, Modes(modes.poles, modes.residues * self.gain), weights, grid.spacing[0])
 
     def _convolve_each(self, x: Signal, taps: Tensor) -> Signal:
         """Every sample with taps of its own, `batch out in *kernel` or `batch channels *kernel`."""
@@ -327,6 +376,8 @@ class Conv(nn.Module):
                 f'`times` are for series, of one axis with boundary="zero"; this layer has {self.dim} axes and '
                 f"boundary {self.grid.boundary}."
             )
+        if self.engine == "recurrent":
+            raise EngineError('`times` and engine="recurrent" exclude each other: it steps from sample to sample.')
         if spacing is not None:
             raise ValueError("`times` and `spacing` exclude each other: times say how finely a series is sampled.")
         if check_bool("lowpass", lowpass):

@@ -44,6 +44,11 @@ class Support(Cited, Tagged, AtLeastFloat32, ABC):
     def reset_parameters(self) -> None:
         """Set the learned sizes back to where they began."""
 
+    @property
+    def everywhere_one(self) -> bool:
+        """Whether the weight is exactly 1 at every position, whatever the parameters: kernels stay as they are."""
+        return False
+
     def bandwidth(self) -> Tensor | None:
         """Highest frequency per axis (`dim`), in units of the reference grid's Nyquist frequency; None: not known.
 

@@ -34,5 +34,9 @@ class Full(Support):
         check_positions(positions, self.dim)
         return positions.new_ones(positions.shape[:-1])
 
+    @property
+    def everywhere_one(self) -> bool:
+        return True
+
     def extent(self, threshold: float) -> tuple[float, ...]:
         return (1.0,) * self.dim

@@ -71,6 +71,10 @@ class Product(Support):
         extents = [factor.extent(threshold) for factor in self._factors()]
         return tuple(min(axis) for axis in zip(*extents, strict=True))
 
+    @property
+    def everywhere_one(self) -> bool:
+        return all(factor.everywhere_one for factor in self._factors())
+
     def bandwidth(self) -> Tensor | None:
         """The sum of those of the factors, which is where their product ends; None unless all of them are known."""
         known = [width for factor in self._factors() if (width := factor.bandwidth()) is not None]

@@ -7,14 +7,16 @@ import copy
 import torch
 
 from omniconv.kernels import Kernel, KernelFactory
-from omniconv.testing._tolerances import expect
+from omniconv.testing._tolerances import assert_close, expect
 
 
 def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
     """Raise `AssertionError` unless the kernels that `factory` makes obey the contract of `Kernel`.
 
     Shapes and dtypes in every dimension, causal and not; a value depends on its own position alone; unit mean square
-    over the window at construction; derivatives in positions and parameters (float64); evaluation changes no state;
+    over the window at construction; the same values and derivatives on a grid and as the taps of a recurrence, where
+    the kernel offers them;
+    derivatives in positions and parameters (float64); evaluation changes no state;
     state-dict and deep-copy round trips; a re-draw changes the parameters; construction on the meta device; a band
     limit of the right length, the sum of the filters' differentiable ones; tags that name parameters.
 
@@ -26,6 +28,8 @@ def check_kernel(factory: KernelFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -
             kernel = make(factory, dim, channels=5, reach=6, causal=causal, dtype=torch.float64)
             check_values(kernel)
             check_pointwise(kernel)
+            check_grid(kernel)
+            check_recurrence(kernel)
             check_state(kernel, make(factory, dim, channels=5, reach=6, causal=causal, dtype=torch.float64))
             check_declarations(kernel)
             check_calibration(factory, dim, causal)
@@ -71,6 +75,60 @@ def check_pointwise(kernel: Kernel) -> None:
     alone = torch.cat([kernel(position[None]) for position in positions])
     error = (kernel(positions) - alone).abs().max().item()
     expect(error < 1e-12, f"a value must depend on its own position alone; together they differ by {error:.1e}")
+
+
+def check_grid(kernel: Kernel) -> None:
+    """On grids, one of a single lag too, the values of `forward` and their derivatives, if the kernel offers them."""
+    for steps, spacing in (((6, 4, 3), (1.0, 1.5, 1.9)), ((3, 0, 1), (0.7, 1.0, 3.0)), ((0, 11, 2), (1.0, 0.5, 1 / 3))):
+        n, step = steps[: kernel.dim], spacing[: kernel.dim]
+        given = kernel.on_grid(n, step, torch.float64)
+        if given is None:
+            return
+        expected = kernel(grid_positions(kernel, n, step))
+        expect(given.shape == expected.shape, f"on_grid must be {tuple(expected.shape)}; got {tuple(given.shape)}")
+        assert_close(given, expected, "on_grid", 1e-12)
+        compare_derivatives("on_grid", kernel, given, expected)
+        rounded = kernel.on_grid(n, step, torch.float32)
+        expect(rounded is not None and rounded.dtype == torch.float32, "on_grid must have the dtype asked for")
+        assert_close(given if rounded is None else rounded, expected, "on_grid")
+
+
+def check_recurrence(kernel: Kernel) -> None:
+    """The taps of the recurrence, if there is one, are the values at the multiples of the spacing, with derivatives.
+
+    `to_modal` is that of the reference grid, without a graph.
+    """
+    now = kernel.to_modal()
+    expect((now is None) == (kernel.recurrence() is None), "to_modal and recurrence must both be there, or both None")
+    for spacing in (1.0, 0.7):
+        modes = kernel.recurrence(spacing)
+        if modes is None or now is None:
+            return
+        expected = kernel(grid_positions(kernel, (7,), (spacing,)))
+        assert_close(modes.taps(8).T, expected, "the taps of recurrence", 1e-12)
+        compare_derivatives("recurrence", kernel, modes.taps(8).T, expected)
+        if spacing == 1:
+            assert_close(now.taps(8).T, expected, "the taps of to_modal", 1e-12)
+            expect(not now.poles.requires_grad and not now.residues.requires_grad, "to_modal must have no graph")
+
+
+def compare_derivatives(what: str, kernel: Kernel, actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise unless two results have the same derivatives in the parameters."""
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=expected.dtype)
+    parameters = [parameter for parameter in kernel.parameters() if parameter.requires_grad]
+    derivatives = (torch.autograd.grad((values * weights).sum(), parameters) for values in (actual, expected))
+    for one, other in zip(*derivatives, strict=True):
+        error = (one - other).norm().item()
+        expect(error <= 1e-10 * (1 + other.norm().item()), f"{what}: derivatives differ by {error:.1e}")
+
+
+def grid_positions(kernel: Kernel, steps: tuple[int, ...], spacing: tuple[float, ...]) -> torch.Tensor:
+    """The positions of a grid, `*grid dim`, as the kernel's `on_grid` takes it."""
+    axes = [
+        torch.arange(0 if past else -n, n + 1, dtype=torch.float64) * (step / max(far, 1))
+        for n, step, past, far in zip(steps, spacing, kernel.causal, kernel.reach, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
 def check_calibration(factory: KernelFactory, dim: int, causal: bool) -> None:

@@ -13,7 +13,8 @@ from omniconv.testing._tolerances import expect
 def check_support(factory: SupportFactory, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
     """Raise `AssertionError` unless the supports that `factory` makes obey the contract of `Support`.
 
-    Shapes and dtypes in every dimension, causal and not; weights in [0, 1], 1 at the zero lag; nothing of weight
+    Shapes and dtypes in every dimension, causal and not; weights in [0, 1], 1 at the zero lag and wherever that is
+    promised; nothing of weight
     above the threshold outside the extent; a differentiable bandwidth of the right length; derivatives (float64);
     state-dict and deep-copy round trips; tags that name parameters.
 
@@ -50,6 +51,8 @@ def check_weights(support: Support, positions: torch.Tensor) -> None:
         expect(weights.dtype == dtype, f"weights must have the positions' dtype {dtype}; got {weights.dtype}")
         inside = bool(((weights >= 0) & (weights <= 1)).all())
         expect(inside, f"weights must lie in [0, 1]; got {weights.min().item():g} to {weights.max().item():g}")
+        if support.everywhere_one:
+            expect(bool((weights == 1).all()), f"every weight must be 1, as promised; got {weights.min().item():g}")
         expect(abs(weights[0].item() - 1) < 1e-6, f"a new support must weigh the zero lag 1; got {weights[0].item():g}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 from omniconv.kernels import SIREN, Modal, Modes
+from omniconv.nn import Conv
+from omniconv.testing import assert_close
 
 INITS = ["lin", "inv", "legs", "real"]
 RULES = ["zoh", "bilinear"]
@@ -268,6 +272,44 @@ def test_float32_suffices_at_a_long_reach(init: str, rule: str, decay: float | N
             kernel.log_decay.fill_(decay)
         rounded, exact = kernel(positions), kernel.double()(positions.double())
     assert (rounded - exact).norm() < bound * exact.norm()
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("decay", [None, -30.0])
+def test_on_a_grid_float32_is_exact_at_a_long_reach(init: str, decay: float | None) -> None:
+    """Where `forward` has lost two digits, since phases grow with the lag."""
+    kernel = Modal(1, 3, reach=16384, causal=True, init=init, modes=8, bandwidth=1.0)
+    with torch.no_grad():
+        if decay is not None:
+            kernel.log_decay.fill_(decay)
+        rounded = kernel.on_grid((16384,), (1.0,), torch.float32)
+        exact = kernel.double()(torch.arange(0, 16385, dtype=F64)[:, None] / 16384)
+    assert_close(rounded, exact)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 7, 8, 15, 16, 17, 1030])
+@pytest.mark.parametrize("causal", [False, True])
+def test_grids_of_any_size(steps: int, causal: bool) -> None:
+    kernel = Modal(1, 2, reach=9, causal=causal, modes=3, rank=2, dtype=F64)
+    positions = torch.arange(0 if causal else -steps, steps + 1, dtype=F64)[:, None] * (0.3 / 9)
+    assert_close(kernel.on_grid((steps,), (0.3,), F64), kernel(positions), tolerance=1e-12)
+
+
+def test_reference_positions_hold_the_zero_lag() -> None:
+    """There a kernel of two sides has the mean of them: next to it, it would be calibrated for another one."""
+    for reach in range(1, 30):
+        positions = Modal(1, 1, reach=reach, modes=1).reference_positions()
+        assert positions[reach] == 0
+        assert torch.equal(positions, -positions.flip(0))
+
+
+def test_a_layer_takes_its_taps_from_the_grid() -> None:
+    """At a reach where `forward` would hold a hundred million exponentials."""
+    layer = Conv(4, 4, 2**20, kernel=partial(Modal, modes=8), mixing="depthwise", causal=True)
+    taps = layer.taps()
+    some = torch.tensor([0, 1, 1023, 1024, 1025, 2**20 - 1])
+    assert_close(taps[:, some], copy.deepcopy(layer).double().values(some.double()[:, None]))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(taps.sum(), [*layer.kernel.parameters()]))
 
 
 @pytest.mark.parametrize("rule", RULES)

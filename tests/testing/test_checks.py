@@ -21,10 +21,11 @@ from torch.autograd.gradcheck import GradcheckError
 
 from omniconv._tags import Tag
 from omniconv.engines import ENGINES, Engine, Problem
-from omniconv.kernels import SIREN, Bumps, KernelFactory
+from omniconv.kernels import SIREN, Bumps, KernelFactory, Modal, Modes
 from omniconv.nn import BatchNorm, Pointwise
 from omniconv.supports import Gaussian, SupportFactory
 from omniconv.testing import TOLERANCE, assert_close, check_engine, check_kernel, check_layer, check_support
+from omniconv.testing.kernels import grid_positions
 
 # assert_close
 
@@ -396,6 +397,67 @@ class LoudWhereCausal(RightKernel):
         self.output_weight.mul_(2 if all(self.causal) else 1)
 
 
+class OnGrid(RightKernel):
+    """The values on a grid from those at its points."""
+
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        return self(grid_positions(self, steps, spacing)).to(dtype)
+
+
+class NearlyOnGrid(OnGrid):
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        return super().on_grid(steps, tuple(step + 1e-9 for step in spacing), dtype)
+
+
+class OnGridChannelsFirst(OnGrid):
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        return super().on_grid(steps, spacing, dtype).movedim(-1, 0)
+
+
+class OnGridDetached(OnGrid):
+    """Without the derivative in one of its parameters."""
+
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        bias = self.output_bias.detach() - self.output_bias
+        return super().on_grid(steps, spacing, dtype) + bias.to(dtype)
+
+
+class OnGridInFloat64(OnGrid):
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        return super().on_grid(steps, spacing, torch.float64)
+
+
+class OnGridRounded(OnGrid):
+    """In float32 worse than that."""
+
+    def on_grid(self, steps: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        values = super().on_grid(steps, spacing, dtype)
+        return values.half().float() if dtype == torch.float32 else values
+
+
+class WrongRecurrence(Modal):
+    """Of the reference grid alone."""
+
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        return super().recurrence()
+
+
+class DetachedRecurrence(Modal):
+    def recurrence(self, spacing: float = 1.0) -> Modes | None:
+        modes = super().recurrence(spacing)
+        return None if modes is None else Modes(modes.poles.detach(), modes.residues)
+
+
+class ModalWithGraph(Modal):
+    def to_modal(self) -> Modes | None:
+        return self.recurrence()
+
+
+class NotModal(Modal):
+    def to_modal(self) -> Modes | None:
+        return None
+
+
 class Detached(RightKernel):
     """No derivative in one of its parameters."""
 
@@ -527,6 +589,15 @@ WRONG_KERNELS: dict[str, tuple[KernelFactory, int, type[Exception], str]] = {
     "derivative-parameter": (Detached, 1, GradcheckError, "Jacobian mismatch for output 0 with respect to input 6"),
     "derivative-position": (PositionsDetached, 1, GradcheckError, "mismatch for output 0 with respect to input 0"),
     "state": (Turning, 1, AssertionError, "evaluation must not change the state"),
+    "grid": (NearlyOnGrid, 1, AssertionError, "on_grid: relative error .* above 1e-12"),
+    "grid-shape": (OnGridChannelsFirst, 2, AssertionError, r"on_grid must be \(13, 9, 5\); got \(5, 13, 9\)"),
+    "grid-derivative": (OnGridDetached, 1, AssertionError, "on_grid: derivatives differ"),
+    "grid-dtype": (OnGridInFloat64, 1, AssertionError, "on_grid must have the dtype asked for"),
+    "grid-float32": (OnGridRounded, 3, AssertionError, "on_grid: relative error .* above 1e-06"),
+    "recurrence": (WrongRecurrence, 1, AssertionError, "the taps of recurrence: relative error"),
+    "recurrence-derivative": (DetachedRecurrence, 1, AssertionError, "recurrence: derivatives differ"),
+    "modal-graph": (ModalWithGraph, 1, AssertionError, "to_modal must have no graph"),
+    "modal-none": (NotModal, 1, AssertionError, "to_modal and recurrence must both be there, or both None"),
     "deep-copy": (CopiedAnew, 1, AssertionError, "a deep copy must give the same values"),
     "state-dict": (HiddenState, 1, AssertionError, "a kernel with the same state must give the same values"),
     "reset": (DrawnOnce, 1, AssertionError, "reset_parameters must draw anew"),
@@ -701,6 +772,10 @@ def always_on_cpu(dim: int, **where: Any) -> Gaussian:
     return Gaussian(dim, **{**where, "device": "cpu"})
 
 
+class FalselyOne(Gaussian):
+    everywhere_one = True
+
+
 class UnknownSupportTag(Gaussian):
     def parameter_tags(self) -> dict[str, Tag]:
         return {"sigma": Tag(decay=False)}
@@ -717,6 +792,7 @@ WRONG_SUPPORTS: dict[str, tuple[SupportFactory, int, type[Exception], str]] = {
     "float32": (Float32Weights, 1, AssertionError, "positions' dtype torch.float64; got torch.float32"),
     "negative": (partial(Wave, width=1.9), 1, AssertionError, r"weights must lie in \[0, 1\]; got -0\.87\d* to 1$"),
     "above-one": (partial(Heavy, width=0.1), 1, AssertionError, r"weights must lie in \[0, 1\]; got .* to 2$"),
+    "everywhere-one": (FalselyOne, 2, AssertionError, "every weight must be 1, as promised; got "),
     "zero-lag": (HalfWeight, 1, AssertionError, "a new support must weigh the zero lag 1; got 0.5"),
     "zero-lag-causal": (half_where_causal, 1, AssertionError, "must weigh the zero lag 1; got 0.5"),
     "extent-zero": (ZeroExtent, 1, AssertionError, r"extent must be in \(0, 1\] per axis"),
@@ -963,5 +1039,6 @@ def test_check_layer_leaves_the_layer_as_it_was() -> None:
 def test_the_right_ones_pass() -> None:
     check_engine(REFERENCE, dims=(1, 2))
     check_kernel(RightKernel)
+    check_kernel(OnGrid)
     check_support(Gaussian)
     check_layer(RightLayer(2, 2, dtype=torch.float64), sample_input())
