@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omniconv.engines.triton._dot import INTERPRETED, dot
+from omniconv.engines.triton._dot import dot, nearest
 
 BATCH = 16
 """Signals per program: the least that a product of matrices takes."""
@@ -165,7 +165,7 @@ def chunks_kernel(
         y = dot_samples(within, x, tl.zeros((CHUNK, BATCH), tl.float32), OPERANDS)
         y = dot_states(real_leaving, real, y, OPERANDS)
         y = dot_states(imaginary_leaving, imaginary, y, OPERANDS)
-        tl.store(y_ptr + t * y_time, rounded(y, OPERANDS).to(OPERANDS), mask=inside)
+        tl.store(y_ptr + t * y_time, nearest(y, OPERANDS), mask=inside)
         next_real = (a * real - b * imaginary) + (a_rest * real - b_rest * imaginary)
         next_imaginary = (a * imaginary + b * real) + (a_rest * imaginary + b_rest * real)
         real = dot_samples(real_entry, x, next_real, OPERANDS)
@@ -195,8 +195,4 @@ def dot_states(table, states, acc, OPERANDS: tl.constexpr):
 @triton.jit
 def rounded(values, OPERANDS: tl.constexpr):
     """The nearest numbers of a dtype, in float32."""
-    if INTERPRETED and OPERANDS == tl.bfloat16:  # whose conversion cuts off what the hardware rounds
-        bits = values.to(tl.uint32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        return (bits & 0xFFFF0000).to(tl.float32, bitcast=True)
-    return values.to(OPERANDS).to(tl.float32)
+    return nearest(values, OPERANDS).to(tl.float32)
