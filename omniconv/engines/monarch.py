@@ -1,0 +1,180 @@
+"""Long convolutions on GPUs: transforms as products of matrices on tensor cores.
+
+A frame holds twice as many samples as the signal, whatever the kernel: none of the lags that matter, -(n - 1) to n - 1,
+wraps around. A circular signal whose length is on offer is its own frame; another is extended by its periodic
+continuation of K - 1 samples.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from omniconv._precision import HALF
+from omniconv._typing import Signal, Taps
+from omniconv.engines._engine import Engine
+from omniconv.engines._problem import Problem
+from omniconv.engines.triton._tables import Frame, spectrum_order, twist, words
+
+ONE_PASS = {
+    torch.float16: ((16, 16), (32, 16), (64, 16), (64, 32), (128, 32), (128, 64)),
+    torch.float32: ((16, 16), (32, 16), (64, 16), (64, 32)),
+}
+"""Rows and columns of the frames that one program can hold, by dtype of the operands."""
+
+PASSES = {
+    torch.float16: (),
+    torch.float32: (),
+}
+"""Outer factor, rows and columns of larger frames, which take three passes over the signal."""
+
+
+def prepare(taps: Taps, problem: Problem) -> Tensor:
+    """The spectrum of the taps in the order and form of the kernels, then the scale of every channel, in one row.
+
+    Spectra in float16 are divided by their largest magnitude, the scale. Lags below zero go into the imaginary part:
+    at the frequencies (k + 1/4) / M a delay by M samples is a factor of -i, and so a step back by M one of i.
+    """
+    frame, zero = frame_of(problem), zero_lag(problem)
+    channels, k = taps.shape
+    placed = torch.zeros(channels, frame.points, dtype=torch.complex64, device=taps.device)
+    placed.real[:, : k - zero] = taps[:, zero:]
+    ahead = placed.imag if frame.shift else placed.real
+    ahead[:, frame.points - zero :] = taps[:, :zero]
+    if frame.shift:
+        placed *= twist(frame, taps.device)
+    spectrum = torch.fft.fft(placed)
+    scales = torch.ones(channels, device=taps.device)
+    if operands(problem) == torch.float16:
+        scales = torch.view_as_real(spectrum).flatten(1).abs().amax(1).clamp_min(1e-30)
+        spectrum /= scales[:, None]
+    ordered = words(spectrum.index_select(1, spectrum_order(frame, taps.device)), operands(problem))
+    return torch.cat([ordered.flatten(), scales.view(ordered.dtype)])
+
+
+def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
+    """y = F^-1(F x * F taps)."""
+    return gated(x, prepared, problem, None, None)
+
+
+def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, after: Tensor | None) -> Signal:
+    """after * run(before * x), for gates of the shape of x or None, in the passes of `run`."""
+    frame, extension = frame_of(problem), extension_of(problem)
+    gates = (None if gate is None else gate.expand(x.shape) for gate in (before, after))
+    lead = extension - problem.origin[0] if extension else 0
+    span = {"lead": lead, "length": x.shape[-1] + extension, "skip": 0}
+    return kernels(frame).convolve(x, *spectra(prepared, problem), frame, **span, before=next(gates), after=next(gates))
+
+
+def adjoint(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the lags of the taps."""
+    frame, extension, origin = frame_of(problem), extension_of(problem), problem.origin[0]
+    length = x.shape[-1] + extension
+    dx = dtaps = None
+    if need_x:
+        span = {"lead": origin if extension else 0, "length": length, "skip": extension}
+        taps_spectra = spectra(prepare(taps, problem), problem)
+        dx = kernels(frame).convolve(grad, *taps_spectra, frame, **span, conjugate=True)
+    if need_taps:
+        lead = extension - origin if extension else 0
+        dtaps = pick(kernels(frame).correlate(x, grad, frame, lead=lead, length=length), problem)
+    return dx, dtaps
+
+
+def pick(sums: Tensor, problem: Problem) -> Taps:
+    """The taps whose spectra are `sums`, (channels, 2, points) in the order of the kernels: the inverse of `prepare`."""
+    frame, zero, k = frame_of(problem), zero_lag(problem), problem.kernel_size[0]
+    spectrum = torch.empty(len(sums), frame.points, dtype=torch.complex64, device=sums.device)
+    spectrum[:, spectrum_order(frame, sums.device)] = torch.complex(sums[:, 0], sums[:, 1])
+    placed = torch.fft.ifft(spectrum, norm="forward")
+    if frame.shift:
+        placed *= twist(frame, sums.device).conj()
+    ahead = placed.imag if frame.shift else placed.real
+    return torch.cat([ahead[:, frame.points - zero :], placed.real[:, : k - zero]], 1)
+
+
+def spectra(prepared: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """The spectra, (channels, words), and the scales of the channels."""
+    channels = problem.in_channels
+    return prepared[:-channels].view(channels, -1), prepared[-channels:].view(torch.float32)
+
+
+def frame_of(problem: Problem) -> Frame:
+    """The frame of a problem: the shortest on offer that holds the signal and its extension.
+
+    Raises `ValueError` if there is none.
+    """
+    n, offers = problem.size[0], sizes(problem)
+    if problem.circular[0] and n in offers:
+        return Frame(*offers[n], 0.0)
+    fitting = [points for points in offers if points >= n + extension_of(problem)]
+    if not fitting:
+        raise ValueError(f"frames have up to {max(offers)} samples; got {n + extension_of(problem)}")
+    return Frame(*offers[fitting[0]], 0.25)
+
+
+def sizes(problem: Problem) -> dict[int, tuple[int, int, int]]:
+    """Factors of the frames on offer, by their points, in increasing order."""
+    factors = [(1, *pair) for pair in ONE_PASS[operands(problem)]] + list(PASSES[operands(problem)])
+    return {outer * rows * columns: (outer, rows, columns) for outer, rows, columns in factors}
+
+
+def extension_of(problem: Problem) -> int:
+    """Samples of the periodic continuation that the frame holds."""
+    n, k = problem.size[0], problem.kernel_size[0]
+    return k - 1 if problem.circular[0] and n not in sizes(problem) else 0
+
+
+def zero_lag(problem: Problem) -> int:
+    """Index of the tap at lag zero of the frame, which starts K - 1 - origin samples early if it is an extended one."""
+    return extension_of(problem) or problem.origin[0]
+
+
+def operands(problem: Problem) -> torch.dtype:
+    """The dtype of the operands of products: bfloat16 would not be exact enough."""
+    return torch.float16 if problem.dtype in HALF else torch.float32
+
+
+def kernels(frame: Frame) -> ModuleType:
+    """The kernels for a frame, imported when they run."""
+    if frame.outer == 1:
+        from omniconv.engines.triton import monarch
+
+        return monarch
+    from omniconv.engines.triton import monarch_passes
+
+    return monarch_passes
+
+
+def reject(problem: Problem) -> str | None:
+    """Signals on one axis with a kernel per channel, on a CUDA device, in float32 or less."""
+    if problem.dim != 1:
+        return f"the signal has {problem.dim} axes; it takes one"
+    if not problem.depthwise:
+        return "the taps mix channels; it takes one kernel per channel"
+    if problem.dtype not in (torch.float32, *HALF):
+        return f"the signal is of {problem.dtype}; it takes float32, float16 and bfloat16"
+    if problem.device != "cuda" and not (problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"the device is {problem.device}; it needs a CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return 'Triton is not installed; `pip install "omniconv[gpu]"` installs it'
+    if (needed := problem.size[0] + extension_of(problem)) > (longest := max(sizes(problem))):
+        return f"the signal takes a frame of {needed} samples; the longest has {longest}"
+    return None
+
+
+def cost(problem: Problem) -> float:
+    return float("inf")
+
+
+def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
+    return float("inf")
+
+
+MONARCH = Engine("monarch", run, adjoint, reject, cost, adjoint_cost, prepare, gated, half=True)
