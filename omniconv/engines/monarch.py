@@ -27,8 +27,29 @@ ONE_PASS = {
 """Rows and columns of the frames that one program can hold, by dtype of the operands."""
 
 PASSES = {
-    torch.float16: (),
-    torch.float32: (),
+    torch.float16: (
+        (16, 64, 16),
+        (32, 64, 16),
+        (32, 64, 32),
+        (64, 64, 32),
+        (128, 64, 32),
+        (128, 64, 64),
+        (128, 128, 64),
+        (256, 128, 64),
+        (512, 128, 64),
+    ),
+    torch.float32: (
+        (16, 16, 16),
+        (16, 32, 16),
+        (16, 64, 16),
+        (32, 64, 16),
+        (64, 64, 16),
+        (64, 64, 32),
+        (128, 64, 32),
+        (256, 64, 32),
+        (512, 64, 32),
+        (1024, 64, 32),
+    ),
 }
 """Outer factor, rows and columns of larger frames, which take three passes over the signal."""
 
@@ -52,7 +73,8 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
     if operands(problem) == torch.float16:
         scales = torch.view_as_real(spectrum).flatten(1).abs().amax(1).clamp_min(1e-30)
         spectrum /= scales[:, None]
-    ordered = words(spectrum.index_select(1, spectrum_order(frame, taps.device)), operands(problem))
+    ordered = spectrum.index_select(1, spectrum_order(frame, taps.device)).view(channels, frame.outer, frame.inner)
+    ordered = words(ordered, operands(problem))
     return torch.cat([ordered.flatten(), scales.view(ordered.dtype)])
 
 
@@ -73,7 +95,7 @@ def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, 
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the lags of the taps."""
+    """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the taps' lags."""
     frame, extension, origin = frame_of(problem), extension_of(problem), problem.origin[0]
     length = x.shape[-1] + extension
     dx = dtaps = None
@@ -88,7 +110,7 @@ def adjoint(
 
 
 def pick(sums: Tensor, problem: Problem) -> Taps:
-    """The taps whose spectra are `sums`, (channels, 2, points) in the order of the kernels: the inverse of `prepare`."""
+    """The taps whose spectra are `sums`, (channels, 2, points) in the kernels' order: the inverse of `prepare`."""
     frame, zero, k = frame_of(problem), zero_lag(problem), problem.kernel_size[0]
     spectrum = torch.empty(len(sums), frame.points, dtype=torch.complex64, device=sums.device)
     spectrum[:, spectrum_order(frame, sums.device)] = torch.complex(sums[:, 0], sums[:, 1])

@@ -48,11 +48,12 @@ def tile(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def store_tile(pointer, values, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The inverse of `tile`."""
+def add_tile(pointer, values, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Add to a matrix kept in the order of `tile_order`, which no other program touches."""
     values = tl.reshape(values, [ROWS // 16, 2, 8, COLUMNS // 8, 4, 2])
     values = tl.reshape(tl.permute(values, [3, 0, 2, 4, 1, 5]), [ROWS * COLUMNS])
-    tl.store(pointer + tl.arange(0, ROWS * COLUMNS), values)
+    pointer += tl.arange(0, ROWS * COLUMNS)
+    tl.store(pointer, tl.load(pointer) + values)
 
 
 @triton.jit
@@ -60,11 +61,11 @@ def complex_tile(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OPERANDS: t
     """Real and imaginary parts, in float32, of a matrix in the form of `words`."""
     if OPERANDS == tl.float16:
         pair = tile(pointer, ROWS, COLUMNS)
-        re = (pair & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
-        im = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True)
-        return re.to(tl.float32), im.to(tl.float32)
-    else:  # the compiler takes one branch only where both are spelt out
-        return tile(pointer, ROWS, COLUMNS), tile(pointer + ROWS * COLUMNS, ROWS, COLUMNS)
+        re = (pair & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+        im = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    else:
+        re, im = tile(pointer, ROWS, COLUMNS), tile(pointer + ROWS * COLUMNS, ROWS, COLUMNS)
+    return re, im
 
 
 @triton.jit
@@ -96,11 +97,11 @@ def source(place, n, lead, length, PERIODIC: tl.constexpr):
 @triton.jit
 def scaled(x, HEADROOM: tl.constexpr, OPERANDS: tl.constexpr):
     """A row with its largest magnitude at HEADROOM, and what takes results back. float32 needs no scale."""
-    if OPERANDS == tl.float32:
-        return x, 1.0
-    else:
-        largest = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), 1e-30)
-        return x * (HEADROOM / largest), largest / HEADROOM
+    back = 1.0
+    if OPERANDS == tl.float16:
+        back = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), 1e-30) / HEADROOM
+        x *= 1.0 / back
+    return x, back
 
 
 @triton.jit
@@ -126,21 +127,25 @@ def convolve_kernel(
     BEFORE: tl.constexpr, AFTER: tl.constexpr, HEADROOM: tl.constexpr, OPERANDS: tl.constexpr,
 ):  # fmt: skip
     """after * (taps * (before * x)) for rows of one channel, `per_group` of the batch after each other."""
-    channel = tl.program_id(0) // groups
+    channel = tl.cast(tl.program_id(0) // groups, tl.int64)
     start = (tl.program_id(0) % groups) * per_group
     first_re, first_im = square(first_pointer, ROWS), square(first_pointer + ROWS * ROWS, ROWS)
     b, to_im = square(second_pointer, COLUMNS), square(second_pointer + COLUMNS * COLUMNS, COLUMNS)
     to_re = square(second_pointer + 2 * COLUMNS * COLUMNS, COLUMNS)
     WORDS: tl.constexpr = ROWS * COLUMNS * (1 if OPERANDS == tl.float16 else 2)
-    taps_pointer += tl.cast(channel, tl.int64) * WORDS
+    taps_pointer += channel * WORDS
     scale = tl.load(scales_pointer + channel)
     place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     at, here = source(place, n, lead, length, PERIODIC)
     to = place - skip
     wanted = (to >= 0) & (to < n)
-    for row in range(start, min(start + per_group, batch)):
+    stop = min(start + per_group, batch)
+    x_pointer += channel * x_channel
+    ahead = tl.load(x_pointer + tl.cast(start, tl.int64) * x_batch + at * x_step, here, other=0.0)
+    for row in range(start, stop):
         line = tl.cast(row, tl.int64)
-        x = tl.load(x_pointer + line * x_batch + channel * x_channel + at * x_step, here, other=0.0).to(tl.float32)
+        x = ahead.to(tl.float32)
+        ahead = tl.load(x_pointer + tl.cast(min(row + 1, stop - 1), tl.int64) * x_batch + at * x_step, here, other=0.0)
         if BEFORE:
             gate_pointer = before_pointer + line * before_batch + channel * before_channel
             x *= tl.load(gate_pointer + at * before_step, here, other=0.0).to(tl.float32)
@@ -166,33 +171,42 @@ def correlate_kernel(
     x_pointer, grad_pointer, sums_pointer, first_pointer, second_pointer, factors_pointer,
     batch, channels, n, lead, length, groups, per_group,
     x_batch, x_channel, x_step, grad_batch, grad_channel, grad_step,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIODIC: tl.constexpr, HEADROOM: tl.constexpr, OPERANDS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIODIC: tl.constexpr, IN_MEMORY: tl.constexpr,
+    HEADROOM: tl.constexpr, OPERANDS: tl.constexpr,
 ):  # fmt: skip
-    """The sum of conj(spectrum of x) * (spectrum of grad) over `per_group` rows of one channel."""
-    channel = tl.program_id(0) // groups
+    """Adds conj(spectrum of x) * (spectrum of grad), summed over `per_group` rows of one channel, to its sums.
+
+    IN_MEMORY: the sums would not fit in registers next to the transforms.
+    """
+    channel = tl.cast(tl.program_id(0) // groups, tl.int64)
     start = (tl.program_id(0) % groups) * per_group
     first_re, first_im = square(first_pointer, ROWS), square(first_pointer + ROWS * ROWS, ROWS)
     b, to_im = square(second_pointer, COLUMNS), square(second_pointer + COLUMNS * COLUMNS, COLUMNS)
     to_re = square(second_pointer + 2 * COLUMNS * COLUMNS, COLUMNS)
     place = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     at, here = source(place, n, lead, length, PERIODIC)
+    sums_pointer += tl.cast(tl.program_id(0), tl.int64) * 2 * ROWS * COLUMNS
     sum_re, sum_im = tl.zeros([ROWS, COLUMNS], tl.float32), tl.zeros([ROWS, COLUMNS], tl.float32)
     for row in range(start, min(start + per_group, batch)):
         line = tl.cast(row, tl.int64)
-        x = tl.load(x_pointer + line * x_batch + channel * x_channel + at * x_step, here, other=0.0).to(tl.float32)
-        x, x_back = scaled(x, HEADROOM, OPERANDS)
+        x = tl.load(x_pointer + line * x_batch + channel * x_channel + at * x_step, here, other=0.0)
+        grad_at = grad_pointer + line * grad_batch + channel * grad_channel + place * grad_step
+        grad = tl.load(grad_at, place < n, other=0.0)
+        x, x_back = scaled(x.to(tl.float32), HEADROOM, OPERANDS)
         x_re, x_im = spectrum(x, first_re, first_im, b, to_im, to_re, factors_pointer, ROWS, COLUMNS, OPERANDS)
         x_re, x_im = x_re.to(OPERANDS), x_im.to(OPERANDS)  # half the registers while the other is transformed
-        grad_at = grad_pointer + line * grad_batch + channel * grad_channel + place * grad_step
-        grad = tl.load(grad_at, place < n, other=0.0).to(tl.float32)
-        grad, grad_back = scaled(grad, HEADROOM, OPERANDS)
+        grad, grad_back = scaled(grad.to(tl.float32), HEADROOM, OPERANDS)
         re, im = spectrum(grad, first_re, first_im, b, to_im, to_re, factors_pointer, ROWS, COLUMNS, OPERANDS)
         re, im = multiply(re, im, x_re.to(tl.float32), -x_im.to(tl.float32))
-        sum_re += re * (x_back * grad_back)
-        sum_im += im * (x_back * grad_back)
-    sums_pointer += tl.cast(tl.program_id(0), tl.int64) * 2 * ROWS * COLUMNS
-    store_tile(sums_pointer, sum_re, ROWS, COLUMNS)
-    store_tile(sums_pointer + ROWS * COLUMNS, sum_im, ROWS, COLUMNS)
+        if IN_MEMORY:
+            add_tile(sums_pointer, re * (x_back * grad_back), ROWS, COLUMNS)
+            add_tile(sums_pointer + ROWS * COLUMNS, im * (x_back * grad_back), ROWS, COLUMNS)
+        else:
+            sum_re += re * (x_back * grad_back)
+            sum_im += im * (x_back * grad_back)
+    if not IN_MEMORY:
+        add_tile(sums_pointer, sum_re, ROWS, COLUMNS)
+        add_tile(sums_pointer + ROWS * COLUMNS, sum_im, ROWS, COLUMNS)
 
 
 def convolve(
@@ -208,10 +222,11 @@ def convolve(
     before: Tensor | None = None,
     after: Tensor | None = None,
 ) -> Tensor:
-    """The convolution of (batch, channels, n) signals with the taps of spectrum `taps`, (channels, words), and `scales`.
+    """The convolution of (batch, channels, n) signals with taps of which `taps` (channels, words) has the spectra.
 
-    The frame starts `lead` samples before the signal, holds `length` samples of it (periodic if that is more than n),
-    and the output starts at place `skip`. `conjugate`: correlate with the taps instead.
+    `scales`: by what each channel's spectrum was divided. `lead`: samples of the frame before the signal. `length`:
+    samples of the signal that the frame holds, of the periodic one if more than n. `skip`: place of the first output.
+    `conjugate`: correlate with the taps instead. `before`, `after`: gates of the signal and of the output.
     """
     batch, channels, n = x.shape
     y = x.new_empty(x.shape)
@@ -223,7 +238,7 @@ def convolve(
         batch, channels, n, lead, length, skip, groups, per_group, *x.stride(), *gates[0].stride(), *gates[1].stride(),
         ROWS=frame.rows, COLUMNS=frame.columns, CONJUGATE=conjugate, PERIODIC=length > n,
         BEFORE=before is not None, AFTER=after is not None, HEADROOM=NORM / math.sqrt(frame.points),
-        OPERANDS=LANGUAGE[dtype], num_warps=warps(frame.rows), num_stages=1,
+        OPERANDS=LANGUAGE[dtype], num_warps=warps(frame.rows), num_stages=1, maxnreg=registers(frame),
     )  # fmt: skip
     return y
 
@@ -236,12 +251,12 @@ def correlate(x: Tensor, grad: Tensor, frame: Frame, *, lead: int, length: int) 
     batch, channels, n = x.shape
     groups, per_group = shares(batch, channels)
     dtype = operands(x.dtype)
-    sums = torch.empty(channels, groups, 2, frame.points, dtype=torch.float32, device=x.device)
+    sums = torch.zeros(channels, groups, 2, frame.points, dtype=torch.float32, device=x.device)
     correlate_kernel[(channels * groups,)](
         x, grad, sums, *tables(frame, dtype, x.device),
         batch, channels, n, lead, length, groups, per_group, *x.stride(), *grad.stride(),
-        ROWS=frame.rows, COLUMNS=frame.columns, PERIODIC=length > n, HEADROOM=NORM / math.sqrt(frame.points),
-        OPERANDS=LANGUAGE[dtype], num_warps=warps(frame.rows), num_stages=1,
+        ROWS=frame.rows, COLUMNS=frame.columns, PERIODIC=length > n, IN_MEMORY=crowded(frame, dtype),
+        HEADROOM=NORM / math.sqrt(frame.points), OPERANDS=LANGUAGE[dtype], num_warps=warps(frame.rows), num_stages=1,
     )  # fmt: skip
     return sums.sum(1) if groups > 1 else sums[:, 0]
 
@@ -257,6 +272,16 @@ def operands(dtype: torch.dtype) -> torch.dtype:
 def warps(rows: int) -> int:
     """One for every 16 rows, and at least four: then a group of four holds 64 rows of a product, all their columns."""
     return max(4, rows // 16)
+
+
+def crowded(frame: Frame, dtype: torch.dtype) -> bool:
+    """Whether sums over the batch have no room in registers next to the transforms: more than 512 halves per warp."""
+    return frame.inner * dtype.itemsize > 1024 * warps(frame.rows)
+
+
+def registers(frame: Frame) -> int | None:
+    """Most registers per thread: 128 x 32 points take three less than they would, and leave room for two programs."""
+    return 128 if (frame.rows, frame.columns) == (128, 32) else None
 
 
 def tables(frame: Frame, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
