@@ -8,6 +8,7 @@ continuation of K - 1 samples.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from types import ModuleType
 
@@ -54,27 +55,32 @@ PASSES = {
 """Outer factor, rows and columns of larger frames, which take three passes over the signal."""
 
 
+SMALLEST = 1e-30
+"""Spectra below this are taken for zero."""
+
+
 def prepare(taps: Taps, problem: Problem) -> Tensor:
     """The spectrum of the taps in the order and form of the kernels, then the scale of every channel, in one row.
 
-    Spectra in float16 are divided by their largest magnitude, the scale. Lags below zero go into the imaginary part:
-    at the frequencies (k + 1/4) / M a delay by M samples is a factor of -i, and so a step back by M one of i.
+    Spectra in float16 are divided by their largest magnitude, the scale. Lags below zero start M samples later: at the
+    frequencies (k + 1/4) / M a delay by M samples is a factor of -i, which a factor of i makes good.
     """
-    frame, zero = frame_of(problem), zero_lag(problem)
+    frame, zero, dtype = frame_of(problem), zero_lag(problem), operands(problem)
     channels, k = taps.shape
-    placed = torch.zeros(channels, frame.points, dtype=torch.complex64, device=taps.device)
-    placed.real[:, : k - zero] = taps[:, zero:]
-    ahead = placed.imag if frame.shift else placed.real
-    ahead[:, frame.points - zero :] = taps[:, :zero]
-    if frame.shift:
-        placed *= twist(frame, taps.device)
+    twisted, m = twist(frame, taps.device), frame.points
+    placed = torch.zeros(channels, m, dtype=torch.complex64, device=taps.device)
+    torch.mul(taps[:, zero:], twisted[: k - zero], out=placed[:, : k - zero])
+    if zero:
+        placed[:, m - zero :] += taps[:, :zero] * (twisted[m - zero :] * (1j if frame.shift else 1))
     spectrum = torch.fft.fft(placed)
+    del placed
     scales = torch.ones(channels, device=taps.device)
-    if operands(problem) == torch.float16:
-        scales = torch.view_as_real(spectrum).flatten(1).abs().amax(1).clamp_min(1e-30)
-        spectrum /= scales[:, None]
+    if dtype == torch.float16:
+        largest = torch.linalg.vector_norm(torch.view_as_real(spectrum).flatten(1), math.inf, dim=1)
+        scales = largest.clamp_min(SMALLEST)
+        spectrum *= 1 / scales[:, None]
     ordered = spectrum.index_select(1, spectrum_order(frame, taps.device)).view(channels, frame.outer, frame.inner)
-    ordered = words(ordered, operands(problem))
+    ordered = words(ordered, dtype)
     return torch.cat([ordered.flatten(), scales.view(ordered.dtype)])
 
 
@@ -191,12 +197,43 @@ def reject(problem: Problem) -> str | None:
     return None
 
 
-def cost(problem: Problem) -> float:
-    return float("inf")
+def work(problem: Problem) -> tuple[float, ...] | None:
+    """Launches, bytes moved and operations on tensor cores, those in float32 counted as the six that they take.
+
+    None on a CPU, where the interpreter is never to be chosen.
+    """
+    if problem.device != "cuda":
+        return None
+    return totals(problem, passes=((1, 1),), prepared=1)
 
 
-def adjoint_cost(problem: Problem, need_x: bool, need_taps: bool) -> float:
-    return float("inf")
+def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...] | None:
+    """As for `work`: the gradient of the signal is a convolution, that of the taps has two transforms and no output."""
+    if problem.device != "cuda":
+        return None
+    return totals(problem, passes=((1, 1),) * need_x + ((2, 0),) * need_taps, prepared=need_x + need_taps)
 
 
-MONARCH = Engine("monarch", run, adjoint, reject, cost, adjoint_cost, prepare, gated, half=True)
+def totals(problem: Problem, passes: tuple[tuple[int, int], ...], prepared: int) -> tuple[float, ...]:
+    """The work of `passes`, each with a number of signals read and of signals written, and of `prepared` spectra.
+
+    The framework's transform of a spectrum moves about 80 bytes per point, in a dozen launches.
+    """
+    frame, size = frame_of(problem), problem.dtype.itemsize
+    rows = problem.batch * problem.in_channels
+    signals = sum(reads + writes for reads, writes in passes)
+    moved = rows * signals * problem.positions * size
+    if frame.outer > 1:
+        # a scale, the outer transform and its inverse; the middle pass reads all workspaces and writes those to merge
+        half_points = rows * frame.points * 2 * operands(problem).itemsize
+        moved += sum(reads for reads, _ in passes) * rows * problem.positions * size
+        moved += sum(2 * reads + 2 * writes for reads, writes in passes) * half_points
+    per_point = signals * (4 * frame.rows + 6 * frame.columns)
+    if frame.outer > 1:
+        per_point = signals * (4 * frame.outer + 6 * (frame.rows + frame.columns))
+    launches = len(passes) * (4 if frame.outer > 1 else 1) + 12 * prepared
+    operations = rows * frame.points * per_point * (1 if operands(problem) == torch.float16 else 6)
+    return launches, moved + prepared * problem.in_channels * frame.points * 80, operations
+
+
+MONARCH = Engine("monarch", run, adjoint, reject, work, adjoint_work, prepare, gated, half=True)
