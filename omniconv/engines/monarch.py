@@ -74,14 +74,15 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
         placed[:, m - zero :] += taps[:, :zero] * (twisted[m - zero :] * (1j if frame.shift else 1))
     spectrum = torch.fft.fft(placed)
     del placed
-    scales = torch.ones(channels, device=taps.device)
-    if dtype == torch.float16:
-        largest = torch.linalg.vector_norm(torch.view_as_real(spectrum).flatten(1), math.inf, dim=1)
-        scales = largest.clamp_min(SMALLEST)
-        spectrum *= 1 / scales[:, None]
-    ordered = spectrum.index_select(1, spectrum_order(frame, taps.device)).view(channels, frame.outer, frame.inner)
-    ordered = words(ordered, dtype)
-    return torch.cat([ordered.flatten(), scales.view(ordered.dtype)])
+    spectrum = spectrum.index_select(1, spectrum_order(frame, taps.device)).view(channels, frame.outer, frame.inner)
+    if dtype == torch.float32:
+        return torch.cat([words(spectrum, dtype).flatten(), torch.ones(channels, device=taps.device)])
+    scales = torch.linalg.vector_norm(torch.view_as_real(spectrum).flatten(1), math.inf, dim=1).clamp_min(SMALLEST)
+    prepared = torch.empty(channels * (m + 1), dtype=torch.int32, device=taps.device)
+    prepared[-channels:] = scales.view(torch.int32)
+    halves = prepared[:-channels].view(torch.float16).view(channels, frame.outer, frame.inner, 2)
+    torch.mul(torch.view_as_real(spectrum), 1 / scales[:, None, None, None], out=halves)
+    return prepared
 
 
 def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
@@ -92,10 +93,20 @@ def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
 def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, after: Tensor | None) -> Signal:
     """after * run(before * x), for gates of the shape of x or None, in the passes of `run`."""
     frame, extension = frame_of(problem), extension_of(problem)
-    gates = (None if gate is None else gate.expand(x.shape) for gate in (before, after))
     lead = extension - problem.origin[0] if extension else 0
-    span = {"lead": lead, "length": x.shape[-1] + extension, "skip": 0}
-    return kernels(frame).convolve(x, *spectra(prepared, problem), frame, **span, before=next(gates), after=next(gates))
+    before, after = (None if gate is None else reachable(gate) for gate in (before, after))
+    x = reachable(x)
+    with torch.cuda.device_of(x):
+        return kernels(frame).convolve(
+            x,
+            *spectra(prepared, problem),
+            frame,
+            lead=lead,
+            length=x.shape[-1] + extension,
+            skip=0,
+            before=before,
+            after=after,
+        )
 
 
 def adjoint(
@@ -103,16 +114,22 @@ def adjoint(
 ) -> tuple[Tensor | None, Tensor | None]:
     """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the taps' lags."""
     frame, extension, origin = frame_of(problem), extension_of(problem), problem.origin[0]
-    length = x.shape[-1] + extension
+    grad, x, length = reachable(grad), reachable(x), x.shape[-1] + extension
     dx = dtaps = None
-    if need_x:
-        span = {"lead": origin if extension else 0, "length": length, "skip": extension}
-        taps_spectra = spectra(prepare(taps, problem), problem)
-        dx = kernels(frame).convolve(grad, *taps_spectra, frame, **span, conjugate=True)
-    if need_taps:
-        lead = extension - origin if extension else 0
-        dtaps = pick(kernels(frame).correlate(x, grad, frame, lead=lead, length=length), problem)
+    with torch.cuda.device_of(x):
+        if need_x:
+            spectra_taps, lead = spectra(prepare(taps, problem), problem), origin if extension else 0
+            span = {"lead": lead, "length": length, "skip": extension}
+            dx = kernels(frame).convolve(grad, *spectra_taps, frame, **span, conjugate=True)
+        if need_taps:
+            lead = extension - origin if extension else 0
+            dtaps = pick(kernels(frame).correlate(x, grad, frame, lead=lead, length=length), problem)
     return dx, dtaps
+
+
+def reachable(signal: Signal) -> Signal:
+    """The signal, copied if a row spans more elements than a kernel counts in 32 bits."""
+    return signal if (signal.shape[-1] - 1) * abs(signal.stride(-1)) < 2**31 else signal.contiguous()
 
 
 def pick(sums: Tensor, problem: Problem) -> Taps:
