@@ -115,16 +115,17 @@ def adjoint(
     """dx = F^-1(F grad * conj F taps);  dtaps = F^-1(sum over the batch of F grad * conj F x), at the taps' lags."""
     frame, extension, origin = frame_of(problem), extension_of(problem), problem.origin[0]
     grad, x, length = reachable(grad), reachable(x), x.shape[-1] + extension
-    dx = dtaps = None
+    dx = sums = None
     with torch.cuda.device_of(x):
-        if need_x:
-            spectra_taps, lead = spectra(prepare(taps, problem), problem), origin if extension else 0
-            span = {"lead": lead, "length": length, "skip": extension}
-            dx = kernels(frame).convolve(grad, *spectra_taps, frame, **span, conjugate=True)
-        if need_taps:
-            lead = extension - origin if extension else 0
-            dtaps = pick(kernels(frame).correlate(x, grad, frame, lead=lead, length=length), problem)
-    return dx, dtaps
+        engine, spectra_taps = kernels(frame), spectra(prepare(taps, problem), problem) if need_x else ()
+        if need_x and need_taps and not extension:
+            dx, sums = engine.gradients(grad, x, *spectra_taps, frame)
+        elif need_x:
+            span = {"lead": origin if extension else 0, "length": length, "skip": extension}
+            dx = engine.convolve(grad, *spectra_taps, frame, **span, conjugate=True)
+        if need_taps and sums is None:
+            sums = engine.correlate(x, grad, frame, lead=extension - origin if extension else 0, length=length)
+    return dx, None if sums is None else pick(sums, problem)
 
 
 def reachable(signal: Signal) -> Signal:
@@ -225,7 +226,10 @@ def work(problem: Problem) -> tuple[float, ...] | None:
 
 
 def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...] | None:
-    """As for `work`: the gradient of the signal is a convolution, that of the taps has two transforms and no output."""
+    """As for `work`: the gradient of the signal is a convolution, that of the taps has two transforms and no output.
+
+    What the two share in three passes, the outer transform of the cotangent, is left out of account.
+    """
     if problem.device != "cuda":
         return None
     return totals(problem, passes=((1, 1),) * need_x + ((2, 0),) * need_taps, prepared=need_x + need_taps)

@@ -261,6 +261,13 @@ def correlate(x: Tensor, grad: Tensor, frame: Frame, *, lead: int, length: int) 
     return sums.sum(1) if groups > 1 else sums[:, 0]
 
 
+def gradients(grad: Tensor, x: Tensor, taps: Tensor, scales: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """The gradient of the signal, and what `correlate` returns, for frames that start with the signal."""
+    n = x.shape[-1]
+    dx = convolve(grad, taps, scales, frame, lead=0, length=n, skip=0, conjugate=True)
+    return dx, correlate(x, grad, frame, lead=0, length=n)
+
+
 LANGUAGE = {torch.float16: tl.float16, torch.float32: tl.float32}
 
 

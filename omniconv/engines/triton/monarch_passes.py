@@ -282,7 +282,27 @@ def correlate(x: Tensor, grad: Tensor, frame: Frame, *, lead: int, length: int) 
         work_x = split(x[:, part], largest_x, frame, lead, length, None)
         work_grad = split(grad[:, part], largest_grad, frame, 0, grad.shape[-1], None)
         sums[part] = correlated(work_x, work_grad, largest_x * largest_grad / headroom(frame, x.dtype) ** 2, frame)
-    return sums.transpose(1, 2).reshape(x.shape[1], 2, -1)
+    return in_order(sums)
+
+
+def gradients(grad: Tensor, x: Tensor, taps: Tensor, scales: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """As `gradients` in one pass: both share the outer transform of the cotangent."""
+    dx, n = grad.new_empty(grad.shape), x.shape[-1]
+    sums = torch.empty(x.shape[1], frame.outer, 2, frame.inner, dtype=torch.float32, device=x.device)
+    for part in slices(x, frame):
+        largest_x, largest_grad = magnitudes(x[:, part], None), magnitudes(grad[:, part], None)
+        work_grad = split(grad[:, part], largest_grad, frame, 0, n, None)
+        work_x = split(x[:, part], largest_x, frame, 0, n, None)
+        sums[part] = correlated(work_x, work_grad, largest_x * largest_grad / headroom(frame, x.dtype) ** 2, frame)
+        del work_x
+        middle(work_grad, taps[part], frame, conjugate=True)
+        merge(work_grad, dx[:, part], largest_grad, scales[part], frame, 0, None)
+    return dx, in_order(sums)
+
+
+def in_order(sums: Tensor) -> Tensor:
+    """Sums of (channels, outer, 2, inner) points as (channels, 2, points)."""
+    return sums.transpose(1, 2).reshape(len(sums), 2, -1)
 
 
 def slices(x: Tensor, frame: Frame) -> list[slice]:

@@ -159,6 +159,9 @@ class TestPasses:
         monkeypatch.setattr(monarch_passes, "crowded", lambda frame, dtype: True)
         check(300, 300, "causal", torch.float16, batch=2, channels=1)
 
+    def test_only_the_gradients_that_are_needed(self) -> None:
+        check_gradients_alone(n=300)
+
     def test_gates_and_strides(self) -> None:
         check_gates(n=300, each=False)
 
@@ -224,8 +227,8 @@ def test_gates(mode: str) -> None:
 
 def check_gates(n: int, mode: str = "causal", each: bool = True) -> None:
     """after * run(before * x), with both gates and with `each` alone."""
-    x = draw(2, n, 1, dtype=torch.float16).transpose(1, 2)
-    before, after = draw(2, 1, n, dtype=torch.float16), draw(1, 1, n, dtype=torch.float16).expand(2, 1, n)
+    x = (draw(2, n, 1) / 64).half().transpose(1, 2)
+    before, after = (1024 * draw(2, 1, n)).half(), draw(1, 1, n, dtype=torch.float16).expand(2, 1, n)
     taps, problem = posed(x, draw(1, n), mode)
     prepared = MONARCH.prepare(taps, problem)
     assert MONARCH.gated is not None
@@ -236,19 +239,22 @@ def check_gates(n: int, mode: str = "causal", each: bool = True) -> None:
 
 
 def test_only_the_gradients_that_are_needed() -> None:
-    x, grad = draw(2, 1, 50), draw(2, 1, 50)
-    taps, problem = posed(x, draw(1, 50), "centred")
-    dx, dtaps = MONARCH.adjoint(grad, x, taps, problem, True, True)
+    check_gradients_alone(n=50)
+
+
+def check_gradients_alone(n: int) -> None:
+    """Each gradient alone is that of both together."""
+    x, grad = draw(2, 1, n, dtype=torch.float16), draw(2, 1, n, dtype=torch.float16)
+    taps, problem = posed(x, draw(1, n), "centred")
+    both = MONARCH.adjoint(grad, x, taps, problem, True, True)
     alone_x, none_taps = MONARCH.adjoint(grad, x, taps, problem, True, False)
     none_x, alone_taps = MONARCH.adjoint(grad, x, taps, problem, False, True)
     assert none_taps is None
     assert none_x is None
-    assert dx is not None
-    assert dtaps is not None
-    assert alone_x is not None
-    assert alone_taps is not None
-    assert torch.equal(dx, alone_x)
-    assert torch.equal(dtaps, alone_taps)
+    for together, alone in zip(both, (alone_x, alone_taps), strict=True):
+        assert together is not None
+        assert alone is not None
+        assert torch.equal(together, alone)
 
 
 PROBLEM = Problem(2, 3, 3, True, (100,), (100,), (True,), ("zero",), torch.float32, DEVICE, False)
