@@ -48,12 +48,14 @@ def tile(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def add_tile(pointer, values, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Add to a matrix kept in the order of `tile_order`, which no other program touches."""
+def store_tile(pointer, values, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ADD: tl.constexpr):
+    """Keep a matrix in the order of `tile_order`, or add it to the one kept there, which no other program touches."""
     values = tl.reshape(values, [ROWS // 16, 2, 8, COLUMNS // 8, 4, 2])
     values = tl.reshape(tl.permute(values, [3, 0, 2, 4, 1, 5]), [ROWS * COLUMNS])
     pointer += tl.arange(0, ROWS * COLUMNS)
-    tl.store(pointer, tl.load(pointer) + values)
+    if ADD:
+        values += tl.load(pointer)
+    tl.store(pointer, values)
 
 
 @triton.jit
@@ -174,9 +176,9 @@ def correlate_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIODIC: tl.constexpr, IN_MEMORY: tl.constexpr,
     HEADROOM: tl.constexpr, OPERANDS: tl.constexpr,
 ):  # fmt: skip
-    """Adds conj(spectrum of x) * (spectrum of grad), summed over `per_group` rows of one channel, to its sums.
+    """Sums of conj(spectrum of x) * (spectrum of grad) over `per_group` rows of one channel.
 
-    IN_MEMORY: the sums would not fit in registers next to the transforms.
+    IN_MEMORY: added up there, from zero, as they would not fit in registers next to the transforms.
     """
     channel = tl.cast(tl.program_id(0) // groups, tl.int64)
     start = (tl.program_id(0) % groups) * per_group
@@ -199,14 +201,14 @@ def correlate_kernel(
         re, im = spectrum(grad, first_re, first_im, b, to_im, to_re, factors_pointer, ROWS, COLUMNS, OPERANDS)
         re, im = multiply(re, im, x_re.to(tl.float32), -x_im.to(tl.float32))
         if IN_MEMORY:
-            add_tile(sums_pointer, re * (x_back * grad_back), ROWS, COLUMNS)
-            add_tile(sums_pointer + ROWS * COLUMNS, im * (x_back * grad_back), ROWS, COLUMNS)
+            store_tile(sums_pointer, re * (x_back * grad_back), ROWS, COLUMNS, True)
+            store_tile(sums_pointer + ROWS * COLUMNS, im * (x_back * grad_back), ROWS, COLUMNS, True)
         else:
             sum_re += re * (x_back * grad_back)
             sum_im += im * (x_back * grad_back)
     if not IN_MEMORY:
-        add_tile(sums_pointer, sum_re, ROWS, COLUMNS)
-        add_tile(sums_pointer + ROWS * COLUMNS, sum_im, ROWS, COLUMNS)
+        store_tile(sums_pointer, sum_re, ROWS, COLUMNS, False)
+        store_tile(sums_pointer + ROWS * COLUMNS, sum_im, ROWS, COLUMNS, False)
 
 
 def convolve(
@@ -251,7 +253,8 @@ def correlate(x: Tensor, grad: Tensor, frame: Frame, *, lead: int, length: int) 
     batch, channels, n = x.shape
     groups, per_group = shares(batch, channels)
     dtype = operands(x.dtype)
-    sums = torch.zeros(channels, groups, 2, frame.points, dtype=torch.float32, device=x.device)
+    fresh = torch.zeros if crowded(frame, dtype) else torch.empty
+    sums = fresh(channels, groups, 2, frame.points, dtype=torch.float32, device=x.device)
     correlate_kernel[(channels * groups,)](
         x, grad, sums, *tables(frame, dtype, x.device),
         batch, channels, n, lead, length, groups, per_group, *x.stride(), *grad.stride(),

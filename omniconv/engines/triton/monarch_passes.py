@@ -9,8 +9,9 @@ The workspace is in float16 (float32 for signals in float32), scaled as in one p
 per sample of the frame: 2 + 2 (the largest magnitude is read first) + 4, then 4 + 4 and the spectrum of the taps, 4 per
 sample of the kernel, then 4 + 2. Operations on tensor cores: 8 outer + 12 (rows + columns) per sample.
 
-Gradients of taps take two first passes, and a `correlate_kernel` that adds conj(X) G over the batch. Channels are taken
-in slices for which a workspace has at most `WORKSPACE` bytes.
+Gradients of taps take two first passes and a `correlate_kernel`, which reads both workspaces and adds conj(X) G over
+the batch; `gradients` goes on with the workspace of the cotangent. Channels are taken in slices for which a workspace
+has at most `WORKSPACE` bytes; there are at most two.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from omniconv.engines.triton._tables import Frame, inner_factors, outer_factors,
 from omniconv.engines.triton.monarch import (
     LANGUAGE,
     NORM,
-    add_tile,
     complex_tile,
     crowded,
     from_right,
@@ -36,6 +36,7 @@ from omniconv.engines.triton.monarch import (
     shares,
     source,
     square,
+    store_tile,
     warps,
 )
 
@@ -220,7 +221,7 @@ def correlate_kernel(
     batch, channels, groups, per_group,
     OUTER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, IN_MEMORY: tl.constexpr, OPERANDS: tl.constexpr,
 ):  # fmt: skip
-    """Adds conj(spectrum of x) * (spectrum of grad) * scale, for one outer frequency of one channel, to its sums."""
+    """Sums of conj(spectrum of x) * (spectrum of grad) * scale, for one outer frequency of one channel."""
     INNER: tl.constexpr = ROWS * COLUMNS
     part, start = tl.program_id(0) // groups, tl.program_id(0) % groups * per_group
     a, a_im, a_re = triple(first_pointer, ROWS)
@@ -240,14 +241,14 @@ def correlate_kernel(
         )
         re, im = multiply(re, im, x_re.to(tl.float32), -x_im.to(tl.float32))
         if IN_MEMORY:
-            add_tile(sums_pointer, re * scale, ROWS, COLUMNS)
-            add_tile(sums_pointer + INNER, im * scale, ROWS, COLUMNS)
+            store_tile(sums_pointer, re * scale, ROWS, COLUMNS, True)
+            store_tile(sums_pointer + INNER, im * scale, ROWS, COLUMNS, True)
         else:
             sum_re += re * scale
             sum_im += im * scale
     if not IN_MEMORY:
-        add_tile(sums_pointer, sum_re, ROWS, COLUMNS)
-        add_tile(sums_pointer + INNER, sum_im, ROWS, COLUMNS)
+        store_tile(sums_pointer, sum_re, ROWS, COLUMNS, False)
+        store_tile(sums_pointer + INNER, sum_im, ROWS, COLUMNS, False)
 
 
 def convolve(
@@ -387,7 +388,8 @@ def correlated(x: Tensor, grad: Tensor, scales: Tensor, frame: Frame) -> Tensor:
     """Sums over the batch of conj(spectrum of x) * (spectrum of grad) * scale: (channels, outer, 2, inner)."""
     batch, channels = x.shape[:2]
     groups, per_group = shares(batch, channels * frame.outer)
-    sums = torch.zeros(groups, channels, frame.outer, 2, frame.inner, dtype=torch.float32, device=x.device)
+    fresh = torch.zeros if crowded(frame, x.dtype) else torch.empty
+    sums = fresh(groups, channels, frame.outer, 2, frame.inner, dtype=torch.float32, device=x.device)
     correlate_kernel[(channels * frame.outer * groups,)](
         x, grad, sums, scales, *inner_tables(frame, x.dtype, x.device), batch, channels, groups, per_group,
         OUTER=frame.outer, ROWS=frame.rows, COLUMNS=frame.columns, IN_MEMORY=crowded(frame, x.dtype),

@@ -138,13 +138,11 @@ class TestPasses:
     def test_a_cyclic_frame(self) -> None:
         check(4096, 301, "circular", torch.float16, batch=1, channels=1)
 
-    def test_slices_of_channels_and_shares_of_the_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from omniconv.engines.triton import monarch as single
+    def test_slices_of_channels(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from omniconv.engines.triton import monarch_passes
 
-        monkeypatch.setattr(monarch_passes, "WORKSPACE", 1)
-        monkeypatch.setattr(single, "PROGRAMS", 16)
-        check(300, 300, "causal", torch.float16, batch=2, channels=2)
+        monkeypatch.setattr(monarch_passes, "WORKSPACE", 2 * 4096 * 2 * 2)  # two channels of 4096 pairs of halves
+        check(300, 300, "causal", torch.float16, batch=1, channels=3)
 
     def test_outer_transforms_in_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from omniconv.engines.triton import monarch_passes
@@ -154,8 +152,10 @@ class TestPasses:
         check(6000, 6000, "causal", torch.float16, batch=1, channels=1)
 
     def test_sums_over_the_batch_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from omniconv.engines.triton import monarch as single
         from omniconv.engines.triton import monarch_passes
 
+        monkeypatch.setattr(single, "PROGRAMS", 16)  # which then take both rows
         monkeypatch.setattr(monarch_passes, "crowded", lambda frame, dtype: True)
         check(300, 300, "causal", torch.float16, batch=2, channels=1)
 
