@@ -14,19 +14,20 @@ ROWS = 8
 
 
 @lru_cache(maxsize=4096)
-def blocks(problem: Problem, row: int, budget: int, *, multiple: int = ROWS) -> tuple[Block, ...]:
+def blocks(problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS) -> tuple[Block, ...]:
     """Slices of (batch, channels) that cover all, of at most about `budget` samples where a channel takes `row`.
 
-    Whole signals as long as they fit; then channels, a multiple of `multiple` at a time, the batch last, so that what
-    belongs to the channels stays in cache too. One slice where the taps mix channels, or where there is no such cache.
+    One slice up to `whole` samples. Otherwise whole signals as long as they fit; then channels, a multiple of
+    `multiple` at a time, the batch last, so that what belongs to the channels stays in cache too. One slice where the
+    taps mix channels, or where there is no such cache.
     """
-    whole = slice(None)
-    if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= budget:
-        return ((whole, whole),)
+    every = slice(None)
+    if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= max(budget, whole):
+        return ((every, every),)
     rows = budget // row
     if rows >= problem.in_channels:
         step = rows // problem.in_channels
-        return tuple((slice(start, start + step), whole) for start in range(0, problem.batch, step))
+        return tuple((slice(start, start + step), every) for start in range(0, problem.batch, step))
     step = max(1, rows // multiple) * multiple
     return tuple(
         (slice(batch, batch + 1), slice(start, start + step))

@@ -95,14 +95,15 @@ def check_gate(name: str, gate: Any, x: Signal, shape: Sequence[int]) -> None:
 
 def check_reverse_mode(*operands: object) -> None:
     """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
-    for operand in operands:
-        if isinstance(operand, torch.Tensor) and not torch.compiler.is_compiling() and has_tangent(operand):
-            raise NotImplementedError(
-                "`convolve` has no forward-mode derivatives: the framework's custom operators drop tangents. Use "
-                "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
-            )
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
+        raise NotImplementedError(
+            "`convolve` has no forward-mode derivatives: the framework's custom operators drop tangents. Use "
+            "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
+        )
 
 
 def has_tangent(tensor: torch.Tensor) -> bool:
     """Whether the tensor is a dual number of forward-mode differentiation."""
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+    return forward_ad.unpack_dual(tensor).tangent is not None

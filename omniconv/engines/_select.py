@@ -12,12 +12,16 @@ from omniconv.engines._problem import Problem
 from omniconv.engines._shorten import shortened
 from omniconv.engines.direct import DIRECT
 from omniconv.engines.fft import FFT
+from omniconv.engines.monarch import MONARCH
 from omniconv.engines.monarch2d import MONARCH2D
 from omniconv.engines.overlap_save import OVERLAP_SAVE
 from omniconv.engines.reference import REFERENCE
+from omniconv.engines.shifts import SHIFTS
 from omniconv.engines.toeplitz import TOEPLITZ
 
-ENGINES = {engine.name: engine for engine in (REFERENCE, DIRECT, FFT, OVERLAP_SAVE, TOEPLITZ, MONARCH2D)}
+ENGINES = {
+    engine.name: engine for engine in (REFERENCE, SHIFTS, DIRECT, FFT, OVERLAP_SAVE, TOEPLITZ, MONARCH, MONARCH2D)
+}
 
 
 @lru_cache(maxsize=4096)

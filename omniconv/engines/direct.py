@@ -22,8 +22,10 @@ from omniconv.engines._problem import Problem
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_WEIGHT = {1: conv_grad.conv1d_weight, 2: conv_grad.conv2d_weight, 3: conv_grad.conv3d_weight}
 
-BLOCK = 2**20
-"""Samples of the extended signal that are worked on at a time on a CPU."""
+BLOCK, WHOLE = 2**20, 2**21
+"""Samples of the extended signal that are worked on at a time on a CPU, where there are more than `WHOLE`: putting the
+pieces together takes a pass of its own.
+"""
 
 LANES = 16
 """Channels that the framework's kernels work on at a time: fewer cost as much."""
@@ -52,7 +54,7 @@ def adjoint(
 
 def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Signal:
     """sum_s weight[s] x[t - before + s] with `margin` = (before, after) per axis, a block of the signals at a time."""
-    conv, slices = CONV[problem.dim], blocks(problem, extended(problem), BLOCK, multiple=LANES)
+    conv, slices = CONV[problem.dim], blocks(problem, extended(problem), BLOCK, whole=WHOLE, multiple=LANES)
     padding = padding_of(margin, problem)
     if padding is not None:
         margin = [(0, 0)] * problem.dim
@@ -141,7 +143,7 @@ def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     Depthwise kernels of any size stay on the framework's fast path, see `padding_of`. Dense ones on one axis leave it
     beyond 32 taps.
     """
-    calls = len(blocks(problem, extended(problem), BLOCK, multiple=LANES)) - 1.0
+    calls = len(blocks(problem, extended(problem), BLOCK, whole=WHOLE, multiple=LANES)) - 1.0
     moved = problem.batch * (inputs * extended(problem) + outputs * problem.positions)
     multiplied = float(problem.positions * problem.tap_count * problem.batch * padded(outputs))
     if problem.depthwise:
