@@ -11,6 +11,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
+os.environ["XDG_CACHE_HOME"] = "/nonexistent"  # what someone measured on this machine decides no test
 settings.register_profile("repository", deadline=None, derandomize=True)
 settings.load_profile("repository")
 

@@ -60,6 +60,9 @@ def entrants(*, compiled: bool = False) -> list[Contestant]:
     return [*ours, *peers]
 
 
+AXES = {dim: tuple(range(-dim, 0)) for dim in (1, 2, 3)}
+
+
 def never(case: Case, device: str) -> str | None:
     """None: it can do every case."""
     return None
@@ -90,15 +93,20 @@ def reject_sums(case: Case, device: str) -> str | None:
 def correlation(x: Signal, taps: Taps, case: Case) -> Signal:
     """`torch.nn.functional.conv1d` and its kin, the taps reversed because they correlate."""
     dim = len(case.size)
-    weight = (taps[:, None] if case.out is None else taps).flip(tuple(range(-dim, 0))).to(x.dtype)
-    groups = case.channels if case.out is None else 1
+    weight = (taps[:, None] if case.out is None else taps).flip(AXES[dim]).to(x.dtype)
+    groups, (around, padding) = case.channels if case.out is None else 1, edges(case)
+    if isinstance(padding, int):
+        return CONV[dim](x, weight, padding=padding, groups=groups)
+    return CONV[dim](F.pad(x, padding, mode="circular" if around else "constant"), weight, groups=groups)
+
+
+@lru_cache(maxsize=1024)
+def edges(case: Case) -> tuple[bool, int | list[int]]:
+    """Whether the signal is circular, and the samples to add: a number where all sides get as many zeros."""
     margins = [(k - 1 - o, o) for k, o in zip(case.kernel, case.origin, strict=True)]
-    if case.boundary == "zero" and all(before == after for before, after in margins):
-        return CONV[dim](x, weight, padding=[before for before, _ in margins], groups=groups)
-    pad = [side for pair in reversed(margins) for side in pair]
-    return CONV[dim](
-        F.pad(x, pad, mode="circular" if case.boundary == "circular" else "constant"), weight, groups=groups
-    )
+    sides = [side for pair in reversed(margins) for side in pair]
+    around = case.boundary == "circular"
+    return around, sides[0] if len(set(sides)) == 1 and not around else sides
 
 
 def by_transform(x: Signal, taps: Taps, case: Case) -> Signal:
@@ -106,22 +114,36 @@ def by_transform(x: Signal, taps: Taps, case: Case) -> Signal:
 
     A circular axis takes its period. float16 and bfloat16 are computed in float32.
     """
-    axes = tuple(range(-len(case.size), 0))
-    around = case.boundary == "circular"
-    frame = [n if around else power_of_two(n + k - 1) for n, k in zip(case.size, case.kernel, strict=True)]
+    frame = frames(case)
     work = torch.float32 if x.dtype in HALF else x.dtype
-    spectrum_x, spectrum_taps = (torch.fft.rfftn(tensor.to(work), s=frame, dim=axes) for tensor in (x, taps))
+    spectrum_x, spectrum_taps = spectrum(x.to(work), frame), spectrum(taps.to(work), frame)
     product = (
         spectrum_x * spectrum_taps
         if case.out is None
         else torch.einsum("bi...,oi...->bo...", spectrum_x, spectrum_taps)
     )
-    y = torch.fft.irfftn(product, s=frame, dim=axes)
-    if around:
+    axes = AXES[len(frame)]
+    y = torch.fft.irfft(product, n=frame[0]) if len(frame) == 1 else torch.fft.irfftn(product, s=frame, dim=axes)
+    if case.boundary == "circular":
         return torch.roll(y, [-o for o in case.origin], axes).to(x.dtype)
     for axis, n, o in zip(axes, case.size, case.origin, strict=True):
         y = y.narrow(axis, o, n)
     return y.to(x.dtype)
+
+
+def spectrum(x: Tensor, frame: tuple[int, ...]) -> Tensor:
+    """The half spectrum in a frame."""
+    if len(frame) == 1:
+        return torch.fft.rfft(x, n=frame[0])
+    return torch.fft.rfftn(x, s=frame, dim=AXES[len(frame)])
+
+
+@lru_cache(maxsize=1024)
+def frames(case: Case) -> tuple[int, ...]:
+    """The period of circular axes, the next power of two of others."""
+    if case.boundary == "circular":
+        return case.size
+    return tuple(power_of_two(n + k - 1) for n, k in zip(case.size, case.kernel, strict=True))
 
 
 def power_of_two(n: int) -> int:

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from omniconv._machine import processor as processor
+
 T = TypeVar("T")
 
 PROCESSORS = Path("/proc/stat")
@@ -145,14 +147,3 @@ def provenance(seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "seed": seed,
     }
-
-
-def processor() -> str:
-    """The processor's name as its maker writes it, with family and model where the name alone says little."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = fields.get("model name", platform.machine())
-    return f"{name} (family {fields.get('cpu family')}, model {fields.get('model')})"

@@ -81,6 +81,7 @@ def headlines(judged: Mapping[str, Any]) -> dict[str, str]:
     """The summary in a few lines, for people."""
     choice, peers = judged["choice"], judged["peers"]
     lines = {
+        "cases measured": f"{judged['measured']} of {judged['measured'] + judged['missing']}",
         f"cases in which auto takes at most {CLOSE:g} times the best engine's time": share(
             choice["share_within_10_percent"], choice["cells"]
         ),

@@ -24,7 +24,9 @@ def summarise(measured: Measured, goals: Sequence[Goal] = GOALS) -> dict[str, An
     return {
         "choice": choice(measured.cells),
         "peers": peers(measured.cells),
-        "goals": [reached(cell, goal) for goal in goals for cell in measured.cells if cell.case == goal.case],
+        "measured": len(measured.cells),
+        "missing": len(measured.missing),
+        "goals": [reached(measured, goal) for goal in goals if measured.device == "cpu"],
         "long": [long(measured, cell) for cell in measured.cells if cell.case.family == LONG],
     }
 
@@ -66,13 +68,18 @@ def largest(ratios: dict[str, float]) -> dict[str, Any]:
     return {"worst": None if worst is None else ratios[worst], "worst_case": worst}
 
 
-def reached(cell: Cell, goal: Goal) -> dict[str, Any]:
-    """How many times as fast as the peer "auto" is, its share of memory, and whether both are as wanted."""
-    speed = cell.ratio(goal.peer, "auto") if goal.peer in cell.names else None
-    other = cell.memory.get(goal.memory_peer)
-    memory = None if not other else cell.memory["auto"] / other
+def reached(measured: Measured, goal: Goal) -> dict[str, Any]:
+    """How many times as fast as the peer "auto" is, its share of memory, and whether both are as wanted; None where the
+    case was not measured.
+    """
+    cell = next((cell for cell in measured.cells if cell.case == goal.case), None)
+    speed = memory = None
+    if cell is not None and goal.peer in cell.names:
+        speed = cell.ratio(goal.peer, "auto")
+    if cell is not None and goal.memory_peer in cell.memory:
+        memory = cell.memory["auto"] / cell.memory[goal.memory_peer]
     return {
-        "case": cell.case.name,
+        "case": goal.case.name,
         "peer": goal.peer,
         "times_as_fast": speed,
         "wanted": goal.times,

@@ -25,6 +25,9 @@ REPEATS, SECONDS = 20, 0.03
 """Most repeats of one action per sweep, and the time after which it is not repeated."""
 HOPELESS = 20.0
 """An engine that once took this many times the best is not measured again: it will not be chosen."""
+MULTIPLICATIONS = 1e10
+"""The most that an engine which sums over the taps is given: more would take seconds."""
+SUMS = ("direct", "shifts")
 NEEDS = ((True, False), (False, True), (True, True))
 """Which gradients are measured: of the signal, of the taps, of both."""
 
@@ -54,8 +57,9 @@ PARTS = ("run", *(label(*need) for need in NEEDS))
 def candidates(problem: Problem) -> list[Engine]:
     """Engines whose rates are wanted for a problem."""
     short = shortened(problem)
-    able = [engine for engine in ENGINES.values() if engine.reject(short) is None]
-    return [engine for engine in able if engine.work(short) is not None]
+    able = [engine for engine in ENGINES.values() if engine.reject(short) is None and engine.work(short) is not None]
+    slow = short.pairs * short.positions * short.tap_count > MULTIPLICATIONS
+    return [engine for engine in able if not (slow and engine.name in SUMS)]
 
 
 def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,13 +138,15 @@ def visit(timing: Timing) -> None:
 
         return run
 
+    for action in wanted.values():  # what is made once, such as programs and tables, is no part of a rate
+        action()
+    finish(timing.problem.device)
     taken = interleaved([timed(action) for action in wanted.values()], repeats=REPEATS, seconds=SECONDS)
     for key, times in zip(wanted, taken, strict=True):
-        # The first call of all fills caches; it counts where there is no other.
-        timing.seconds[key] = min(timing.seconds.get(key, math.inf), *(times[1:] or times))
+        timing.seconds[key] = min(timing.seconds.get(key, math.inf), *times)
 
 
-def fitted(timings: Sequence[Timing]) -> Rates:
+def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
     """Rates of every engine for every mixing and number of axes that was measured."""
     units: dict[str, tuple[float, ...]] = {}
     double: dict[str, float] = {}
@@ -157,7 +163,10 @@ def fitted(timings: Sequence[Timing]) -> Rates:
                     if rows:
                         key = name(engine, rows[0][0], part)
                         units[key], double[key] = fit_rows(rows)
-    return Rates(units, {key: factor for key, factor in double.items() if factor != 1.0}, provenance(SEED))
+    about = provenance(SEED) | {"command": command}
+    if timings[0].problem.device == "cuda":
+        about["processor"] = torch.cuda.get_device_name()
+    return Rates(units, {key: factor for key, factor in double.items() if factor != 1.0}, about)
 
 
 @dataclass(frozen=True)

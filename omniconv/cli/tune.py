@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from omniconv._errors import check_number, require
+from omniconv._files import write_whole
 from omniconv.bench.tune import SWEEPS, Fit, Timing, fitted, judge, measure
 from omniconv.bench.tune_problems import tuning_problems
 from omniconv.cli._output import console
@@ -37,13 +40,15 @@ class Tune:
     def run(self) -> None:
         """Measure, fit, write, print."""
         check_number("--minutes", self.minutes, low=0.0)
+        if self.quick and self.out is None:
+            raise ValueError("`--quick` measures too little to predict from; say where to write it with `--out`.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("`--device cuda` needs a graphics processor, and torch finds none. Use --device cpu.")
         timings = self.measured()
-        rates = fitted(timings)
+        rates = fitted(timings, shlex.join(["omniconv", *sys.argv[1:]]))
         path = self.out or measured_file(self.device)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(rates.to_json())
+        write_whole(path, rates.to_json().encode())
         out = console()
         fit = judge(timings, rates)
         out.print(errors(fit))

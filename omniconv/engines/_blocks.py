@@ -9,6 +9,9 @@ from omniconv.engines._problem import Problem
 Block = tuple[slice, slice]
 """A slice of the batch and one of the channels."""
 
+CACHED = 2**19
+"""Samples of the signals of which a processor's cache holds several copies."""
+
 ROWS = 8
 """Fewest channels in a slice: a transform of fewer leaves threads idle."""
 
@@ -34,3 +37,8 @@ def blocks(problem: Problem, row: int, budget: int, *, whole: int = 0, multiple:
         for start in range(0, problem.in_channels, step)
         for batch in range(problem.batch)
     )
+
+
+def beyond_cache(problem: Problem, samples: float) -> float:
+    """That many samples where the signals do not stay in a processor's cache from one pass to the next, else none."""
+    return samples if problem.batch * problem.in_channels * problem.positions > CACHED else 0.0

@@ -71,8 +71,11 @@ def with_skip(taps: Taps, skip: Any, x: Signal, causal: tuple[bool, ...]) -> Tap
             "result."
         )
     check_floating_tensor("skip", skip)
-    if skip.shape != taps.shape[:1]:
-        raise ValueError(f"`skip` must have one number for each of {taps.shape[0]} channels; got {describe(skip)}.")
+    if skip.shape != taps.shape[:1] or skip.device != taps.device:
+        raise ValueError(
+            f"`skip` must have one number for each of {taps.shape[0]} channels, on {taps.device}; got {describe(skip)} "
+            f"on {skip.device}."
+        )
     skip = skip.to(taps.dtype).reshape(-1, *[1] * len(causal))
     padding = []
     for k, past in zip(reversed(taps.shape[1:]), reversed(causal), strict=True):
@@ -99,7 +102,7 @@ def check_reverse_mode(*operands: object) -> None:
         return
     if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
         raise NotImplementedError(
-            "`convolve` has no forward-mode derivatives: the framework's custom operators drop tangents. Use "
+            "convolutions have no forward-mode derivatives: the framework's custom operators drop tangents. Use "
             "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
         )
 

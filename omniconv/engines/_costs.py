@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from omniconv._machine import processor
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 
@@ -38,6 +40,11 @@ class Rates:
         rates = self.units.get(name)
         if rates is None:
             return math.inf
+        if len(rates) != len(work):
+            raise ValueError(
+                f"the rates of {name!r} are {len(rates)} numbers for {len(work)} kinds of work: they were measured "
+                "with another version. Run `omniconv tune` again."
+            )
         calls, *busy = (rate * amount for rate, amount in zip(rates, work, strict=True))
         return calls + sum(busy) * (self.double.get(name, 1.0) if dtype == torch.float64 else 1.0)
 
@@ -92,16 +99,38 @@ def name(engine: Engine, problem: Problem, part: str) -> str:
 def rates(device: str) -> Rates:
     """Those that `omniconv tune` measured on this machine, or else those that the package brings.
 
-    A device without any is taken for a CPU: its engines are compared by the CPU's rates.
+    A device without any is taken for a CPU: its engines are compared by the CPU's rates. Rates of another machine are
+    left out with a warning.
     """
-    measured = measured_file(device)
-    if measured.exists():
-        try:
-            return Rates.from_json(measured.read_text())
-        except ValueError as error:
-            raise ValueError(f"{measured} is {error}. Delete it, or run `omniconv tune` again.") from error
+    own = measured_rates(device)
+    if own is not None:
+        return own
     shipped = SHIPPED / f"{device}.json"
     return Rates.from_json((shipped if shipped.exists() else SHIPPED / "cpu.json").read_text())
+
+
+def measured_rates(device: str) -> Rates | None:
+    """What `omniconv tune` left on this machine; None where it left nothing that can be used."""
+    path: Path | str = "the user's cache directory"
+    try:
+        path = measured_file(device)
+        found = Rates.from_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"{path} cannot be read ({error}); the rates of the package are used instead.", stacklevel=2)
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is {error}. Delete it, or run `omniconv tune` again.") from error
+    here = torch.cuda.get_device_name() if device == "cuda" else processor()
+    if found.about.get("processor") != here:
+        warnings.warn(
+            f"{path} was measured on {found.about.get('processor')}, and this is {here}; the rates of the package are "
+            "used instead. Run `omniconv tune` here.",
+            stacklevel=2,
+        )
+        return None
+    return found
 
 
 def measured_file(device: str) -> Path:

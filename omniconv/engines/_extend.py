@@ -39,3 +39,15 @@ def extend(x: Signal, margin: Margin, problem: Problem) -> Signal:
 def extended(problem: Problem) -> int:
     """Samples of a channel with its margins."""
     return math.prod(n + k - 1 for n, k in zip(problem.size, problem.kernel_size, strict=True))
+
+
+def fold(x: Signal, margin: Margin, problem: Problem) -> Signal:
+    """The adjoint of `extend`: margins are dropped, or added to the samples that they repeat."""
+    for axis, (before, after), n, circular in zip(problem.axes, margin, problem.size, problem.circular, strict=True):
+        inner = x.narrow(axis, before, n)
+        if circular:
+            inner = inner.clone()
+            inner.narrow(axis, n - before, before).add_(x.narrow(axis, 0, before))
+            inner.narrow(axis, 0, after).add_(x.narrow(axis, before + n, after))
+        x = inner
+    return x

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omniconv._precision import HALF
 from omniconv._typing import Signal, Taps
+from omniconv.engines._constant import prepared
 from omniconv.engines._operator import (
     carry_out,
     convolution,
-    full_precision,
+    exactly,
     gradients,
     loop_over_batch,
     plain,
     tracked,
+    whole,
     working,
 )
 from omniconv.engines._problem import problem_of
@@ -33,7 +36,7 @@ def gated_convolution(
     x: Signal, taps: Taps, pre: Gate, post: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
 ) -> Signal:
     """post * C(pre * x, taps): in one pass where the engine has one, else in three, whose results autograd keeps."""
-    gates = [gate for gate in (pre, post) if gate is not None]
+    gates, causal, circular = [gate for gate in (pre, post) if gate is not None], tuple(causal), tuple(circular)
     arguments = (x, taps, pre, post, causal, circular, engine)
     if not plain(x, taps, *gates):
         return gated_op(*arguments) if x.device.type == "cuda" else gate_by_gate(*arguments)
@@ -56,12 +59,12 @@ def carry_out_gated(
     """The engine's own pass, or the convolution between two multiplications."""
     problem = problem_of(x, taps, tuple(causal), tuple(circular))
     chosen, short = select_engine(problem, engine), shortened(problem)
-    if chosen.gated is None or problem.batch == 0:
+    if chosen.gated is None or problem.batch == 0 or (x.dtype in HALF and not chosen.half):
         y = carry_out(x if pre is None else pre * x, taps, causal, circular, engine)
         return y if post is None else post * y
-    with full_precision(problem.device):
-        of_taps = chosen.prepare(working(taps, problem), short)
-        return chosen.gated(x, of_taps, short, pre, post).to(x.dtype).contiguous()
+    with exactly(x):
+        of_taps = prepared(taps, chosen, short, lambda: chosen.prepare(working(taps, problem), short))
+        return whole(chosen.gated(x, of_taps, short, pre, post), x.dtype)
 
 
 @torch.library.custom_op("omniconv::gated_convolve", mutates_args=())

@@ -11,8 +11,8 @@ dispatch of operators, which takes longer than a short convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -56,8 +56,8 @@ def gradients(
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors outside of compilation: no stand-ins of a tracer, no batch of cotangents."""
-    return not torch.compiler.is_compiling() and all(
+    """Whether these are real tensors outside of compilation and tracing: no stand-ins, no batch of cotangents."""
+    return not (torch.compiler.is_compiling() or torch._C._is_tracing()) and all(
         type(tensor) in (Tensor, nn.Parameter) and not torch._C._dispatch_keys(tensor).has(BATCHED)
         for tensor in tensors
     )
@@ -76,9 +76,9 @@ def carry_out(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequenc
     if problem.batch == 0:
         return x.new_empty(0, problem.out_channels, *problem.size)
     chosen, short = select_engine(problem, engine), shortened(problem)
-    with full_precision(problem.device):
-        of_taps = prepared(taps, (chosen.name, short), lambda: chosen.prepare(working(taps, problem), short))
-        return chosen.run(working_signal(chosen, x), of_taps, short).to(x.dtype).contiguous()
+    with exactly(x):
+        of_taps = prepared(taps, chosen, short, lambda: chosen.prepare(working(taps, problem), short))
+        return whole(chosen.run(working_signal(chosen, x), of_taps, short), x.dtype)
 
 
 def carry_out_adjoint(
@@ -93,20 +93,20 @@ def carry_out_adjoint(
 ) -> tuple[Tensor, Tensor]:
     """B(grad, x, taps), each gradient in the dtype of its argument; what is not needed comes back empty."""
     problem = problem_of(x, taps, tuple(causal), tuple(circular))
-    if problem.batch == 0:
+    if problem.batch == 0 or not (need_x or need_taps):
         return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
     short = shortened(problem)
     of_x, of_taps = select_adjoint(problem, engine, need_x, need_taps)
     parts = [(of_x, True, True)] if of_x is of_taps else [(of_x, True, False), (of_taps, False, True)]
     dx = dtaps = None
-    with full_precision(problem.device):
+    with exactly(x):
         for chosen, for_x, for_taps in parts:
             signals = working_signal(chosen, grad), working_signal(chosen, x)
             made = chosen.adjoint(*signals, working(taps, problem), short, for_x and need_x, for_taps and need_taps)
             dx, dtaps = dx if made[0] is None else made[0], dtaps if made[1] is None else made[1]
     return (
-        x.new_empty(0) if dx is None else dx.to(x.dtype).contiguous(),
-        taps.new_empty(0) if dtaps is None else lengthen(dtaps, problem).to(taps.dtype).contiguous(),
+        x.new_empty(0) if dx is None else whole(dx, x.dtype),
+        taps.new_empty(0) if dtaps is None else whole(lengthen(dtaps, problem), taps.dtype),
     )
 
 
@@ -120,10 +120,27 @@ def working_signal(engine: Engine, x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF and not engine.half else x
 
 
-def full_precision(device: str) -> AbstractContextManager[object]:
-    """No autocast, which would round the operands of the framework's own convolution."""
-    available = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if available else nullcontext()
+def exactly(x: Tensor) -> AbstractContextManager[object]:
+    """Where engines run: without autocast, which would round the operands of the framework's own convolution, and on
+    the graphics processor where the signal is.
+    """
+    if x.device.type == "cuda":
+        return on_its_processor(x)
+    available = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if available else nullcontext()
+
+
+@contextmanager
+def on_its_processor(x: Tensor) -> Iterator[None]:
+    """The same on a graphics processor."""
+    with torch.cuda.device_of(x), torch.autocast("cuda", enabled=False):
+        yield
+
+
+def whole(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """The result in its dtype, contiguous and in memory of its own: autograd forbids changes in place of a view."""
+    y = y.to(dtype).contiguous()
+    return y.clone() if y._is_view() else y
 
 
 @torch.library.custom_op("omniconv::convolve", mutates_args=())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor, nn
 
 from omniconv._errors import check_floating_tensor
 from omniconv._precision import HALF
@@ -19,7 +20,8 @@ class Problem:
     """A convolution, described by sizes alone: y[t] = sum_s taps[s] x[t + origin - s].
 
     `size`, `kernel_size`, `causal`, `boundary` have one entry per axis. `depthwise`: every channel has its own taps;
-    otherwise the taps mix `in_channels` into `out_channels`. `training`: whether gradients will be asked for.
+    otherwise the taps mix `in_channels` into `out_channels`. `training`: whether gradients will be asked for, which
+    `explain_engine` then explains too; the choice for the convolution itself is the same.
     """
 
     batch: int
@@ -125,7 +127,8 @@ EDGES = {False: "zero", True: "circular"}
 def problem_of(x: Signal, taps: Taps, causal: tuple[bool, ...], circular: tuple[bool, ...]) -> Problem:
     """The problem of operands that were checked before, whether or not gradients follow."""
     boundary = tuple(EDGES[periodic] for periodic in circular)
-    return remembered_problem(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, False)
+    make = remembered_problem if type(x) in PLAIN else problem_of_shapes  # symbols cannot be remembered
+    return make(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, False)
 
 
 def directions(
@@ -139,7 +142,7 @@ def directions(
     flags = causal if isinstance(causal, tuple) else (causal,)
     edges = boundary if isinstance(boundary, tuple) else (boundary,)
     once = all(type(flag) is bool for flag in flags) and all(type(edge) is str for edge in edges)
-    if once and not torch.compiler.is_compiling():
+    if once and not (torch.compiler.is_compiling() or torch._C._is_tracing()) and type(x) in PLAIN:
         return remembered_directions(*operands, causal, boundary)
     return checked_directions(*operands, causal, boundary)
 
@@ -169,6 +172,7 @@ def checked_directions(
     return past, edges
 
 
+PLAIN = (Tensor, nn.Parameter)
 remembered_directions = lru_cache(maxsize=4096)(checked_directions)
 
 

@@ -34,7 +34,7 @@ def select_engine(problem: Problem, engine: str = "auto") -> Engine:
     problem = shortened(problem)
     if check_engine_name(engine) != "auto":
         return named(problem, engine)
-    return min(able(problem), key=lambda candidate: run_seconds(candidate, problem))
+    return min(able(problem), key=lambda candidate: (candidate.work(problem) is None, run_seconds(candidate, problem)))
 
 
 @lru_cache(maxsize=4096)
@@ -91,14 +91,17 @@ def explain_engine(problem: Problem) -> str:
     rows = [head]
     for engine in ENGINES.values():
         reason = engine.reject(short)
+        if reason is not None:
+            rows.append((engine.name, *["-"] * len(chosen), f"refuses: {reason}"))
+            continue
         seconds = [run_seconds(engine, short)]
         if training:
             seconds += [adjoint_seconds(engine, short, *need) for need in ((True, False), (False, True))]
         cells = [
-            "-" if reason is not None else f"{milliseconds(time)}{' *' if engine is choice else ''}"
+            f"{milliseconds(time)}{' *' if engine is choice else ''}"
             for time, choice in zip(seconds, chosen, strict=True)
         ]
-        rows.append((engine.name, *cells, remark(engine, reason, seconds, chosen)))
+        rows.append((engine.name, *cells, remark(engine, short, chosen)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, f"Predicted from {rates(problem.device).origin}."])
@@ -109,10 +112,10 @@ def milliseconds(seconds: float) -> str:
     return "-" if math.isinf(seconds) else f"{seconds * 1e3:.3f} ms"
 
 
-def remark(engine: Engine, reason: str | None, seconds: list[float], chosen: list[Engine]) -> str:
-    """Why an engine is taken or not."""
-    if reason is not None:
-        return f"refuses: {reason}"
+def remark(engine: Engine, problem: Problem, chosen: list[Engine]) -> str:
+    """Why an engine that can run the problem is taken or not."""
     if engine in chosen:
         return "chosen"
-    return "for checking, never chosen" if math.isinf(seconds[0]) else "slower"
+    if engine.work(problem) is None:
+        return "for checking, never chosen"
+    return "slower" if math.isfinite(run_seconds(engine, problem)) else "no rates; run `omniconv tune`"

@@ -7,25 +7,32 @@ do the framework's. The transform's rounding hardly grows.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
+from threading import RLock
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import grad as conv_grad
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines._blocks import blocks
+from omniconv.engines._blocks import Block, beyond_cache, blocks
 from omniconv.engines._engine import Engine
-from omniconv.engines._extend import Margin, extend, extended, margins, reversed_margins
+from omniconv.engines._extend import Margin, extend, extended, fold, margins, reversed_margins
 from omniconv.engines._problem import Problem
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-CONV_WEIGHT = {1: conv_grad.conv1d_weight, 2: conv_grad.conv2d_weight, 3: conv_grad.conv3d_weight}
+
+LOCK = RLock()
 
 BLOCK, WHOLE = 2**20, 2**21
 """Samples of the extended signal that are worked on at a time on a CPU, where there are more than `WHOLE`: putting the
 pieces together takes a pass of its own.
 """
+
+LAGS = 256
+"""Taps along the last axis whose gradient is made at a time: the rows of samples that they meet stay small."""
 
 LANES = 16
 """Channels that the framework's kernels work on at a time: fewer cost as much."""
@@ -38,24 +45,70 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
 
 def run(x: Signal, weight: Tensor, problem: Problem) -> Signal:
     """Correlation of the extended signal with the reversed taps."""
-    return correlate(x, weight, margins(problem), problem)
+    with without_tf32(problem):
+        return correlate(x, weight, margins(problem), problem)
 
 
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx = the correlation of the extended cotangent with the taps;  dtaps as `tap_gradient` says."""
-    dx = None
-    if need_x:
-        weight = taps[:, None] if problem.depthwise else taps.transpose(0, 1)
-        dx = correlate(grad, weight, reversed_margins(problem), problem)
-    return dx, tap_gradient(grad, x, problem) if need_taps else None
+    """dx = the correlation of the extended cotangent with the taps;  dtaps[s] = sum_t grad[t] x[t + origin - s].
+
+    The framework's own gradients are fast for taps that mix channels, and for up to three taps along the last axis.
+    Other depthwise ones are a convolution and `tap_gradient`.
+    """
+    with without_tf32(problem):
+        if not by_products(problem):
+            return framework_adjoint(grad, x, taps, problem, need_x, need_taps)
+        dx = correlate(grad, taps[:, None], reversed_margins(problem), problem) if need_x else None
+        return dx, tap_gradient(grad, x, problem) if need_taps else None
+
+
+def framework_adjoint(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both gradients by the framework, through the extension and the reversal."""
+    margin, ones, zeros = margins(problem), [1] * problem.dim, [0] * problem.dim
+    padding = padding_of(margin, problem)
+    dx, dweight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        x if padding is not None else extend(x, margin, problem),
+        prepare(taps, problem),
+        None,
+        ones,
+        padding or zeros,
+        ones,
+        False,
+        zeros,
+        groups(problem),
+        [need_x, need_taps, False],
+    )
+    if need_x and padding is None:
+        dx = fold(dx, margin, problem)
+    if not need_taps:
+        return dx, None
+    return (dx if need_x else None), (dweight[:, 0] if problem.depthwise else dweight).flip(problem.axes)
+
+
+def without_tf32(problem: Problem) -> AbstractContextManager[object]:
+    """The framework's convolution in full float32: on graphics processors it has the precision of tf32 by default."""
+    return full_float32() if problem.device == "cuda" else nullcontext()
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """A switch of the whole process, so that threads take turns."""
+    with LOCK:
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Signal:
     """sum_s weight[s] x[t - before + s] with `margin` = (before, after) per axis, a block of the signals at a time."""
-    conv, slices = CONV[problem.dim], blocks(problem, extended(problem), BLOCK, whole=WHOLE, multiple=LANES)
-    padding = padding_of(margin, problem)
+    conv, slices, padding = CONV[problem.dim], slices_of(problem), padding_of(margin, problem)
     if padding is not None:
         margin = [(0, 0)] * problem.dim
     if len(slices) == 1:
@@ -67,6 +120,12 @@ def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Si
     return y
 
 
+def slices_of(problem: Problem) -> tuple[Block, ...]:
+    """The blocks; more is done at once where the framework pads, and no extended copy has to stay in cache."""
+    whole = WHOLE if padding_of(margins(problem), problem) is None else 4 * WHOLE
+    return blocks(problem, extended(problem), BLOCK, whole=whole, multiple=LANES)
+
+
 def padding_of(margin: Margin, problem: Problem) -> list[int] | None:
     """What to ask the framework to pad with; None where it cannot, or leaves its fast path: beyond 13 taps per axis."""
     alike = all(before == after for before, after in margin) and not any(problem.circular)
@@ -74,35 +133,41 @@ def padding_of(margin: Margin, problem: Problem) -> list[int] | None:
 
 
 def tap_gradient(grad: Signal, x: Signal, problem: Problem) -> Taps:
-    """dtaps[s] = sum_t grad[t] x[t + origin - s].
+    """dtaps[s] = sum_t grad[t] x[t + origin - s] by products of matrices.
 
-    The framework's own gradient is fast for taps that mix channels, and for up to three taps along the last axis. Other
-    depthwise ones are products of matrices: with m samples in a row of grad, and the m + k - 1 samples that they meet
-    in a row of x, a product over all rows holds the sum for every lag along a diagonal.
+    With m samples in a row of grad, and the m + k - 1 samples that they meet in a row of x, a product over all rows
+    holds the sum for every lag along a diagonal.
     """
-    if not by_products(problem):
-        kernel = (problem.out_channels, 1 if problem.depthwise else problem.in_channels, *problem.kernel_size)
-        dkernel = CONV_WEIGHT[problem.dim](extend(x, margins(problem), problem), kernel, grad, groups=groups(problem))
-        return (dkernel[:, 0] if problem.depthwise else dkernel).flip(problem.axes)
-    m, dim, kernel = row_length(problem), problem.dim, problem.kernel_size
-    short = -problem.size[-1] % m
-    wide = m + kernel[-1] - 1
-    # (channels, *other axes, batch, rows, samples): the batch behind the axes along which x is shifted.
-    order = (1, *range(2, dim + 1), 0, dim + 1, dim + 2)
-    left = F.pad(grad, (0, short)).unflatten(-1, (-1, m)).permute(order)
-    left = left.reshape(problem.in_channels, -1, m).transpose(1, 2)
+    m, kernel, length = row_length(problem), problem.kernel_size, problem.size[-1]
+    short = -length % m
     extent = F.pad(extend(x, margins(problem), problem), (0, short))
-    right = extent.unfold(-1, wide, m).permute(order).contiguous()
-    products = grad.new_empty(*kernel[:-1], problem.in_channels, m, wide)
-    for shift in product(*map(range, kernel[:-1])):
-        rows = right
-        for axis, (first, n) in enumerate(zip(shift, problem.size[:-1], strict=True)):
-            rows = rows.narrow(1 + axis, first, n)
-        products[shift] = left @ rows.reshape(problem.in_channels, -1, wide)
-    diagonals = products.as_strided(
-        (*products.shape[:-1], kernel[-1]), (*products.stride()[:-2], wide + 1, 1), products.storage_offset()
-    )
-    return diagonals.sum(-2).movedim(-2, 0).flip(problem.axes)
+    cotangent = in_rows(F.pad(grad, (0, short)), m, m, problem)
+    cotangent = cotangent.reshape(problem.in_channels, -1, m).transpose(1, 2)
+    dtaps = grad.new_empty(*kernel[:-1], problem.in_channels, kernel[-1])
+    for first in range(0, kernel[-1], LAGS):
+        count = min(LAGS, kernel[-1] - first)
+        met = extent[..., first : first + length + short + count - 1]
+        rows = in_rows(met, m + count - 1, m, problem).contiguous()
+        for shift in product(*map(range, kernel[:-1])):
+            dtaps[shift][:, first : first + count] = on_diagonals(cotangent, rows, shift, problem)
+    return dtaps.movedim(-2, 0).flip(problem.axes)
+
+
+def in_rows(x: Tensor, length: int, step: int, problem: Problem) -> Tensor:
+    """Rows of `length` samples every `step`: (channels, other axes, batch, rows, samples), a view.
+
+    The batch stands behind the axes along which x is shifted.
+    """
+    return x.unfold(-1, length, step).permute(1, *range(2, problem.dim + 1), 0, problem.dim + 1, problem.dim + 2)
+
+
+def on_diagonals(cotangent: Tensor, rows: Tensor, shift: tuple[int, ...], problem: Problem) -> Tensor:
+    """Sums along the diagonals of the products of all rows, those of x shifted on the other axes: `channels lags`."""
+    for axis, (first, n) in enumerate(zip(shift, problem.size[:-1], strict=True), start=1):
+        rows = rows.narrow(axis, first, n)
+    products = cotangent @ rows.reshape(problem.in_channels, -1, rows.shape[-1])
+    channels, m, wide = products.shape
+    return products.as_strided((channels, m, wide - m + 1), (m * wide, wide + 1, 1)).sum(1)
 
 
 def by_products(problem: Problem) -> bool:
@@ -131,25 +196,27 @@ def work(problem: Problem) -> tuple[float, ...]:
 
 
 def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...]:
-    """See `sums`: as the convolution for the gradient of the signal; and for that of the taps."""
+    """See `sums` for the gradient of the signal, `tap_sums` for that of the taps."""
     forth = sums(problem, problem.out_channels, problem.in_channels)
     dx = forth if need_x else (0.0,) * len(forth)
     return *dx, *tap_sums(problem, need_taps)
 
 
 def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
-    """Units of work: calls, further blocks, samples moved, multiplications, and multiplications of long dense kernels.
+    """Units of work: calls, further blocks, samples moved and those beyond the cache, multiplications, and those
+    of long dense kernels.
 
     Depthwise kernels of any size stay on the framework's fast path, see `padding_of`. Dense ones on one axis leave it
     beyond 32 taps.
     """
-    calls = len(blocks(problem, extended(problem), BLOCK, whole=WHOLE, multiple=LANES)) - 1.0
+    calls = len(slices_of(problem)) - 1.0
     moved = problem.batch * (inputs * extended(problem) + outputs * problem.positions)
     multiplied = float(problem.positions * problem.tap_count * problem.batch * padded(outputs))
+    far = beyond_cache(problem, moved)
     if problem.depthwise:
-        return 1.0, calls, moved, multiplied
+        return 1.0, calls, moved, far, multiplied
     multiplied *= inputs
-    return 1.0, calls, moved, multiplied, multiplied if problem.dim == 1 and problem.kernel_size[-1] > 32 else 0.0
+    return 1.0, calls, moved, far, multiplied, multiplied if problem.dim == 1 and problem.kernel_size[-1] > 32 else 0.0
 
 
 def tap_sums(problem: Problem, needed: bool) -> tuple[float, ...]:
@@ -168,8 +235,10 @@ def tap_sums(problem: Problem, needed: bool) -> tuple[float, ...]:
         m = row_length(problem)
         rows = problem.batch * inputs * math.prod(problem.size[:-1]) * -(-problem.size[-1] // m)
         number = math.prod(problem.kernel_size[:-1])
-        wide = m + last - 1
-        return 1.0, moved, 0.0, 0.0, number, float(rows * (m + number * wide)), float(rows * number * m * wide)
+        parts = -(-last // LAGS)
+        wide = parts * (m - 1) + last
+        work = number * parts, float(rows * (parts * m + number * wide)), float(rows * number * m * wide)
+        return 1.0, moved, 0.0, 0.0, *work
     if problem.depthwise:
         return 1.0, moved, pairs * padded(inputs), 0.0, 0.0, 0.0, 0.0
     # The inputs are rounded up to eight, but for images of up to three channels the framework has a path of its own.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines._blocks import blocks
+from omniconv.engines._blocks import beyond_cache, blocks
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
 
@@ -199,8 +199,8 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 
 
 def transforms(problem: Problem, signals: int, placed: int, summed: tuple[int, ...]) -> tuple[float, ...]:
-    """Units of work: calls, butterflies, samples of strided transforms, samples of the frames; and where the taps mix
-    channels, products of matrices, elements that the products touch, and multiplications.
+    """Units of work: calls, butterflies, samples of strided transforms, samples of the frames and those beyond the
+    cache; and where the taps mix channels, products of matrices, elements that the products touch, and multiplications.
 
     `signals`, `placed`: numbers of transforms, of signals and of kernels. `summed`: per product of spectra, the terms
     of its sums, of which there is one at each frequency.
@@ -210,7 +210,8 @@ def transforms(problem: Problem, signals: int, placed: int, summed: tuple[int, .
     taken = problem.size if not joint(problem) else n
     butterflies = placed * transform(problem.kernel_size, n)[0] + signals * transform(taken, n)[0]
     strided = placed * transform(problem.kernel_size, n)[1] + signals * transform(taken, n)[1]
-    work = 1.0, calls - 1.0, butterflies, strided, float((signals + placed) * math.prod(n))
+    samples = float((signals + placed) * math.prod(n))
+    work = 1.0, calls - 1.0, butterflies, strided, samples, beyond_cache(problem, samples)
     if problem.depthwise:
         return work
     elements = problem.batch * (problem.in_channels + problem.out_channels) + kernels(problem)

@@ -7,9 +7,7 @@ continuation of K - 1 samples.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
 from types import ModuleType
 
 import torch
@@ -19,6 +17,7 @@ from omniconv._precision import HALF
 from omniconv._typing import Signal, Taps
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
+from omniconv.engines._tensor_cores import refuse_machine
 from omniconv.engines.triton._tables import Frame, spectrum_order, twist, words
 
 ONE_PASS = {
@@ -96,17 +95,16 @@ def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, 
     lead = extension - problem.origin[0] if extension else 0
     before, after = (None if gate is None else reachable(gate) for gate in (before, after))
     x = reachable(x)
-    with torch.cuda.device_of(x):
-        return kernels(frame).convolve(
-            x,
-            *spectra(prepared, problem),
-            frame,
-            lead=lead,
-            length=x.shape[-1] + extension,
-            skip=0,
-            before=before,
-            after=after,
-        )
+    return kernels(frame).convolve(
+        x,
+        *spectra(prepared, problem),
+        frame,
+        lead=lead,
+        length=x.shape[-1] + extension,
+        skip=0,
+        before=before,
+        after=after,
+    )
 
 
 def adjoint(
@@ -116,15 +114,14 @@ def adjoint(
     frame, extension, origin = frame_of(problem), extension_of(problem), problem.origin[0]
     grad, x, length = reachable(grad), reachable(x), x.shape[-1] + extension
     dx = sums = None
-    with torch.cuda.device_of(x):
-        engine, spectra_taps = kernels(frame), spectra(prepare(taps, problem), problem) if need_x else ()
-        if need_x and need_taps and not extension:
-            dx, sums = engine.gradients(grad, x, *spectra_taps, frame)
-        elif need_x:
-            span = {"lead": origin if extension else 0, "length": length, "skip": extension}
-            dx = engine.convolve(grad, *spectra_taps, frame, **span, conjugate=True)
-        if need_taps and sums is None:
-            sums = engine.correlate(x, grad, frame, lead=extension - origin if extension else 0, length=length)
+    engine, spectra_taps = kernels(frame), spectra(prepare(taps, problem), problem) if need_x else ()
+    if need_x and need_taps and not extension:
+        dx, sums = engine.gradients(grad, x, *spectra_taps, frame)
+    elif need_x:
+        span = {"lead": origin if extension else 0, "length": length, "skip": extension}
+        dx = engine.convolve(grad, *spectra_taps, frame, **span, conjugate=True)
+    if need_taps and sums is None:
+        sums = engine.correlate(x, grad, frame, lead=extension - origin if extension else 0, length=length)
     return dx, None if sums is None else pick(sums, problem)
 
 
@@ -206,10 +203,8 @@ def reject(problem: Problem) -> str | None:
         return "the taps mix channels; it takes one kernel per channel"
     if problem.dtype not in (torch.float32, *HALF):
         return f"the signal is of {problem.dtype}; it takes float32, float16 and bfloat16"
-    if problem.device != "cuda" and not (problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"the device is {problem.device}; it needs a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return 'Triton is not installed; `pip install "omniconv[gpu]"` installs it'
+    if (reason := refuse_machine(problem.device)) is not None:
+        return reason
     if (needed := problem.size[0] + extension_of(problem)) > (longest := max(sizes(problem))):
         return f"the signal takes a frame of {needed} samples; the longest has {longest}"
     return None

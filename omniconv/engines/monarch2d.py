@@ -7,8 +7,6 @@ whose mean is ten times their variation, leaves it at 2e-3 of the output instead
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from types import ModuleType
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from omniconv._typing import Signal, Taps
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
+from omniconv.engines._tensor_cores import refuse_machine
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 512
@@ -68,11 +67,8 @@ def adjoint(
 
 def reject(problem: Problem) -> str | None:
     """A reason, as a clause, where the device, the layout, the dtype or the size is not one of this engine's."""
-    interpreted = problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if problem.device != "cuda" and not interpreted:
-        return f"the device is {problem.device}; it needs a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
+    if (reason := refuse_machine(problem.device)) is not None:
+        return reason
     if problem.dim != 2:
         return f"the signal has {problem.dim} {'axis' if problem.dim == 1 else 'axes'}; it needs images, of two"
     if not problem.depthwise:
@@ -89,7 +85,7 @@ def work(problem: Problem) -> tuple[float, ...] | None:
 
     float32 products count six times: they take three tf32 products at half the rate.
     """
-    if problem.device == "cpu":
+    if problem.device != "cuda":
         return None
     number = 4 if problem.dtype == torch.float32 else 2
     images, channels = problem.batch * problem.in_channels, problem.in_channels

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines._blocks import blocks
+from omniconv.engines._blocks import beyond_cache, blocks
 from omniconv.engines._engine import Engine
 from omniconv.engines._extend import Margin, extend, margins, reversed_margins
 from omniconv.engines._problem import Problem
@@ -106,14 +106,20 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 
 
 def transforms(problem: Problem, passes: int, placed: int) -> tuple[float, ...]:
-    """Units of work: calls, further blocks, butterflies, samples.
+    """Units of work: calls, further blocks, butterflies, samples and those beyond the cache.
 
     `passes`: transforms of all stretches; `placed`: those of the taps.
     """
     n = frame(problem)
     samples = float(passes * problem.pairs * covered(problem) + placed * problem.in_channels * n)
     calls = len(blocks(problem, covered(problem), BLOCK, multiple=1)) - 1
-    return math.ceil(passes / 2), calls * math.ceil(passes / 2), samples * levels(n) / 2, samples
+    return (
+        math.ceil(passes / 2),
+        calls * math.ceil(passes / 2),
+        samples * levels(n) / 2,
+        samples,
+        beyond_cache(problem, samples),
+    )
 
 
 OVERLAP_SAVE = Engine("overlap_save", run, adjoint, reject, work, adjoint_work, prepare=prepare)

@@ -19,7 +19,6 @@ On a graphics processor one kernel does all of it in one pass over the signal, a
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -28,6 +27,8 @@ from torch import Tensor
 
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal
+from omniconv.engines._convolve import check_reverse_mode
+from omniconv.engines._tensor_cores import refuse_machine
 
 CHUNK = 64
 """Samples per chunk: products within a chunk cost as much as those with the states of 32 modes."""
@@ -63,10 +64,8 @@ def convolve_fused(x: Signal, poles: Poles, residues: Poles, chunk: int) -> Sign
 
 def refuse_fused(x: Signal, poles: Poles, chunk: int) -> str | None:
     """Why the kernel for graphics processors cannot run this, as a clause; None if it can."""
-    if x.device.type != "cuda":
-        return f"the device is {x.device.type}; it needs a CUDA device"
-    if find_spec("triton") is None:
-        return "Triton is not installed"
+    if (reason := refuse_machine(x.device.type)) is not None:
+        return reason
     if x.dtype == torch.float64:
         return "it has no float64"
     if poles.shape[-1] > 64:
@@ -185,10 +184,11 @@ def carry(entered: Tensor, factor: Tensor, reverse: bool) -> Tensor:
 
     `entered`: (channels, batch, chunks, 2n). `factor`: (channels, 2n) in float64, the precision of the sums.
     """
-    if entered.is_cuda and find_spec("triton") is not None:
+    if entered.is_cuda and refuse_machine("cuda") is None:
         from omniconv.engines.triton.recurrent import carry_states
 
-        return carry_states(entered, factor, reverse)
+        with torch.cuda.device_of(entered):
+            return carry_states(entered, factor, reverse)
     steps, factors = (torch.complex(*values.chunk(2, dim=-1)) for values in (entered, factor[:, None]))
     states, state = torch.empty_like(steps), factors.new_zeros(*steps.shape[:2], steps.shape[-1])
     order = range(steps.shape[2])
@@ -229,7 +229,8 @@ def chunks(x: Tensor, within: Tensor, entry: Tensor, leaving: Tensor, factor: Te
     """
     from omniconv.engines.triton.recurrent import convolve_chunks
 
-    return convolve_chunks(x, within, entry, leaving, factor, reverse)
+    with torch.cuda.device_of(x):
+        return convolve_chunks(x, within, entry, leaving, factor, reverse)
 
 
 @chunks.register_fake
@@ -273,6 +274,7 @@ def table_gradients(
 def check_modes(x: Any, poles: Any, residues: Any, state: Any) -> None:
     """Raise unless the shapes and dtypes fit."""
     check_floating_tensor("x", x)
+    check_reverse_mode(x, poles, residues, state)
     for name, values in (("poles", poles), ("residues", residues)):
         if not isinstance(values, Tensor) or not values.dtype.is_complex:
             raise TypeError(f"`{name}` must hold complex numbers; got {describe(values)}.")

@@ -13,9 +13,13 @@ import torch
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
+from omniconv.engines._blocks import beyond_cache
 from omniconv.engines._engine import Engine
 from omniconv.engines._extend import extend, extended, margins, reversed_margins
 from omniconv.engines._problem import Problem
+
+MOST = 512
+"""Taps beyond which any other engine is faster by far."""
 
 Window = tuple[EllipsisType | slice, ...]
 """An index of the samples that a tap meets."""
@@ -61,8 +65,11 @@ def windows(problem: Problem) -> tuple[Window, ...]:
 
 
 def reject(problem: Problem) -> str | None:
-    """Taps that mix channels."""
-    return None if problem.depthwise else "the taps mix channels"
+    """Taps that mix channels, and many."""
+    if not problem.depthwise:
+        return "the taps mix channels"
+    many = problem.tap_count > MOST
+    return f"it takes a pass for each of {problem.tap_count} taps, and {MOST} are the most" if many else None
 
 
 def work(problem: Problem) -> tuple[float, ...]:
@@ -76,13 +83,23 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 
 
 def passes(problem: Problem, sums: float, products: float) -> tuple[float, ...]:
-    """Units of work: calls, samples with margins; taps that are added up and the samples that they meet; taps whose
-    gradient is summed and the samples.
+    """Units of work: calls, samples with margins; taps that are added up, the samples that they meet and those beyond
+    the cache; taps whose gradient is summed and the same samples.
     """
     margin = (sums + products) * problem.pairs * extended(problem)
     met = float(problem.tap_count * problem.pairs * problem.positions)
     count = float(problem.tap_count)
-    return sums + products, margin, sums * count, sums * met, products * count, products * met
+    far = beyond_cache(problem, met)
+    return (
+        sums + products,
+        margin,
+        sums * count,
+        sums * met,
+        sums * far,
+        products * count,
+        products * met,
+        products * far,
+    )
 
 
 SHIFTS = Engine("shifts", run, adjoint, reject, work, adjoint_work)

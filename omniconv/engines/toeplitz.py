@@ -6,8 +6,6 @@ to about 2,000 taps the products take less time than transforms.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from omniconv._typing import Signal, Taps
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
+from omniconv.engines._tensor_cores import refuse_machine
 
 if TYPE_CHECKING:
     from omniconv.engines.triton.toeplitz import Tile
@@ -28,8 +27,7 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
     """The table of the taps out of which the products read their Toeplitz factors."""
     from omniconv.engines.triton.toeplitz import toeplitz_table
 
-    with torch.cuda.device_of(taps):
-        return toeplitz_table(taps, problem.dtype, *lags(problem), False, convolve_tile(problem))
+    return toeplitz_table(taps, problem.dtype, *lags(problem), False, convolve_tile(problem))
 
 
 def run(x: Signal, prepared: Tensor, problem: Problem) -> Signal:
@@ -42,8 +40,7 @@ def gated(x: Signal, prepared: Tensor, problem: Problem, before: Tensor | None, 
     from omniconv.engines.triton.toeplitz import convolve
 
     tile = convolve_tile(problem, gate=before is not None or after is not None)
-    with torch.cuda.device_of(x):
-        return convolve(x, prepared, *lags(problem), problem.circular[0], tile, before, after)
+    return convolve(x, prepared, *lags(problem), problem.circular[0], tile, before, after)
 
 
 def adjoint(
@@ -55,12 +52,11 @@ def adjoint(
     dx = dtaps = None
     first, last = lags(problem)
     circular, tile = problem.circular[0], convolve_tile(problem)
-    with torch.cuda.device_of(x):
-        if need_x:
-            table = toeplitz_table(taps, problem.dtype, -last, -first, True, tile)
-            dx = convolve(grad, table, -last, -first, circular, tile)
-        if need_taps:
-            dtaps = correlate(grad, x, first, last, circular, correlate_tile(problem), splits(problem))
+    if need_x:
+        table = toeplitz_table(taps, problem.dtype, -last, -first, True, tile)
+        dx = convolve(grad, table, -last, -first, circular, tile)
+    if need_taps:
+        dtaps = correlate(grad, x, first, last, circular, correlate_tile(problem), splits(problem))
     return dx, dtaps
 
 
@@ -114,11 +110,8 @@ def power_of_two(size: int) -> int:
 
 def reject(problem: Problem) -> str | None:
     """Other devices, several axes, dense taps, float64, or no Triton."""
-    interpreted = problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if problem.device != "cuda" and not interpreted:
-        return f"the device is {problem.device}; it needs a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed; install omniconv[gpu]"
+    if (reason := refuse_machine(problem.device)) is not None:
+        return reason
     if problem.dim != 1:
         return f"the signal has {problem.dim} axes; it needs one"
     if not problem.depthwise:
@@ -130,7 +123,7 @@ def reject(problem: Problem) -> str | None:
 
 def work(problem: Problem) -> tuple[float, ...] | None:
     """Launches, bytes of memory that are moved, and operations on tensor cores at the rate of half precision."""
-    if problem.device == "cpu":
+    if problem.device != "cuda":
         return None
     tile = convolve_tile(problem)
     table = problem.in_channels * problem.kernel_size[0] * (4 + 2 * tile.copies * problem.dtype.itemsize)

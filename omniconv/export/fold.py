@@ -10,6 +10,7 @@ from omniconv._errors import describe
 from omniconv._typing import Taps
 from omniconv.kernels import Table
 from omniconv.nn import BatchNorm, Branched, Conv
+from omniconv.nn._recurrent import engine_of_taps
 from omniconv.supports import Full
 
 
@@ -79,7 +80,7 @@ def with_taps(like: Conv, reach: tuple[int, ...], taps: Taps, bias: Tensor) -> C
         reach=reach,
         causal=like.causal,
         boundary=like.grid.boundary,
-        engine=like.engine,
+        engine=engine_of_taps(like.engine),
         device="meta",  # nothing is drawn, and no state of a generator changes
         dtype=like.gain.dtype,
     ).to_empty(device=like.gain.device)

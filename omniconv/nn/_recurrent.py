@@ -24,6 +24,11 @@ def refusal(kernel: Kernel, support: Support, mixing: str) -> str | None:
     return None
 
 
+def engine_of_taps(engine: str) -> str:
+    """The engine of a layer of taps beside one of that engine: a table is no recurrence."""
+    return "auto" if engine == "recurrent" else engine
+
+
 def convolve_recurrent(x: Signal, modes: Modes, weights: Tensor, step: float) -> Signal:
     """The convolution with the taps weights[j] k[j], j = 0 .. K - 1, of the kernel k with these modes.
 

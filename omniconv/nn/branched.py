@@ -12,6 +12,7 @@ from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._references import UNIREPLKNET_PAPER, Cited
 from omniconv._typing import Mask, PerAxis, Signal, check_bool, per_axis
 from omniconv.kernels import Table
+from omniconv.nn._recurrent import engine_of_taps
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import check_mask, observed
 from omniconv.nn.norm import BatchNorm
@@ -103,7 +104,7 @@ def make_branch(conv: Conv, branch: tuple[PerAxis[int], PerAxis[int]], bias: boo
         causal=conv.causal,
         boundary=conv.grid.boundary,
         bias=bias,
-        engine=conv.engine,
+        engine=engine_of_taps(conv.engine),
         device=conv.gain.device,
         dtype=conv.gain.dtype,
     )

@@ -211,6 +211,10 @@ class Conv(nn.Module):
         self.window = tuple(min(far, math.ceil(step * far - 1e-6)) for step, far in zip(steps, self.reach, strict=True))
         self.bandlimit = self.kernel.bandlimit()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.kept_taps.clear()
+        return super()._apply(fn, recurse)
+
     def train(self, mode: bool = True) -> Conv:
         """Set the mode as `torch.nn.Module.train` does, and `refresh()`."""
         super().train(mode)
@@ -298,6 +302,7 @@ class Conv(nn.Module):
         elif output_times is not None:
             raise ValueError("`output_times` needs `times`, those of the samples.")
         else:
+            check_bool("lowpass", lowpass)
             if spacing is not None:
                 spacing = per_axis("spacing", spacing, self.dim, check_spacing)
                 if not lowpass:
@@ -316,9 +321,11 @@ class Conv(nn.Module):
 
     def _kept(self, spacing: tuple[float, ...] | None, lowpass: bool) -> Taps:
         """`taps(spacing, lowpass)`; at evaluation without gradients those of the last call, if nothing has changed."""
+        if self.training or torch.is_grad_enabled():
+            return self.taps(spacing, lowpass)
         sources = [*self.kernel.parameters(), *self.kernel.buffers(), self.gain]
         sources += [*self.support.parameters(), *self.support.buffers()]
-        if self.training or not may_be_kept(sources):
+        if not may_be_kept(sources):
             return self.taps(spacing, lowpass)
         key = (spacing, lowpass, self.window)
         return self.kept_taps.get(key, sources, lambda: self.taps(spacing, lowpass))

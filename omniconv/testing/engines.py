@@ -8,10 +8,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from omniconv._precision import HALF
 from omniconv.engines import Engine, Problem
 from omniconv.engines._shorten import shorten, shortened
 from omniconv.engines.reference import REFERENCE
-from omniconv.testing._tolerances import assert_close, expect
+from omniconv.testing._tolerances import TENSOR_CORES, TOLERANCE, assert_close, expect
 
 SIZES = ((1, 1), (2, 3), (7, 3), (8, 4), (5, 8), (6, 9), (4, 12))
 """(signal, kernel) lengths: odd and even, kernel shorter and longer than the signal."""
@@ -22,23 +23,27 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
 
     Values and both gradients against the reference engine in float64, in float32 and float64, in every dimension;
     causal, zero and circular, mixed per axis too; depthwise and dense; odd and even sizes; kernels shorter and longer
-    than the signal. It must leave its inputs alone and state its work.
+    than the signal. It must leave its inputs alone and state its work. One that takes half precision is checked in it
+    too.
 
     >>> from omniconv.engines import ENGINES
     >>> check_engine(ENGINES["direct"], dims=(1,))
     """
-    able = [problem for problem in problems(dims) if engine.reject(problem) is None]
+    able = [problem for problem in problems(dims, engine.half) if engine.reject(problem) is None]
     expect(bool(able), f"{engine.name} refuses every problem")
     for problem in able:
         check_problem(engine, problem)
 
 
-def problems(dims: tuple[int, ...]) -> Iterator[Problem]:
-    """Small problems that cover the options, kernels already as short as an engine sees them."""
+def problems(dims: tuple[int, ...], half: bool = False) -> Iterator[Problem]:
+    """Small problems that cover the options, kernels already as short as an engine sees them; `half`: some in half
+    precision too.
+    """
+    dtypes = [*product(SIZES, (torch.float32, torch.float64)), *(product(SIZES[3:5], HALF) if half else ())]
     for dim in dims:
         sides = [("zero", False), ("zero", True), ("circular", False)]
         layouts = [(side,) * dim for side in sides] + ([(sides[1], *sides[2:], sides[0])[:dim]] if dim > 1 else [])
-        for layout, depthwise, (n, k), dtype in product(layouts, (True, False), SIZES, (torch.float32, torch.float64)):
+        for layout, depthwise, ((n, k), dtype) in product(layouts, (True, False), dtypes):
             yield shortened(
                 Problem(
                     batch=2,
@@ -72,20 +77,27 @@ def check_problem(engine: Engine, problem: Problem) -> None:
         REFERENCE.run(exact[0], exact[1], problem),
         *REFERENCE.adjoint(exact[2], exact[0], exact[1], problem, True, True),
     )
-    for what, actual, right in zip(("output", "dx", "dtaps"), results, expected, strict=True):
+    for what, like, actual, right in zip(("output", "dx", "dtaps"), (x, x, taps), results, expected, strict=True):
         if actual is None or right is None:
             raise AssertionError(f"{engine.name}: {what} is missing for {problem}")
-        expect(actual.dtype == x.dtype, f"{engine.name}: {what} has dtype {actual.dtype} for {x.dtype} operands")
-        assert_close(actual, right, f"{engine.name}: {what} of {problem}")
+        expect(actual.dtype == like.dtype, f"{engine.name}: {what} has dtype {actual.dtype} for {x.dtype} operands")
+        limit = tolerance(engine, torch.float16 if like is taps and x.dtype in HALF else x.dtype)
+        assert_close(actual, right, f"{engine.name}: {what} of {problem}", limit)
     for needs in ((True, False), (False, True), (False, False)):
         alone = engine.adjoint(grad, x, taps, problem, *needs)
         for what, need, one, both in zip(("dx", "dtaps"), needs, alone, results[1:], strict=True):
             expect((one is not None) == need, f"{engine.name} computed gradients that nobody asked for, or not {what}")
             if one is not None and both is not None:
-                assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}")
+                limit = tolerance(engine, x.dtype)
+                assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}", limit)
     for amounts in (engine.work(problem), engine.adjoint_work(problem, True, True)):
         valid = amounts is None or (all(amount >= 0 for amount in amounts) and sum(amounts) > 0)
         expect(valid, f"{engine.name} must state amounts of work, none negative; got {amounts}")
+
+
+def tolerance(engine: Engine, dtype: torch.dtype) -> float:
+    """Relative error that the engine may have."""
+    return TENSOR_CORES[dtype] if engine.half else TOLERANCE[dtype]
 
 
 def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,4 +110,5 @@ def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
     x = draw(problem.batch, problem.in_channels, *problem.size)
     taps = shorten(draw(*channels, *problem.kernel_size), problem)
+    taps = taps.float() if problem.dtype in HALF else taps
     return x, taps, draw(problem.batch, problem.out_channels, *problem.size)

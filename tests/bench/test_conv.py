@@ -152,7 +152,8 @@ def exact(factor: float) -> Callable[[Tensor, Tensor, Case], Tensor]:
 
 
 def test_what_is_hopeless_is_measured_once() -> None:
-    (cell,) = benchmark([TINY], "cpu", entered=[*entrants(), sleeper(0.08)], sweeps=3).cells
+    entered = [one for one in entrants() if one.name in ("auto", "direct", "fft")]
+    (cell,) = benchmark([TINY], "cpu", entered=[*entered, sleeper(0.08)], sweeps=3).cells
     assert list(cell.once) == ["sleeper"]
     assert all("sleeper" not in row for row in cell.rounds)
     assert cell.seconds("sleeper") == cell.once["sleeper"] >= 0.08

@@ -98,3 +98,17 @@ def test_gpu_skips_a_case_in_which_ours_is_wrong(
     found = json.loads((tmp_path / "conv_cuda_refused.json").read_text())
     assert [cell["case"] for cell in found["cells"]] == [TINY[0].name]
     assert len(found["wrong"]) == 1
+
+
+def test_a_training_step_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--batch", "1", "--length", "32", "--repeats", "1", "--out", str(tmp_path))
+    run("training_step", *options, monkeypatch=monkeypatch)
+    found = json.loads((tmp_path / "training_step.json").read_text())
+    assert set(found["seconds"]) == set(found["memory"]) == set(found["profiles"]) == {"omniconv", "torch.fft"}
+    assert found["ratio"] > 0
+    page = (tmp_path / "training_step.md").read_text()
+    losses = [
+        line.rsplit("|", 2)[1].strip() for line in page.splitlines() if line.startswith(("| omniconv", "| torch"))
+    ]
+    assert len(losses) == 2
+    assert abs(float(losses[0]) - float(losses[1])) < 1e-2  # the same network, trained by the same steps

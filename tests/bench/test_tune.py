@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from omniconv._machine import processor
 from omniconv.bench import tune
 from omniconv.bench.tune import NEEDS, PARTS, Timing, candidates, fit, fitted, judge, measure, work_of
 from omniconv.bench.tune_problems import DEPTHWISE, problems, tuning_problems
 from omniconv.engines import ENGINES, Problem, _costs, _select, select_engine
-from omniconv.engines._costs import Rates, measured_file, name, rates, run_seconds
+from omniconv.engines._costs import Rates, adjoint_seconds, measured_file, name, rates, run_seconds
 from omniconv.engines._shorten import shortened
 
 
@@ -115,7 +116,7 @@ def test_rates_of_this_machine_come_before_those_of_the_package(cache: Path) -> 
     path = measured_file("cpu")
     assert path.is_relative_to(cache)
     path.parent.mkdir()
-    path.write_text(replace(shipped, units=slow).to_json())
+    path.write_text(replace(shipped, units=slow, about={"processor": processor()}).to_json())
     assert select_engine(problem).name != "fft"
     assert run_seconds(ENGINES["fft"], shortened(problem)) > 1
 
@@ -127,6 +128,38 @@ def test_a_file_that_holds_no_rates_is_named(cache: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match=r"rates-cpu\.json .*omniconv tune"):
         rates("cpu")
+
+
+def test_rates_of_another_machine_or_unreadable_ones_are_left_out_with_a_warning(cache: Path) -> None:
+    shipped = rates("cpu")
+    forget()
+    path = measured_file("cpu")
+    path.parent.mkdir()
+    path.write_text(replace(shipped, about={"processor": "another"}).to_json())
+    with pytest.warns(UserWarning, match="was measured on another, and this is"):
+        assert rates("cpu").units == shipped.units
+    forget()
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert rates("cpu").units == shipped.units
+
+
+def test_rates_of_another_version_are_named(cache: Path) -> None:
+    with pytest.raises(ValueError, match=r"'fft depthwise 1 run' are 2 numbers for 3 kinds of work.*omniconv tune"):
+        Rates({"fft depthwise 1 run": (1.0, 2.0)}, {}, {}).seconds("fft depthwise 1 run", (1.0,) * 3, torch.float32)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_package_brings_rates_of_every_engine(device: str, cache: Path) -> None:
+    shipped = rates(device)
+    for problem in tuning_problems(device):
+        for engine in ENGINES.values():
+            short = shortened(problem)
+            if engine.reject(replace(short, device="cpu")) is None and engine.work(short) is not None:
+                assert 0 < run_seconds(engine, short) < math.inf, engine.name
+                assert 0 < adjoint_seconds(engine, short, True, True) < math.inf, engine.name
+    assert shipped.units
 
 
 def test_an_engine_without_rates_is_never_chosen(cache: Path) -> None:

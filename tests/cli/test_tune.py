@@ -37,7 +37,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_it_writes_the_rates_to_the_cache_and_says_how_well_they_predict(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command(monkeypatch, "--quick")
+    command(monkeypatch, "--minutes", "0.01")
     path = tmp_path / "cache" / "omniconv" / "rates-cpu.json"
     made = Rates.from_json(path.read_text())
     assert {key.split()[0] for key in made.units} >= {"direct", "fft"}
@@ -58,6 +58,7 @@ def test_it_writes_to_a_file_of_choice(monkeypatch: pytest.MonkeyPatch, tmp_path
     [
         (("--device", "cuda"), "`--device cuda` needs a graphics processor"),
         (("--minutes", "-1"), "`--minutes` must be"),
+        (("--quick",), "`--quick` measures too little to predict from"),
     ],
 )
 def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 import omniconv as oc
 from omniconv import Problem, convolve
 from omniconv.engines import ENGINES
-from omniconv.testing import TOLERANCE, assert_close
+from omniconv.testing import TENSOR_CORES, TOLERANCE, assert_close
 
 
 def definition(x: Tensor, taps: Tensor, causal: tuple[bool, ...], boundary: tuple[str, ...]) -> Tensor:
@@ -134,6 +134,7 @@ def test_engines_agree_on_any_problem(
 def test_causal_means_that_the_future_changes_nothing(length: int, engine: str) -> None:
     dtype = precise(engine)
     x, taps = torch.randn(1, 2, length, dtype=dtype), torch.randn(2, 13, dtype=dtype)
+    skip_if_refused(engine, x, taps, causal=True)
     y = convolve(x, taps, causal=True, engine=engine)
     changed = x.clone()
     changed[..., length // 2] += 10
@@ -147,6 +148,7 @@ def test_causal_means_that_the_future_changes_nothing(length: int, engine: str) 
 def test_causal_jacobian_is_lower_triangular(length: int, engine: str) -> None:
     dtype = precise(engine)
     taps = torch.randn(1, length, dtype=dtype)
+    skip_if_refused(engine, torch.zeros(1, 1, length, dtype=dtype), taps, causal=True)
     jacobian = torch.autograd.functional.jacobian(
         lambda x: convolve(x[None, None], taps, causal=True, engine=engine)[0, 0],
         torch.randn(length, dtype=dtype),
@@ -178,12 +180,14 @@ def test_derivatives_of_first_and_second_order(boundary: str, depthwise: bool, e
 @pytest.mark.parametrize("engine", ENGINES)
 def test_low_precision_is_exact_up_to_the_rounding_of_the_output(engine: str, dtype: torch.dtype) -> None:
     x, taps = torch.randn(2, 3, 50).to(dtype), torch.randn(3, 50)
+    skip_if_refused(engine, x, taps, causal=True)
+    limit = TENSOR_CORES[dtype] if ENGINES[engine].half else TOLERANCE[dtype]
     y = convolve(x, taps, causal=True, engine=engine)
     assert y.dtype == dtype
-    assert_close(y, convolve(x.double(), taps.double(), causal=True, engine="reference"))
-    assert_close(
-        convolve(x, taps.to(dtype), engine=engine), convolve(x.double(), taps.to(dtype).double(), engine="reference")
-    )
+    assert_close(y, convolve(x.double(), taps.double(), causal=True, engine="reference"), tolerance=limit)
+    rounded = taps.to(dtype)
+    exact = convolve(x.double(), rounded.double(), engine="reference")
+    assert_close(convolve(x, rounded, engine=engine), exact, tolerance=limit)
     x.requires_grad_()
     convolve(x, taps.requires_grad_(), engine=engine).sum().backward()
     assert x.grad is not None
@@ -205,6 +209,8 @@ def test_inputs_with_strides_and_empty_batches() -> None:
     for engine in ENGINES:
         x = torch.randn(2, 9, 6, dtype=precise(engine)).transpose(1, 2)
         taps = torch.randn(5, 6, dtype=precise(engine)).T
+        if ENGINES[engine].reject(Problem.of(x, taps)):
+            continue
         assert_close(convolve(x, taps, engine=engine), convolve(x.contiguous(), taps.contiguous(), engine="reference"))
         assert convolve(x[:0], taps, engine=engine).shape == (0, 6, 9)
 
@@ -318,3 +324,24 @@ def test_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     oc.convolve(torch.ones(1, 1, 8), torch.ones(1, 3))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+def test_results_may_be_changed_in_place(boundary: str, engine: str) -> None:
+    for channels in (1, 3):
+        x, taps = torch.randn(1, channels, 16, requires_grad=True), torch.randn(channels, 5, requires_grad=True)
+        skip_if_refused(engine, x, taps, boundary=boundary)
+        y = convolve(x, taps, boundary=boundary, engine=engine)
+        y += 1
+        y.sum().backward()
+        assert y.untyped_storage().nbytes() == y.nbytes
+
+
+def test_symbolic_sizes_are_no_keys() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    x, taps = torch.randn(2, 3, 16), torch.randn(3, 5)
+    graph = make_fx(lambda x, taps: convolve(x, taps, causal=True), tracing_mode="symbolic")(x, taps)
+    longer = torch.randn(2, 3, 40)
+    assert_close(graph(longer, taps), convolve(longer, taps, causal=True))

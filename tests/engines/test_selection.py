@@ -140,3 +140,11 @@ def test_frames_have_room_for_the_farthest_lag_and_no_more() -> None:
 def test_reference_is_never_chosen() -> None:
     assert ENGINES["reference"].work(problem(1, 1)) is None
     assert ENGINES["reference"].adjoint_work(problem(1, 1), True, True) is None
+
+
+@pytest.mark.parametrize("size", [(64,), (64, 64), (8, 8, 8), (2**25,)])
+def test_every_device_is_explained_on_any_machine(size: tuple[int, ...]) -> None:
+    for device in ("cpu", "cuda", "mps"):
+        asked = Problem(1, 1, 1, True, size, (3,) * len(size), (False,) * len(size), ("zero",) * len(size),
+                        torch.float32, device, True)  # fmt: skip
+        assert explain_engine(asked).count("*") >= 1

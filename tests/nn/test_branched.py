@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 import omniconv as oc
-from omniconv import Conv, Conv1d, Gabor, Table
+from omniconv import Conv, Conv1d, Full, Gabor, Table
+from omniconv.export import fold
+from omniconv.kernels import Modal
 from omniconv.nn import BatchNorm, Branched, Pointwise
 from omniconv.testing import assert_close
 
@@ -171,3 +173,13 @@ def test_table_branches_have_unit_gain_like_any_convolution() -> None:
     layer = Branched(Conv(1, 1, 400, kernel=Table, reach=2), [(5, 7)], norm=False)
     y = layer.convs[1](torch.randn(200, 1, 400))
     assert y.var().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_branches_beside_a_recurrence_have_an_engine_of_their_own() -> None:
+    conv = Conv1d(
+        3, 3, 16, kernel=Modal, support=Full, mixing="depthwise", causal=True, engine="recurrent", dtype=torch.float64
+    )
+    pair = Branched(conv, [(3, 1)])
+    x = torch.randn(2, 3, 16, dtype=torch.float64)
+    assert [branch.engine for branch in pair.convs] == ["recurrent", "auto"]
+    assert_close(fold(pair.eval())(x), pair(x))

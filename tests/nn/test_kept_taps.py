@@ -56,9 +56,12 @@ def test_the_kernel_is_sampled_once_for_every_resolution(layer: Conv1d, calls: l
         lambda layer: layer.load_state_dict(Conv1d(3, 3, size=16, mixing="depthwise").state_dict()),
         lambda layer: layer.double().float(),
         lambda layer: layer.train(),
+        lambda layer: torch.nn.utils.vector_to_parameters(
+            1.1 * torch.nn.utils.parameters_to_vector(layer.parameters()), layer.parameters()
+        ),
         lambda layer: [p.data.mul_(1.1) for p in layer.parameters()] and layer.refresh(),
     ],
-    ids=["kernel", "support", "gain", "reset", "load", "dtype", "train", "data"],
+    ids=["kernel", "support", "gain", "reset", "load", "dtype", "train", "vector", "data"],
 )
 def test_a_change_is_noticed(layer: Conv1d, change: Callable[[Conv1d], object]) -> None:
     x = torch.randn(2, 3, 16)
@@ -68,9 +71,12 @@ def test_a_change_is_noticed(layer: Conv1d, change: Callable[[Conv1d], object]) 
         assert torch.equal(layer(x), fresh(layer, x))
 
 
+@pytest.mark.parametrize("options", [{}, {"fused": True}, {"foreach": True}], ids=str)
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
-def test_a_step_of_the_optimiser_is_noticed(layer: Conv1d, make: type[torch.optim.Optimizer]) -> None:
-    x, optimizer = torch.randn(2, 3, 16), make(layer.parameters(), lr=0.1)  # type: ignore[call-arg]
+def test_a_step_of_the_optimiser_is_noticed(
+    layer: Conv1d, make: type[torch.optim.Optimizer], options: dict[str, bool]
+) -> None:
+    x, optimizer = torch.randn(2, 3, 16), make(layer.parameters(), lr=0.1, **options)  # type: ignore[call-arg]
     for _ in range(3):
         with torch.no_grad():
             before = layer(x)

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omniconv.engines.triton._dot import dot
+from omniconv.engines.triton._dot import dot, nearest
 from omniconv.engines.triton._tables import Frame, inner_factors, three_products, transform
 
 NORM = 2.0**14
@@ -165,7 +165,7 @@ def convolve_kernel(
         if AFTER:
             gate_pointer = after_pointer + line * after_batch + channel * after_channel
             y *= tl.load(gate_pointer + to * after_step, wanted, other=0.0).to(tl.float32)
-        tl.store(y_pointer + (line * channels + channel) * n + to, y.to(y_pointer.dtype.element_ty), wanted)
+        tl.store(y_pointer + (line * channels + channel) * n + to, nearest(y, y_pointer.dtype.element_ty), wanted)
 
 
 @triton.jit

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omniconv.engines.triton._dot import dot
+from omniconv.engines.triton._dot import dot, nearest
 from omniconv.engines.triton._tables import Frame, inner_factors, outer_factors, three_products, transform
 from omniconv.engines.triton.monarch import (
     LANGUAGE,
@@ -152,7 +152,7 @@ def merge_kernel(
         if GATED:
             gate = gate_pointer + line_ * gate_batch + channel * gate_channel
             y *= tl.load(gate + to * gate_step, wanted, other=0.0).to(tl.float32)
-        tl.store(y_pointer + line_ * y_batch + channel * y_channel + to, y.to(y_pointer.dtype.element_ty), wanted)
+        tl.store(y_pointer + line_ * y_batch + channel * y_channel + to, nearest(y, y_pointer.dtype.element_ty), wanted)
 
 
 @triton.jit

@@ -15,17 +15,13 @@ from omniconv.engines._shorten import shorten, shortened
 from omniconv.engines.fft import FFT
 from omniconv.engines.monarch import MONARCH
 from omniconv.engines.reference import REFERENCE
-from omniconv.testing import assert_close
+from omniconv.testing import TENSOR_CORES, assert_close
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # the interpreter's loops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LIMIT = {torch.float32: 1e-5, torch.float16: 2**-9, torch.bfloat16: 3e-3}
-"""Relative errors: of products of float16 operands in half precision, and of the rounding of the output to bfloat16."""
-if DEVICE == "cpu":
-    LIMIT[torch.bfloat16] = 2**-7  # the interpreter rounds towards zero
 
 MODES: dict[str, Any] = {
     "causal": {"causal": True},
@@ -88,9 +84,9 @@ def compare(x: Tensor, grad: Tensor, taps: Tensor, problem: Problem) -> None:
     assert dx is not None
     assert dtaps is not None
     assert (y.dtype, dx.dtype, dtaps.dtype) == (x.dtype, x.dtype, torch.float32)
-    assert_close(y, in_float64(x, taps, problem), "values", LIMIT[x.dtype])
-    assert_close(dx, expected_dx, "gradient of the signal", LIMIT[x.dtype])
-    assert_close(dtaps, expected_dtaps, "gradient of the taps", min(LIMIT[x.dtype], LIMIT[torch.float16]))
+    assert_close(y, in_float64(x, taps, problem), "values", TENSOR_CORES[x.dtype])
+    assert_close(dx, expected_dx, "gradient of the signal", TENSOR_CORES[x.dtype])
+    assert_close(dtaps, expected_dtaps, "gradient of the taps", min(TENSOR_CORES[x.dtype], TENSOR_CORES[torch.float16]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -190,7 +186,7 @@ def test_every_row_has_the_precision_of_its_own_magnitude(n: int, small_passes: 
     taps *= 1e-6
     y = MONARCH.run(x, MONARCH.prepare(taps, problem), problem)
     for row, row_expected in zip(y, in_float64(x, taps, problem), strict=True):
-        assert_close(row, row_expected, tolerance=LIMIT[torch.bfloat16])
+        assert_close(row, row_expected, tolerance=TENSOR_CORES[torch.bfloat16])
 
 
 def test_rows_of_zeros_and_of_one_spike() -> None:
@@ -201,7 +197,7 @@ def test_rows_of_zeros_and_of_one_spike() -> None:
     assert not y[0].any()
     expected = torch.zeros(1, 200, dtype=torch.float64, device=DEVICE)
     expected[0, 17:] = 3 * taps[0, :183].double()
-    assert_close(y[1], expected, tolerance=LIMIT[torch.float16])
+    assert_close(y[1], expected, tolerance=TENSOR_CORES[torch.float16])
 
 
 def test_a_constant_signal_does_not_overflow() -> None:
@@ -209,7 +205,7 @@ def test_a_constant_signal_does_not_overflow() -> None:
     taps, problem = posed(x, torch.full((1, 4000), 1 / 4000, device=DEVICE), "causal")
     y = MONARCH.run(x, MONARCH.prepare(taps, problem), problem)
     expected = 15 * torch.arange(1, 4001, device=DEVICE).double()
-    assert_close(y[0, 0], expected, tolerance=LIMIT[torch.float16])
+    assert_close(y[0, 0], expected, tolerance=TENSOR_CORES[torch.float16])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -235,7 +231,7 @@ def check_gates(n: int, mode: str = "causal", each: bool = True) -> None:
     for first, last in ((before, after), (before, None), (None, after)) if each else ((before, after),):
         y = MONARCH.gated(x, prepared, problem, first, last)
         expected = in_float64(x if first is None else first.double() * x.double(), taps, problem)
-        assert_close(y, expected if last is None else last.double() * expected, tolerance=LIMIT[torch.float16])
+        assert_close(y, expected if last is None else last.double() * expected, tolerance=TENSOR_CORES[torch.float16])
 
 
 def test_only_the_gradients_that_are_needed() -> None:

@@ -13,14 +13,12 @@ from omniconv.engines import Problem
 from omniconv.engines._shorten import shorten, shortened
 from omniconv.engines.monarch2d import MONARCH2D, adjoint_work, fits, work
 from omniconv.engines.reference import REFERENCE
-from omniconv.testing import assert_close
+from omniconv.testing import TENSOR_CORES, assert_close
 
 pytest.importorskip("triton")
 # Of the interpreter, where a loop's bound is an argument.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 
-# What the operands' precision allows; outputs of bfloat16 are rounded to 1.7e-3 alone.
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 3e-3}
 GATED = MONARCH2D.gated
 CENTRED = ((False, False), ("zero", "zero"))
 CAUSAL = ((True, True), ("zero", "zero"))
@@ -41,7 +39,7 @@ CASES = [
     ((3, 31), (3, 31), (False, True), ("circular", "zero")),
     ((31, 16), (60, 9), (False, True), ("zero", "zero")),
 ]
-DTYPES = list(TOLERANCE)
+DTYPES = list(TENSOR_CORES)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +72,7 @@ def convolved(x: Tensor, taps: Tensor, problem: Problem) -> Tensor:
 
 def check(x: Tensor, grad: Tensor, taps: Tensor, problem: Problem) -> None:
     """Values and both gradients are right, have the dtypes they should, and the taps' does not depend on dx."""
-    tolerance = TOLERANCE[problem.dtype]
+    tolerance = TENSOR_CORES[problem.dtype]
     y = MONARCH2D.run(x, MONARCH2D.prepare(taps, problem), problem)
     dx, dtaps = MONARCH2D.adjoint(grad, x, taps, problem, True, True)
     right = REFERENCE.adjoint(grad.double(), x.double(), taps.double(), problem, True, True)
@@ -85,7 +83,7 @@ def check(x: Tensor, grad: Tensor, taps: Tensor, problem: Problem) -> None:
     assert (y.dtype, dx.dtype, dtaps.dtype) == (problem.dtype, problem.dtype, torch.float32)
     assert_close(y, convolved(x, taps, problem), "output", tolerance)
     assert_close(dx, right[0], "dx", tolerance)
-    assert_close(dtaps, right[1], "dtaps", min(tolerance, TOLERANCE[torch.float16]))
+    assert_close(dtaps, right[1], "dtaps", min(tolerance, TENSOR_CORES[torch.float16]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -177,7 +175,7 @@ def test_gates(size: tuple[int, int], which: tuple[bool, bool]) -> None:
     assert GATED is not None
     y = GATED(x, MONARCH2D.prepare(taps, problem), problem, before, after)
     right = convolved(x if before is None else x.double() * before.double(), taps, problem)
-    assert_close(y, right if after is None else right * after.double(), "output", TOLERANCE[torch.bfloat16])
+    assert_close(y, right if after is None else right * after.double(), "output", TENSOR_CORES[torch.bfloat16])
 
 
 def test_gates_of_part_of_a_tensor() -> None:
@@ -186,7 +184,7 @@ def test_gates_of_part_of_a_tensor() -> None:
     assert GATED is not None
     y = GATED(x, MONARCH2D.prepare(taps, problem), problem, before, after)
     right = convolved(x.double() * before.double(), taps, problem) * after.double()
-    assert_close(y, right, "output", TOLERANCE[torch.float32])
+    assert_close(y, right, "output", TENSOR_CORES[torch.float32])
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
@@ -208,7 +206,7 @@ def test_every_image_and_channel_has_its_scale(size: tuple[int, int]) -> None:
     for image in range(3):
         for channel in range(2):
             what = f"image {image}, channel {channel}"
-            assert_close(y[image, channel], right[image, channel], what, TOLERANCE[torch.bfloat16])
+            assert_close(y[image, channel], right[image, channel], what, TENSOR_CORES[torch.bfloat16])
     assert not y[3].any()
 
 

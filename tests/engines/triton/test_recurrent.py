@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omniconv.engines.recurrent import Tables, carry, convolve_fused, convolve_modes, refuse_fused
 from omniconv.kernels import Modal, Modes
-from omniconv.testing import assert_close
+from omniconv.testing import TENSOR_CORES, assert_close
 
 pytest.importorskip("triton")
 from omniconv.engines.triton.recurrent import carry_states, convolve_chunks
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # else in the interpreter
 SIZES = [1, 2, 3, 7, 64, 100, 127, 128, 1000, 1031]
-BOUNDS = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 3e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +50,7 @@ def exact(x: Tensor, modes: Modes, *, reverse: bool = False) -> Tensor:
 
 
 @pytest.mark.parametrize("length", SIZES)
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_any_length(length: int, dtype: torch.dtype, reverse: bool) -> None:
     channels = 1 if length >= 1000 else 2
@@ -59,7 +58,7 @@ def test_any_length(length: int, dtype: torch.dtype, reverse: bool) -> None:
     x = torch.randn(3, channels, length, device=DEVICE).to(dtype)
     y = fused(x, modes, reverse=reverse)
     assert y.dtype == dtype
-    assert_close(y, exact(x, modes, reverse=reverse), tolerance=BOUNDS[dtype])
+    assert_close(y, exact(x, modes, reverse=reverse), tolerance=TENSOR_CORES[dtype])
 
 
 @pytest.mark.parametrize(("batch", "modes", "chunk"), [(1, 1, 32), (17, 16, 32), (2, 33, 64), (1, 64, 64), (33, 3, 32)])
@@ -68,10 +67,12 @@ def test_any_batch_and_number_of_modes(batch: int, modes: int, chunk: int, dtype
     given = some_modes(1, modes)
     x = torch.randn(batch, 1, 100, device=DEVICE).to(dtype)
     for reverse in (False, True):
-        assert_close(fused(x, given, chunk, reverse=reverse), exact(x, given, reverse=reverse), tolerance=BOUNDS[dtype])
+        assert_close(
+            fused(x, given, chunk, reverse=reverse), exact(x, given, reverse=reverse), tolerance=TENSOR_CORES[dtype]
+        )
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
 def test_modes_that_cancel_and_hardly_decay(dtype: torch.dtype) -> None:
     """Either of two modes is a thousand times their sum, and their states are beyond the largest float16."""
     poles = torch.tensor([[1 - 1e-6, 1 - 1e-6, 0.5, 0.0]], dtype=torch.complex128, device=DEVICE)
@@ -112,7 +113,7 @@ def test_the_states_of_chunks(count: int, modes: int, dtype: torch.dtype, revers
     assert_close(states, carry(entered.double(), factor, reverse))
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("dtype", TENSOR_CORES)
 @pytest.mark.parametrize("length", [1, 70, 200])
 def test_gradients(dtype: torch.dtype, length: int) -> None:
     modes = some_modes(2, 3)
@@ -123,7 +124,7 @@ def test_gradients(dtype: torch.dtype, length: int) -> None:
     grads = torch.autograd.grad(convolve_fused(*point, 64), point, weights)
     expected = torch.autograd.grad(convolve_modes(*other), other, weights.double())
     assert grads[0].dtype == dtype
-    assert_close(grads[0], expected[0], tolerance=BOUNDS[dtype])
+    assert_close(grads[0], expected[0], tolerance=TENSOR_CORES[dtype])
     for one, two in zip(grads[1:], expected[1:], strict=True):
         assert_close(torch.view_as_real(one), torch.view_as_real(two), tolerance=1e-5)
 

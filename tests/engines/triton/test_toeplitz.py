@@ -22,13 +22,12 @@ from omniconv.engines.toeplitz import (
     work,
 )
 from omniconv.engines.triton.toeplitz import Tile, convolve, correlate, toeplitz_table
-from omniconv.testing import assert_close
+from omniconv.testing import TENSOR_CORES, assert_close
 
 # The interpreter takes the bounds of a loop out of arrays of one element.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-RELATIVE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 3e-3}
 MODES = {"causal": (True, "zero"), "centred": (False, "zero"), "circular": (False, "circular")}
 SIZES = (1, 2, 3, 7, 64, 100, 127, 128, 1000, 1031)
 
@@ -80,7 +79,7 @@ def check(grad: Tensor, x: Tensor, taps: Tensor, mode: str) -> None:
         dtype = torch.float32 if name == "dtaps" else x.dtype
         assert result.dtype == dtype
         assert result.is_contiguous()
-        assert_close(result, expected, f"{name} at {x.shape[-1]}, {taps.shape[-1]}", RELATIVE[dtype])
+        assert_close(result, expected, f"{name} at {x.shape[-1]}, {taps.shape[-1]}", TENSOR_CORES[dtype])
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -126,7 +125,7 @@ def test_gates_are_products_before_and_after(mode: str, dtype: torch.dtype) -> N
         gated = x.double() if first is None else x.double() * first.double()
         expected = REFERENCE.run(gated, taps.double(), problem)
         expected = expected if last is None else expected * last.double()
-        assert_close(TOEPLITZ.gated(x, prepared, problem, first, last), expected, "gated", RELATIVE[dtype])
+        assert_close(TOEPLITZ.gated(x, prepared, problem, first, last), expected, "gated", TENSOR_CORES[dtype])
 
 
 def test_only_needed_gradients_are_computed() -> None:
@@ -151,11 +150,11 @@ def test_every_tile_gives_the_same_sums(mode: str) -> None:
     for rows, outputs, step, copies in ((16, 32, 16, 1), (32, 64, 32, 2), (64, 16, 16, 8), (16, 64, 64, 4)):
         tile = Tile(rows, outputs, step, copies, num_warps=4, num_stages=2)
         table = toeplitz_table(taps, x.dtype, first, last, False, tile)
-        assert_close(convolve(x, table, first, last, circular, tile), expected, str(tile), RELATIVE[x.dtype])
+        assert_close(convolve(x, table, first, last, circular, tile), expected, str(tile), TENSOR_CORES[x.dtype])
     for rows, outputs, step, shares in ((16, 32, 32, 1), (16, 32, 64, 3), (32, 64, 128, 2), (64, 16, 16, 7)):
         tile = Tile(rows, outputs, step, 1, num_warps=4, num_stages=2)
         dtaps = correlate(grad, x, first, last, circular, tile, shares)
-        assert_close(dtaps, expected_dtaps, f"{tile}, {shares}", RELATIVE[x.dtype])
+        assert_close(dtaps, expected_dtaps, f"{tile}, {shares}", TENSOR_CORES[x.dtype])
 
 
 def test_repeated_gradients_are_equal_to_the_bit() -> None:
@@ -172,7 +171,7 @@ def test_repeated_gradients_are_equal_to_the_bit() -> None:
 def test_tiles_are_no_larger_than_the_problem() -> None:
     shapes = [(batch, n, k) for batch in (1, 5, 1000) for n in (1, 3, 17, 90, 5000) for k in (1, 50, 400) if k < 2 * n]
     for batch, n, k in shapes:
-        for dtype in RELATIVE:
+        for dtype in TENSOR_CORES:
             x, taps = torch.empty(batch, 1, n, dtype=dtype, device="meta"), torch.empty(1, k, device="meta")
             problem = Problem.of(x, taps)
             for tile in (convolve_tile(problem), convolve_tile(problem, gate=True), correlate_tile(problem)):
