@@ -149,7 +149,7 @@ def visit(timing: Timing) -> None:
 def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
     """Rates of every engine for every mixing and number of axes that was measured."""
     units: dict[str, tuple[float, ...]] = {}
-    double: dict[str, float] = {}
+    double: dict[str, tuple[float, ...]] = {}
     for engine in ENGINES.values():
         for part in ("run", "adjoint"):
             for depthwise in (True, False):
@@ -162,11 +162,13 @@ def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
                     ]
                     if rows:
                         key = name(engine, rows[0][0], part)
-                        units[key], double[key] = fit_rows(rows)
+                        units[key], of_double = fit_rows(rows)
+                        if of_double is not None:
+                            double[key] = of_double
     about = provenance(SEED) | {"command": command}
     if timings[0].problem.device == "cuda":
         about["processor"] = torch.cuda.get_device_name()
-    return Rates(units, {key: factor for key, factor in double.items() if factor != 1.0}, about)
+    return Rates(units, double, about)
 
 
 @dataclass(frozen=True)
@@ -224,34 +226,53 @@ def amounts(timing: Timing, engine: Engine, part: str) -> list[Row]:
     ]
 
 
-def fit_rows(rows: Sequence[Row]) -> tuple[tuple[float, ...], float]:
-    """Seconds per unit of work, and how many times as long it takes in float64."""
+def fit_rows(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...] | None]:
+    """Seconds per unit of work, and those in float64 where it was measured.
+
+    There are few rows in float64: its rates stay near those of float32 times one factor, but for the calls.
+    """
     single = [row for row in rows if row[0].dtype != torch.float64] or list(rows)
-    rates = fit(np.array([work for _, work, _ in single], dtype=np.float64), np.array([time for *_, time in single]))
-    factors = []
-    for _, work, seconds in (row for row in rows if row[0].dtype == torch.float64):
-        calls, busy = work[0] * rates[0], float(np.dot(work[1:], rates[1:]))
-        # Timings of small problems scatter by about a tenth of what is subtracted.
-        factors.append(max(seconds - calls, 0.1 * seconds) / (busy + 1e-9))
-    double = float(np.exp(np.mean(np.log(factors)))) if factors and len(single) < len(rows) else 1.0
-    return tuple(float(f"{rate:.3g}") for rate in rates), float(f"{double:.3g}")
+    rates = fit(*as_arrays(single))
+    double = [row for row in rows if row[0].dtype == torch.float64]
+    if not double or len(double) == len(rows):
+        return rounded(rates), None
+    work, seconds = as_arrays(double)
+    calls, busy = work[:, 0] * rates[0], work[:, 1:] @ rates[1:]
+    # Timings of small problems scatter by about a tenth of what is subtracted.
+    factor = float(np.exp(np.log(np.maximum(seconds - calls, 0.1 * seconds) / (busy + 1e-9)).mean()))
+    near = np.concatenate([rates[:1], rates[1:] * factor])
+    return rounded(rates), rounded(fit(work, seconds, near))
 
 
-def fit(work: Array, seconds: Array) -> Array:
-    """Rates r >= 0 that minimise sum_i (log(sum_j work_ij r_j) - log seconds_i)^2.
+def as_arrays(rows: Sequence[Row]) -> tuple[Array, Array]:
+    """Amounts of work and seconds."""
+    return np.array([work for _, work, _ in rows], dtype=np.float64), np.array([seconds for *_, seconds in rows])
+
+
+def rounded(rates: Array) -> tuple[float, ...]:
+    """Three digits are more than timings have."""
+    return tuple(float(f"{rate:.3g}") for rate in rates)
+
+
+def fit(work: Array, seconds: Array, near: Array | None = None) -> Array:
+    """Rates r >= 0 that minimise sum_i (log(sum_j work_ij r_j) - log seconds_i)^2, and those `near` which they stay,
+    sum_j (log r_j - log near_j)^2 / 4 too.
 
     Damped Gauss-Newton steps in log r.
     """
-    used = work.any(axis=0)
-    log_rates = np.log(seconds.mean() / used.sum() / work[:, used].mean(axis=0))
+    used = work.any(axis=0) if near is None else work.any(axis=0) & (near > 0)
+    prior = np.log(near[used]) if near is not None else None
+    log_rates = np.log(seconds.mean() / used.sum() / work[:, used].mean(axis=0)) if prior is None else prior
     damping, previous = 1e-2, math.inf
     for _ in range(500):
         parts = work[:, used] * np.exp(log_rates)
         total = parts.sum(axis=1)
-        residual = np.log(total / seconds)
+        residual, slope = np.log(total / seconds), parts / total[:, None]
+        if prior is not None:
+            residual = np.concatenate([residual, (log_rates - prior) / 2])
+            slope = np.concatenate([slope, np.eye(len(prior)) / 2])
         if (error := float(residual @ residual)) < previous:
             accepted, previous, damping = log_rates, error, damping / 3
-            slope = parts / total[:, None]
             normal, gradient = slope.T @ slope, slope.T @ residual
         else:
             damping *= 3

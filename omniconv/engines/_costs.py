@@ -27,17 +27,19 @@ class Rates:
 
     `units`: by "engine mixing axes pass", such as "fft depthwise 1 run", the seconds of each unit that the engine's
     `work` (pass "run") or `adjoint_work` (pass "adjoint") counts.
-    `double`: by the same names, how many times as long the work takes in float64; the calls, first, take as long.
+    `double`: by the same names, those in float64, where they are known; else they are taken for the same.
     `about`: where, when and how they were measured.
     """
 
     units: dict[str, tuple[float, ...]]
-    double: dict[str, float]
+    double: dict[str, tuple[float, ...]]
     about: dict[str, Any]
 
     def seconds(self, name: str, work: tuple[float, ...], dtype: torch.dtype) -> float:
         """The time of that much work; infinite where the rates are not known."""
         rates = self.units.get(name)
+        if dtype == torch.float64:
+            rates = self.double.get(name, rates)
         if rates is None:
             return math.inf
         if len(rates) != len(work):
@@ -45,8 +47,7 @@ class Rates:
                 f"the rates of {name!r} are {len(rates)} numbers for {len(work)} kinds of work: they were measured "
                 "with another version. Run `omniconv tune` again."
             )
-        calls, *busy = (rate * amount for rate, amount in zip(rates, work, strict=True))
-        return calls + sum(busy) * (self.double.get(name, 1.0) if dtype == torch.float64 else 1.0)
+        return sum(rate * amount for rate, amount in zip(rates, work, strict=True))
 
     @property
     def origin(self) -> str:
@@ -67,8 +68,10 @@ class Rates:
         """What `to_json` wrote; raises `ValueError` for other text."""
         try:
             read = json.loads(text)
-            units = {name: tuple(float(rate) for rate in rates) for name, rates in read["units"].items()}
-            double = {name: float(factor) for name, factor in read["double"].items()}
+            units, double = (
+                {name: tuple(float(rate) for rate in rates) for name, rates in read[key].items()}
+                for key in ("units", "double")
+            )
             return Rates(units, double, dict(read["about"]))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a file of measured rates: {error!r}") from error

@@ -54,14 +54,28 @@ def adjoint(
 ) -> tuple[Tensor | None, Tensor | None]:
     """dx = the correlation of the extended cotangent with the taps;  dtaps[s] = sum_t grad[t] x[t + origin - s].
 
-    The framework's own gradients are fast for taps that mix channels, and for up to three taps along the last axis.
-    Other depthwise ones are a convolution and `tap_gradient`.
+    The framework's own gradients are fast for taps that mix channels, and for up to three taps along the last axis;
+    other depthwise ones of the taps are those of `tap_gradient`.
     """
+    dx = dtaps = None
     with without_tf32(problem):
-        if not by_products(problem):
+        if at_once(problem):
             return framework_adjoint(grad, x, taps, problem, need_x, need_taps)
-        dx = correlate(grad, taps[:, None], reversed_margins(problem), problem) if need_x else None
-        return dx, tap_gradient(grad, x, problem) if need_taps else None
+        if need_x:
+            weight = taps[:, None] if problem.depthwise else taps.transpose(0, 1)
+            dx = correlate(grad, weight, reversed_margins(problem), problem)
+        if need_taps and by_products(problem):
+            dtaps = tap_gradient(grad, x, problem)
+        elif need_taps:
+            dtaps = framework_adjoint(grad, x, taps, problem, False, True)[1]
+    return dx, dtaps
+
+
+def at_once(problem: Problem) -> bool:
+    """Whether the framework makes both gradients in one call: beyond a few taps a convolution makes that of the signal
+    in less time.
+    """
+    return problem.device != "cpu" or (max(problem.kernel_size) <= 5 and not by_products(problem))
 
 
 def framework_adjoint(
@@ -204,7 +218,7 @@ def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float
 
 def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     """Units of work: calls, further blocks, samples moved and those beyond the cache, multiplications, and those
-    of long dense kernels.
+    of a single signal, which takes one thread, or of long dense kernels.
 
     Depthwise kernels of any size stay on the framework's fast path, see `padding_of`. Dense ones on one axis leave it
     beyond 32 taps.
@@ -214,7 +228,7 @@ def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     multiplied = float(problem.positions * problem.tap_count * problem.batch * padded(outputs))
     far = beyond_cache(problem, moved)
     if problem.depthwise:
-        return 1.0, calls, moved, far, multiplied
+        return 1.0, calls, moved, far, multiplied, multiplied if problem.batch == 1 else 0.0
     multiplied *= inputs
     return 1.0, calls, moved, far, multiplied, multiplied if problem.dim == 1 and problem.kernel_size[-1] > 32 else 0.0
 

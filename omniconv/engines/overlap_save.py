@@ -6,8 +6,6 @@ are thrown away. Transforms of a few thousand samples stay in cache, and cost le
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,29 +95,26 @@ def reject(problem: Problem) -> str | None:
 
 def work(problem: Problem) -> tuple[float, ...]:
     """See `transforms`: all stretches there and back."""
-    return transforms(problem, 2, 1)
+    return transforms(problem, 1, 0)
 
 
 def adjoint_work(problem: Problem, need_x: bool, need_taps: bool) -> tuple[float, ...]:
     """See `transforms`: there and back for the gradient of the signal, both factors there for that of the taps."""
-    return transforms(problem, 2 * need_x + 2 * need_taps, need_x + need_taps)
+    return transforms(problem, int(need_x), int(need_taps))
 
 
-def transforms(problem: Problem, passes: int, placed: int) -> tuple[float, ...]:
-    """Units of work: calls, further blocks, butterflies, samples and those beyond the cache.
+def transforms(problem: Problem, signals: int, correlations: int) -> tuple[float, ...]:
+    """Units of work: calls, further blocks, butterflies, samples and those beyond the cache; and of the correlations
+    calls, butterflies and samples.
 
-    `passes`: transforms of all stretches; `placed`: those of the taps.
+    `signals`: convolutions, `correlations`: gradients of taps, each of two transforms of all stretches.
     """
     n = frame(problem)
-    samples = float(passes * problem.pairs * covered(problem) + placed * problem.in_channels * n)
-    calls = len(blocks(problem, covered(problem), BLOCK, multiple=1)) - 1
-    return (
-        math.ceil(passes / 2),
-        calls * math.ceil(passes / 2),
-        samples * levels(n) / 2,
-        samples,
-        beyond_cache(problem, samples),
-    )
+    samples = 2.0 * problem.pairs * covered(problem) + problem.in_channels * n
+    calls, butterflies = len(blocks(problem, covered(problem), BLOCK, multiple=1)) - 1, samples * levels(n) / 2
+    there = signals * butterflies, signals * samples, beyond_cache(problem, signals * samples)
+    back = correlations, correlations * butterflies, correlations * samples
+    return signals, (signals + correlations) * calls, *there, *back
 
 
 OVERLAP_SAVE = Engine("overlap_save", run, adjoint, reject, work, adjoint_work, prepare=prepare)

@@ -58,7 +58,9 @@ def test_rates_predict_what_they_were_fitted_to() -> None:
     assert fit.share == 1
     assert fit.worst < 1.1
     assert max(fit.error.values()) < 1.1
-    assert made.double["fft depthwise 1 run"] == pytest.approx(3, rel=0.05)
+    key = "fft depthwise 1 run"
+    single, double = (np.array(table[key]) for table in (made.units, made.double))
+    assert double[2:].sum() == pytest.approx(3 * single[2:].sum(), rel=0.3)
     assert Rates.from_json(made.to_json()).units == made.units
 
 
