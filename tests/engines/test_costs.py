@@ -111,15 +111,16 @@ def test_fft_time_depends_on_the_kernel_through_the_frame(training: bool) -> Non
 def test_gradients_and_double_precision_cost_extra(name: str, training: bool) -> None:
     for p in grid(training):
         assert cost(name, replace(p, training=True)) >= cost(name, p)
-        single, double = (cost(name, replace(p, dtype=dtype)) for dtype in (torch.float32, torch.float64))
+        large = replace(p, batch=64)  # of small ones the calls take most of the time
+        single, double = (cost(name, replace(large, dtype=dtype)) for dtype in (torch.float32, torch.float64))
         assert double > single
-        assert cost(name, replace(p, dtype=torch.float16)) == single
+        assert cost(name, replace(large, dtype=torch.float16)) == single
 
 
 @pytest.mark.parametrize("length", [1024, 8192, 65536])
 def test_three_taps_on_a_long_signal_are_summed(length: int, training: bool) -> None:
     asked = problem(1, training=training, batch=4, channels=64, size=(length,), kernel_size=(3,), causal=True)
-    assert select_engine(asked).name == "direct"
+    assert select_engine(asked).name in ("direct", "shifts")
 
 
 @pytest.mark.parametrize("depthwise", [True, False])
