@@ -74,9 +74,9 @@ def test_a_change_is_noticed(layer: Conv1d, change: Callable[[Conv1d], object]) 
 @pytest.mark.parametrize("options", [{}, {"fused": True}, {"foreach": True}], ids=str)
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_step_of_the_optimiser_is_noticed(
-    layer: Conv1d, make: type[torch.optim.Optimizer], options: dict[str, bool]
+    layer: Conv1d, make: Callable[..., torch.optim.Optimizer], options: dict[str, bool]
 ) -> None:
-    x, optimizer = torch.randn(2, 3, 16), make(layer.parameters(), lr=0.1, **options)  # type: ignore[call-arg]
+    x, optimizer = torch.randn(2, 3, 16), make(layer.parameters(), lr=0.1, **options)
     for _ in range(3):
         with torch.no_grad():
             before = layer(x)
