@@ -64,7 +64,9 @@ def convolve_fused(x: Signal, poles: Poles, residues: Poles, chunk: int) -> Sign
 
 def refuse_fused(x: Signal, poles: Poles, chunk: int) -> str | None:
     """Why the kernel for graphics processors cannot run this, as a clause; None if it can."""
-    if (reason := refuse_machine(x.device.type)) is not None:
+    if x.device.type != "cuda":
+        return f"the device is {x.device.type}; it needs a CUDA device"
+    if (reason := refuse_machine("cuda")) is not None:
         return reason
     if x.dtype == torch.float64:
         return "it has no float64"

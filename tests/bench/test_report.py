@@ -61,7 +61,7 @@ def test_the_json_has_everything(measured: Measured, tmp_path: Path) -> None:
     data: dict[str, Any] = json.loads((tmp_path / "conv.json").read_text())
     assert list(data) == ["about", "summary", "missing", "cells"]
     assert {"command", "date", "processor", "threads", "torch", "device", "bandwidth_GB_per_s"} <= set(data["about"])
-    assert set(data["summary"]) == {"choice", "peers", "goals", "long"}
+    assert set(data["summary"]) == {"choice", "peers", "measured", "missing", "goals", "long"}
     assert data["missing"] == ["99 x 3, 64, 3 causal, forward"]
     assert len(data["cells"]) == len(measured.cells)
     cell = data["cells"][1]

@@ -101,6 +101,7 @@ def test_gpu_skips_a_case_in_which_ours_is_wrong(
 
 
 def test_a_training_step_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     options = ("--batch", "1", "--length", "32", "--repeats", "1", "--out", str(tmp_path))
     run("training_step", *options, monkeypatch=monkeypatch)
     found = json.loads((tmp_path / "training_step.json").read_text())

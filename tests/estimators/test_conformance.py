@@ -50,7 +50,7 @@ def assert_all_passed(rows: list[tuple[str, str, str]], at_least: int) -> None:
     assert len(rows) >= at_least
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("CCNNClassifier", 25), ("CCNNRegressor", 30)])
+@pytest.mark.parametrize(("name", "epochs"), [("CCNNClassifier", 25), ("CCNNRegressor", 60)])
 def test_scikit_learn_accepts(name: str, epochs: int) -> None:
     rows = results(SCIKIT_LEARN, name, json.dumps({**SMALL, "epochs": epochs}))
     assert_all_passed(rows, at_least=50)
