@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,12 @@ def make_accelerator(precision: str, device: str, trackers: tuple[str, ...], fol
 
 
 def disconnect() -> None:
-    """Wait for the other processes and part from them; at the end of a program, lest one ends while another talks."""
+    """Wait for the other processes and part from them; at the end of a program, lest one ends while another talks.
+
+    The group's threads end with the last reference to it, and those of a wrapped model lie in cycles. A thread that is
+    left when the interpreter ends, and has a tensor to give back to it, aborts the process.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+        gc.collect()
