@@ -53,7 +53,7 @@ def convolve(
     check_engine_name(engine)
     check_reverse_mode(x, taps, pre_gate, post_gate, skip)
     past, edges = directions(x, taps, causal, boundary)
-    circular = tuple(edge == "circular" for edge in edges)
+    circular = tuple([edge == "circular" for edge in edges])
     if skip is not None:
         taps = with_skip(taps, skip, x, past)
     if pre_gate is None and post_gate is None:
@@ -98,7 +98,7 @@ def check_gate(name: str, gate: Any, x: Signal, shape: Sequence[int]) -> None:
 
 def check_reverse_mode(*operands: object) -> None:
     """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
         return
     if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
         raise NotImplementedError(

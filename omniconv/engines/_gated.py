@@ -118,9 +118,13 @@ gated_op.register_vmap(loop_over_batch(gated_convolution, 4))
 
 
 class GatedConvolve(torch.autograd.Function):
-    """The same outside of compilers."""
+    """The same outside of compilers and transforms of functions."""
 
-    forward = staticmethod(carry_out_gated)
-    setup_context = staticmethod(keep)
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """See `carry_out_gated`."""
+        output = carry_out_gated(*inputs)
+        keep(ctx, inputs, output)
+        return output
+
     backward = staticmethod(backward)
-    vmap = staticmethod(loop_over_batch(gated_convolution, 4))

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniconv._precision import HALF
 from omniconv.engines._constant import prepared
 from omniconv.engines._engine import Engine
-from omniconv.engines._problem import Problem, problem_of
+from omniconv.engines._problem import PLAIN, Problem, problem_of
 from omniconv.engines._select import select_adjoint, select_engine
 from omniconv.engines._shorten import lengthen, shorten, shortened
 
@@ -56,17 +56,17 @@ def gradients(
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors outside of compilation and tracing: no stand-ins, no batch of cotangents."""
-    return not (torch.compiler.is_compiling() or torch._C._is_tracing()) and all(
-        type(tensor) in (Tensor, nn.Parameter) and not torch._C._dispatch_keys(tensor).has(BATCHED)
-        for tensor in tensors
-    )
+    """Whether these are real tensors outside of compilation, tracing and transforms of functions: no stand-ins, no
+    batch of cotangents.
+    """
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    # Lists take less time than generators, and this is asked at every call.
+    return all([type(x) in PLAIN and not torch._C._dispatch_keys(x).has(BATCHED) for x in tensors])  # noqa: C419
 
 
 def tracked(*tensors: Tensor) -> bool:
-    """Whether the framework must see the operation: for gradients, or for transforms of functions."""
-    if torch._C._are_functorch_transforms_active():
-        return True
+    """Whether the framework must see the operation, for gradients."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
@@ -124,10 +124,15 @@ def exactly(x: Tensor) -> AbstractContextManager[object]:
     """Where engines run: without autocast, which would round the operands of the framework's own convolution, and on
     the graphics processor where the signal is.
     """
-    if x.device.type == "cuda":
+    device = x.device.type
+    if device == "cuda":
         return on_its_processor(x)
-    available = torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if available else nullcontext()
+    if (device != "cpu" and not torch.amp.is_autocast_available(device)) or not torch.is_autocast_enabled(device):
+        return AS_IT_IS
+    return torch.autocast(device, enabled=False)
+
+
+AS_IT_IS = nullcontext()
 
 
 @contextmanager
@@ -138,9 +143,17 @@ def on_its_processor(x: Tensor) -> Iterator[None]:
 
 
 def whole(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """The result in its dtype, contiguous and in memory of its own: autograd forbids changes in place of a view."""
-    y = y.to(dtype).contiguous()
-    return y.clone() if y._is_view() else y
+    """The result in its dtype, contiguous, and not a view, for autograd forbids changes in place of views.
+
+    A view of memory that is its own, as the framework's convolutions along one axis return, becomes its owner.
+    """
+    y = (y if y.dtype == dtype else y.to(dtype)).contiguous()
+    if not y._is_view():
+        return y
+    storage = y.untyped_storage()
+    if storage.nbytes() != y.nbytes:
+        return y.clone()
+    return y.new_empty(0).set_(storage, 0, y.shape, y.stride())
 
 
 @torch.library.custom_op("omniconv::convolve", mutates_args=())
@@ -250,18 +263,26 @@ adjoint_op.register_vmap(loop_over_batch(gradients, 3))
 
 
 class Convolve(torch.autograd.Function):
-    """C outside of compilers."""
+    """C outside of compilers and transforms of functions."""
 
-    forward = staticmethod(carry_out)
-    setup_context = staticmethod(keep_convolve)
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """See `carry_out`. Without a `setup_context` of its own, which the framework looks up for 40 us a call."""
+        output = carry_out(*inputs)
+        keep_convolve(ctx, inputs, output)
+        return output
+
     backward = staticmethod(backward_convolve)
-    vmap = staticmethod(map_convolve)
 
 
 class Adjoint(torch.autograd.Function):
-    """B outside of compilers."""
+    """B outside of compilers and transforms of functions."""
 
-    forward = staticmethod(carry_out_adjoint)
-    setup_context = staticmethod(keep_adjoint)
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """See `carry_out_adjoint`, and `Convolve.forward`."""
+        output = carry_out_adjoint(*inputs)
+        keep_adjoint(ctx, inputs, output)
+        return output
+
     backward = staticmethod(backward_adjoint)
-    vmap = staticmethod(loop_over_batch(gradients, 3))

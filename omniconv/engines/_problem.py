@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -54,37 +54,50 @@ class Problem:
             training = x.requires_grad or taps.requires_grad
         return problem_of_shapes(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, training)
 
-    @property
+    def __hash__(self) -> int:
+        """The hash of all fields, made once: every choice and table is remembered by problem."""
+        return self.hashed
+
+    def __getstate__(self) -> dict[str, object]:
+        """The fields alone: a hash is another one in the next process."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def hashed(self) -> int:
+        """See `__hash__`."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    @cached_property
     def dim(self) -> int:
         """Number of axes."""
         return len(self.size)
 
-    @property
+    @cached_property
     def axes(self) -> tuple[int, ...]:
         """The spatial axes of signals and taps, counted from the end."""
         return tuple(range(-self.dim, 0))
 
-    @property
+    @cached_property
     def origin(self) -> tuple[int, ...]:
         """Index of the zero lag per axis: 0 if causal, else `kernel_size // 2`."""
         return tuple(0 if past else k // 2 for k, past in zip(self.kernel_size, self.causal, strict=True))
 
-    @property
+    @cached_property
     def circular(self) -> tuple[bool, ...]:
         """Which axes are periodic."""
         return tuple(edge == "circular" for edge in self.boundary)
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """Products of one sample with one tap per output position and tap: (batch, channel) pairs that are weighed."""
         return self.batch * self.out_channels * (1 if self.depthwise else self.in_channels)
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """Samples per channel."""
         return math.prod(self.size)
 
-    @property
+    @cached_property
     def tap_count(self) -> int:
         """Taps per channel."""
         return math.prod(self.kernel_size)
@@ -121,14 +134,18 @@ def problem_of_shapes(
 
 
 remembered_problem = lru_cache(maxsize=4096)(problem_of_shapes)
-EDGES = {False: "zero", True: "circular"}
 
 
 def problem_of(x: Signal, taps: Taps, causal: tuple[bool, ...], circular: tuple[bool, ...]) -> Problem:
     """The problem of operands that were checked before, whether or not gradients follow."""
-    boundary = tuple(EDGES[periodic] for periodic in circular)
     make = remembered_problem if type(x) in PLAIN else problem_of_shapes  # symbols cannot be remembered
-    return make(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, False)
+    return make(x.shape, taps.shape, causal, edges_of(circular), x.dtype, x.device.type, False)
+
+
+@lru_cache(maxsize=64)
+def edges_of(circular: tuple[bool, ...]) -> tuple[str, ...]:
+    """The boundaries by name."""
+    return tuple("circular" if periodic else "zero" for periodic in circular)
 
 
 def directions(
@@ -139,12 +156,15 @@ def directions(
     check_floating_tensor("taps", taps)
     operands = (x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device)
     # Sizes may be symbols under a compiler, lists cannot be remembered, and 1 would be taken for True.
-    flags = causal if isinstance(causal, tuple) else (causal,)
-    edges = boundary if isinstance(boundary, tuple) else (boundary,)
-    once = all(type(flag) is bool for flag in flags) and all(type(edge) is str for edge in edges)
-    if once and not (torch.compiler.is_compiling() or torch._C._is_tracing()) and type(x) in PLAIN:
+    once = is_plain(causal, bool) and is_plain(boundary, str) and type(x) in PLAIN
+    if once and not (torch.compiler.is_compiling() or torch._C._is_tracing()):
         return remembered_directions(*operands, causal, boundary)
     return checked_directions(*operands, causal, boundary)
+
+
+def is_plain(value: object, kind: type) -> bool:
+    """Whether the value is of that very type, or a tuple of such values."""
+    return type(value) is kind or (type(value) is tuple and all(type(item) is kind for item in value))
 
 
 def checked_directions(

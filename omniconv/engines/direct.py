@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from itertools import product
 from threading import RLock
 
@@ -83,7 +84,7 @@ def framework_adjoint(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Both gradients by the framework, through the extension and the reversal."""
     margin, ones, zeros = margins(problem), [1] * problem.dim, [0] * problem.dim
-    padding = padding_of(margin, problem)
+    padding = padding_of(margin, problem.circular)
     dx, dweight, _ = torch.ops.aten.convolution_backward(
         grad,
         x if padding is not None else extend(x, margin, problem),
@@ -122,28 +123,33 @@ def full_float32() -> Iterator[None]:
 
 def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Signal:
     """sum_s weight[s] x[t - before + s] with `margin` = (before, after) per axis, a block of the signals at a time."""
-    conv, slices, padding = CONV[problem.dim], slices_of(problem), padding_of(margin, problem)
-    if padding is not None:
-        margin = [(0, 0)] * problem.dim
+    conv, slices, padding = CONV[problem.dim], slices_of(problem), padding_of(margin, problem.circular)
+
+    def piece(x: Signal, weight: Tensor, groups: int) -> Signal:
+        x = extend(x, margin, problem) if padding is None else x
+        return conv(x, weight, padding=padding or 0, groups=groups)
+
     if len(slices) == 1:
-        return conv(extend(x, margin, problem), weight, padding=padding or 0, groups=groups(problem))
+        return piece(x, weight, groups(problem))
     y = x.new_empty(x.shape)
     for batch, channels in slices:
-        piece = extend(x[batch, channels], margin, problem)
-        y[batch, channels] = conv(piece, weight[channels], padding=padding or 0, groups=piece.shape[1])
+        part = x[batch, channels]
+        y[batch, channels] = piece(part, weight[channels], part.shape[1])
     return y
 
 
+@lru_cache(maxsize=4096)
 def slices_of(problem: Problem) -> tuple[Block, ...]:
     """The blocks; more is done at once where the framework pads, and no extended copy has to stay in cache."""
-    whole = WHOLE if padding_of(margins(problem), problem) is None else 4 * WHOLE
+    whole = WHOLE if padding_of(margins(problem), problem.circular) is None else 4 * WHOLE
     return blocks(problem, extended(problem), BLOCK, whole=whole, multiple=LANES)
 
 
-def padding_of(margin: Margin, problem: Problem) -> list[int] | None:
+@lru_cache(maxsize=4096)
+def padding_of(margin: Margin, circular: tuple[bool, ...]) -> list[int] | None:
     """What to ask the framework to pad with; None where it cannot, or leaves its fast path: beyond 13 taps per axis."""
-    alike = all(before == after for before, after in margin) and not any(problem.circular)
-    return [before for before, _ in margin] if alike and max(problem.kernel_size) <= 13 else None
+    alike = all(before == after for before, after in margin) and not any(circular)
+    return [before for before, _ in margin] if alike and max(max(margin)) <= 6 else None
 
 
 def tap_gradient(grad: Signal, x: Signal, problem: Problem) -> Taps:
