@@ -17,7 +17,8 @@ from torch import Tensor
 from omniconv.bench.cases import Case
 from omniconv.bench.contestants import Contestant, action, inputs, reference
 from omniconv.bench.measure import copy_bandwidth, interleaved, peak_memory, repeated, wait_until_quiet
-from omniconv.engines import ENGINES, select_engine
+from omniconv.bench.predict import chosen_engines, predicted_seconds
+from omniconv.engines import ENGINES
 
 SEED = 0
 
@@ -48,13 +49,15 @@ class DisagreementError(ArithmeticError):
 class Cell:
     """A case with what was measured.
 
-    `chosen`: the engine behind "auto". `errors`: relative error by contestant, and by result ("y", "dx", "dtaps").
+    `chosen`: the engines behind "auto", one name where all passes have the same. `predicted`: seconds by engine and of
+    "auto", from the device's rates. `errors`: relative error by contestant, and by result ("y", "dx", "dtaps").
     `memory`: bytes beyond the inputs at the peak. `rounds`: seconds per call by contestant, a mapping per round.
     `once`: seconds of what was measured once. `left_out`: why a contestant is missing.
     """
 
     case: Case
     chosen: str
+    predicted: dict[str, float] = field(default_factory=dict)
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     rounds: list[dict[str, float]] = field(default_factory=list)
@@ -199,7 +202,8 @@ def first_visit(
 
 def open_cell(case: Case, entered: Sequence[Contestant], device: str) -> Cell:
     """The cell of a case with errors and memory of the contestants that can do it; raises `DisagreementError`."""
-    cell = Cell(case, select_engine(case.problem(device)).name)
+    problem = case.problem(device)
+    cell = Cell(case, ", ".join(once_if_alike(chosen_engines(problem))), predicted_seconds(problem))
     operands = inputs(case, device, SEED)
     expected = reference(case, operands)
     for contestant in entered:
@@ -209,6 +213,11 @@ def open_cell(case: Case, entered: Sequence[Contestant], device: str) -> Cell:
         if reason is not None:
             cell.left_out[contestant.name] = reason
     return cell
+
+
+def once_if_alike(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, or a single one where all are the same."""
+    return names[:1] if len(set(names)) == 1 else names
 
 
 def admit(
@@ -265,7 +274,9 @@ def visit(cell: Cell, entered: Sequence[Contestant], device: str, order: random.
     }
     warm = {name: warm_seconds(run, device) for name, run in racing.items()}
     if not cell.rounds:
-        cell.once = {name: seconds for name, seconds in warm.items() if seconds > HOPELESS * min(warm.values())}
+        for name in hopeless(warm):  # a single call may have met other work
+            warm[name] = min(warm[name], warm_seconds(racing[name], device))
+        cell.once = {name: warm[name] for name in hopeless(warm)}
     loops = {name: math.ceil(ROUND_SECONDS / warm[name]) for name in racing if name not in cell.once}
     left = dict.fromkeys(loops, SECONDS)
     for _ in range(ROUNDS):
@@ -277,6 +288,11 @@ def visit(cell: Cell, entered: Sequence[Contestant], device: str, order: random.
         cell.rounds.append({name: taken / loops[name] for name, (taken,) in zip(names, times, strict=True)})
         for name, (taken,) in zip(names, times, strict=True):
             left[name] -= taken
+
+
+def hopeless(seconds: dict[str, float]) -> list[str]:
+    """Those that take more than `HOPELESS` times as long as the fastest."""
+    return [name for name, time in seconds.items() if time > HOPELESS * min(seconds.values())]
 
 
 def warm_seconds(run: Callable[[], object], device: str) -> float:
@@ -308,6 +324,7 @@ def as_data(measured: Measured, cell: Cell) -> dict[str, Any]:
         "contestants": {
             name: {
                 "ms": 1e3 * cell.seconds(name),
+                "predicted_ms": 1e3 * cell.predicted[name] if name in cell.predicted else None,
                 "spread": cell.spread(name),
                 "rounds": len(cell.times(name)),
                 "times_copy": cell.seconds(name) / measured.floor(case),

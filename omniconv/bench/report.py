@@ -52,6 +52,7 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     about |= {"device": device_name(measured.device), "bandwidth_GB_per_s": measured.bandwidth / 1e9}
     judged = summarise(measured)
     drawn = save_figure(measured, out / f"{name}.png")
+    tables = slower_table(judged), long_table(judged), left_out(measured), predictions_table(judged)
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
         f"{measured.sweeps} sweeps; the spread of auto is {scatter(measured):.0%} in the middle case: "
@@ -59,7 +60,7 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
         ABOUT,
         table(("figure", "value"), list(headlines(judged).items())),
         *([f"![time per sample]({name}.png)"] if drawn else []),
-        *(text for text in (slower_table(judged), long_table(judged), left_out(measured)) if text),
+        *(text for text in tables if text),
         *sections(measured),
     ]
     cells = [as_data(measured, cell) for cell in measured.cells]
@@ -117,6 +118,21 @@ def slower_table(judged: Mapping[str, Any]) -> str:
     """The cases in which a peer is faster."""
     rows = [(row["case"], row["peer"], f"{row['ratio']:.2f}") for row in judged["peers"]["slower"]]
     return "## Where a peer is faster\n\n" + table(("case", "peer", "auto over peer"), rows) if rows else ""
+
+
+def predictions_table(judged: Mapping[str, Any]) -> str:
+    """Predicted beside measured times."""
+    rows = [
+        (name, str(row["cells"]), f"{row['typical']:.2f}", f"{row['worst']:.2f}", row["worst_case"])
+        for name, row in judged["predictions"].items()
+    ]
+    words = (
+        "The automatic choice takes the engine with the least predicted time. The typical factor between predicted and "
+        "measured time, and the worst: above 1 where too much was predicted. The rates were measured on another day, "
+        "and a machine that does other work is slower than they say."
+    )
+    head = ("engine", "cases", "typical factor", "worst", "its case")
+    return f"## Predictions\n\n{words}\n\n{table(head, rows)}" if rows else ""
 
 
 def long_table(judged: Mapping[str, Any]) -> str:

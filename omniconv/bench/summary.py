@@ -18,11 +18,13 @@ CLOSE, SLOWER = 1.10, 1.05
 def summarise(measured: Measured, goals: Sequence[Goal] = GOALS) -> dict[str, Any]:
     """The figures by which the library is judged, for JSON.
 
-    `choice`: the automatic choice beside the best engine. `peers`: beside the better of `PEERS`. `goals`: cases with a
-    goal of their own. `long`: on the long sequences of the published comparisons.
+    `choice`: the automatic choice beside the best engine. `predictions`: of times, by engine. `peers`: the choice beside
+    the better of `PEERS`. `goals`: cases with a goal of their own. `long`: on the long sequences of the published
+    comparisons.
     """
     return {
         "choice": choice(measured.cells),
+        "predictions": predictions(measured.cells),
         "peers": peers(measured.cells),
         "measured": len(measured.cells),
         "missing": len(measured.missing),
@@ -42,6 +44,25 @@ def choice(cells: Sequence[Cell]) -> dict[str, Any]:
         "share_within_10_percent": sum(ratio <= CLOSE for ratio in ratios.values()) / max(1, len(ratios)),
         **largest(ratios),
     }
+
+
+def predictions(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """By engine, and of "auto": cells, the typical factor between predicted and measured time (the exponential of the
+    root mean square of its logarithm), and the worst factor with its case, above 1 where too much was predicted.
+
+    What was measured once is left out: it is never chosen.
+    """
+    factors: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        for name in [name for name in cell.names if name in cell.predicted and name not in cell.once]:
+            factors.setdefault(name, {})[cell.case.name] = cell.predicted[name] / cell.seconds(name)
+    judged = {}
+    for name, by_case in factors.items():
+        logarithms = [math.log(factor) for factor in by_case.values()]
+        typical = math.exp(math.sqrt(sum(x * x for x in logarithms) / len(logarithms)))
+        worst = max(by_case, key=lambda case: abs(math.log(by_case[case])))
+        judged[name] = {"cells": len(by_case), "typical": typical, "worst": by_case[worst], "worst_case": worst}
+    return judged
 
 
 def peers(cells: Sequence[Cell]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +38,10 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Timing:
-    """A problem, and the shortest seconds by (engine, pass): "run", or which gradients were needed."""
+    """A problem, and seconds by (engine, pass), a pass being "run" or which gradients were needed.
+
+    The least median of the sweeps: a median is what users wait for, a sweep may meet other work on the machine.
+    """
 
     problem: Problem
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -104,7 +109,7 @@ def measure(
     sweeps: int = SWEEPS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Timing]:
-    """The shortest times of all problems; once through the grid at least, and again while there are `minutes`.
+    """The times of all problems; once through the grid at least, and again while there are `minutes`.
 
     Many short sweeps in an order of chance rather than one long one, so that no spell of other work on the machine
     decides a problem. `progress(done, total)` is called after every problem.
@@ -143,7 +148,7 @@ def visit(timing: Timing) -> None:
     finish(timing.problem.device)
     taken = interleaved([timed(action) for action in wanted.values()], repeats=REPEATS, seconds=SECONDS)
     for key, times in zip(wanted, taken, strict=True):
-        timing.seconds[key] = min(timing.seconds.get(key, math.inf), *times)
+        timing.seconds[key] = min(timing.seconds.get(key, math.inf), statistics.median(times))
 
 
 def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
@@ -161,7 +166,7 @@ def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
                         for row in amounts(timing, engine, part)
                     ]
                     if rows:
-                        key = name(engine, rows[0][0], part)
+                        key = name(engine, rows[0].problem, part)
                         units[key], of_double = fit_rows(rows)
                         if of_double is not None:
                             double[key] = of_double
@@ -213,14 +218,19 @@ def work_of(engine: Engine, problem: Problem, part: str) -> tuple[float, ...]:
     return work or ()
 
 
-Row = tuple[Problem, tuple[float, ...], float]
-"""A problem, the amounts of work, and the seconds that they took."""
+class Row(NamedTuple):
+    """A problem, the amounts of work, the seconds that they took, and those of the fastest engine."""
+
+    problem: Problem
+    work: tuple[float, ...]
+    seconds: float
+    fastest: float
 
 
 def amounts(timing: Timing, engine: Engine, part: str) -> list[Row]:
     """What was measured of an engine's convolution or gradients on a problem."""
     return [
-        (timing.problem, work_of(engine, timing.problem, key), seconds)
+        Row(timing.problem, work_of(engine, timing.problem, key), seconds, min(timing.of_pass(key).values()))
         for (owner, key), seconds in timing.seconds.items()
         if owner == engine.name and key.split()[0] == part
     ]
@@ -231,22 +241,24 @@ def fit_rows(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...] 
 
     There are few rows in float64: its rates stay near those of float32 times one factor, but for the calls.
     """
-    single = [row for row in rows if row[0].dtype != torch.float64] or list(rows)
+    single = [row for row in rows if row.problem.dtype != torch.float64] or list(rows)
     rates = fit(*as_arrays(single))
-    double = [row for row in rows if row[0].dtype == torch.float64]
+    double = [row for row in rows if row.problem.dtype == torch.float64]
     if not double or len(double) == len(rows):
         return rounded(rates), None
-    work, seconds = as_arrays(double)
+    work, seconds, weights = as_arrays(double)
     calls, busy = work[:, 0] * rates[0], work[:, 1:] @ rates[1:]
     # Timings of small problems scatter by about a tenth of what is subtracted.
     factor = float(np.exp(np.log(np.maximum(seconds - calls, 0.1 * seconds) / (busy + 1e-9)).mean()))
     near = np.concatenate([rates[:1], rates[1:] * factor])
-    return rounded(rates), rounded(fit(work, seconds, near))
+    return rounded(rates), rounded(fit(work, seconds, weights, near))
 
 
-def as_arrays(rows: Sequence[Row]) -> tuple[Array, Array]:
-    """Amounts of work and seconds."""
-    return np.array([work for _, work, _ in rows], dtype=np.float64), np.array([seconds for *_, seconds in rows])
+def as_arrays(rows: Sequence[Row]) -> tuple[Array, Array, Array]:
+    """Amounts of work, seconds, and weights: an engine's time matters as far as it may be chosen."""
+    work = np.array([row.work for row in rows], dtype=np.float64)
+    seconds, fastest = (np.array(times) for times in zip(*[(row.seconds, row.fastest) for row in rows], strict=True))
+    return work, seconds, fastest / seconds
 
 
 def rounded(rates: Array) -> tuple[float, ...]:
@@ -254,9 +266,9 @@ def rounded(rates: Array) -> tuple[float, ...]:
     return tuple(float(f"{rate:.3g}") for rate in rates)
 
 
-def fit(work: Array, seconds: Array, near: Array | None = None) -> Array:
-    """Rates r >= 0 that minimise sum_i (log(sum_j work_ij r_j) - log seconds_i)^2, and those `near` which they stay,
-    sum_j (log r_j - log near_j)^2 / 4 too.
+def fit(work: Array, seconds: Array, weights: Array, near: Array | None = None) -> Array:
+    """Rates r >= 0 that minimise sum_i w_i^2 (log(sum_j work_ij r_j) - log seconds_i)^2, and those `near` which they
+    stay, sum_j (log r_j - log near_j)^2 / 4 too.
 
     Damped Gauss-Newton steps in log r.
     """
@@ -267,7 +279,7 @@ def fit(work: Array, seconds: Array, near: Array | None = None) -> Array:
     for _ in range(500):
         parts = work[:, used] * np.exp(log_rates)
         total = parts.sum(axis=1)
-        residual, slope = np.log(total / seconds), parts / total[:, None]
+        residual, slope = weights * np.log(total / seconds), parts * (weights / total)[:, None]
         if prior is not None:
             residual = np.concatenate([residual, (log_rates - prior) / 2])
             slope = np.concatenate([slope, np.eye(len(prior)) / 2])

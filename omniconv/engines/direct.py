@@ -234,9 +234,14 @@ def sums(problem: Problem, inputs: int, outputs: int) -> tuple[float, ...]:
     multiplied = float(problem.positions * problem.tap_count * problem.batch * padded(outputs))
     far = beyond_cache(problem, moved)
     if problem.depthwise:
-        return 1.0, calls, moved, far, multiplied, multiplied if problem.batch == 1 else 0.0
+        return 1.0, calls, moved, far, multiplied, multiplied if alone(problem) else 0.0
     multiplied *= inputs
     return 1.0, calls, moved, far, multiplied, multiplied if problem.dim == 1 and problem.kernel_size[-1] > 32 else 0.0
+
+
+def alone(problem: Problem) -> bool:
+    """Whether one thread does all of a depthwise convolution: on one axis they share signals, and channels by 64."""
+    return problem.dim == 1 and problem.batch == 1 and problem.in_channels <= 64
 
 
 def tap_sums(problem: Problem, needed: bool) -> tuple[float, ...]:

@@ -31,10 +31,10 @@ def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
     """y = F^-1(F x * F taps), in a frame long enough that no output meets what wraps around."""
     start, slices = first_output(problem.origin, problem), blocks(problem, math.prod(frame(problem)), BLOCK)
     if len(slices) == 1:
-        return signal(mix(spectrum(x, problem), spectrum_taps, slice(None), problem), start, problem)
+        return signal(mix(spectrum(x, problem), spectrum_taps, problem), start, problem)
     y = x.new_empty(problem.batch, problem.out_channels, *problem.size)
     for batch, channels in slices:
-        product = mix(spectrum(x[batch, channels], problem), spectrum_taps, channels, problem)
+        product = mix(spectrum(x[batch, channels], problem), spectrum_taps[channels], problem)
         y[batch, channels] = signal(product, start, problem)
     return y
 
@@ -46,22 +46,32 @@ def adjoint(
 
     The spectra are computed again rather than kept from the forward pass: they take four times the memory of x.
     """
-    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
     back = tuple(k - 1 - o for k, o in zip(problem.kernel_size, problem.origin, strict=True))
     reversed_taps = reversed_spectrum(taps, back, problem) if need_x else None
-    start, total, slices = first_output(back, problem), None, blocks(problem, math.prod(frame(problem)), BLOCK)
+    start, slices = first_output(back, problem), blocks(problem, math.prod(frame(problem)), BLOCK)
+    if len(slices) == 1:
+        dx, total = gradients_of(grad, x, reversed_taps, start, problem, need_taps)
+        return dx, None if total is None else pick(total, problem)
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
+    total = x.new_zeros(problem.in_channels, *half(frame(problem)), dtype=x.dtype.to_complex()) if need_taps else None
     for batch, channels in slices:
-        spectrum_grad = spectrum(grad[batch, channels], problem)
-        if need_taps:
-            part = correlate(spectrum_grad, spectrum(x[batch, channels], problem), problem)
-            if len(slices) == 1:
-                total = part
-            else:
-                total = part.new_zeros(problem.in_channels, *part.shape[1:]) if total is None else total
-                total[channels] += part
-        if dx is not None and reversed_taps is not None:
-            dx[batch, channels] = signal(mix(spectrum_grad, reversed_taps, channels, problem), start, problem)
+        part_taps = None if reversed_taps is None else reversed_taps[channels]
+        part = gradients_of(grad[batch, channels], x[batch, channels], part_taps, start, problem, need_taps)
+        if dx is not None and part[0] is not None:
+            dx[batch, channels] = part[0]
+        if total is not None and part[1] is not None:
+            total[channels] += part[1]
     return dx, None if total is None else pick(total, problem)
+
+
+def gradients_of(
+    grad: Signal, x: Signal, reversed_taps: Tensor | None, start: tuple[int, ...], problem: Problem, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of some signals: dx, where there are reversed taps, and the spectrum of their share in dtaps."""
+    spectrum_grad = spectrum(grad, problem)
+    share = correlate(spectrum_grad, spectrum(x, problem), problem) if need_taps else None
+    dx = None if reversed_taps is None else signal(mix(spectrum_grad, reversed_taps, problem), start, problem)
+    return dx, share
 
 
 def reversed_spectrum(taps: Taps, back: tuple[int, ...], problem: Problem) -> Tensor:
@@ -76,10 +86,10 @@ def arranged(spectrum_taps: Tensor, problem: Problem) -> Tensor:
     return spectrum_taps if problem.depthwise else spectrum_taps.flatten(2).permute(2, 1, 0).contiguous()
 
 
-def mix(spectrum_x: Tensor, spectrum_taps: Tensor, channels: slice, problem: Problem) -> Tensor:
+def mix(spectrum_x: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
     """Products of spectra, summed over the input channels where the taps mix them; `spectrum_x` may be overwritten."""
     if problem.depthwise:
-        return spectrum_x.mul_(spectrum_taps if channels == slice(None) else spectrum_taps[channels])
+        return spectrum_x.mul_(spectrum_taps)
     matrices = spectrum_x.flatten(2).permute(2, 0, 1).contiguous()
     return torch.bmm(matrices, spectrum_taps).permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
@@ -150,7 +160,10 @@ def first_output(origin: tuple[int, ...], problem: Problem) -> tuple[int, ...]:
 
 def pick(total: Tensor, problem: Problem) -> Taps:
     """The taps' lags out of the spectrum of a correlation."""
-    framed = torch.roll(torch.fft.irfftn(total, s=frame(problem), dim=problem.axes), problem.origin, problem.axes)
+    n = frame(problem)
+    framed = torch.fft.irfft(total, n=n[0]) if problem.dim == 1 else torch.fft.irfftn(total, s=n, dim=problem.axes)
+    if any(problem.origin):
+        framed = torch.roll(framed, problem.origin, problem.axes)
     for axis, k in zip(problem.axes, problem.kernel_size, strict=True):
         framed = framed.narrow(axis, 0, k)
     return framed
@@ -225,8 +238,13 @@ def kernels(problem: Problem) -> int:
 
 
 def frequencies(n: tuple[int, ...]) -> int:
+    """Number of frequencies in the half spectrum of a frame."""
+    return math.prod(half(n))
+
+
+def half(n: tuple[int, ...]) -> tuple[int, ...]:
     """Size of the half spectrum of a frame."""
-    return math.prod(n[:-1]) * (n[-1] // 2 + 1)
+    return *n[:-1], n[-1] // 2 + 1
 
 
 def transform(size: tuple[int, ...], n: tuple[int, ...]) -> tuple[float, float]:

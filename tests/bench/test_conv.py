@@ -14,7 +14,7 @@ from torch import Tensor
 from omniconv.bench import Case, Cell, Contestant, DisagreementError, Measured, benchmark, entrants
 from omniconv.bench.contestants import by_transform, never
 from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, open_cell, relative_error, same_precision, visit
-from omniconv.engines import select_engine
+from omniconv.bench.predict import chosen_engines, predicted_seconds
 
 TINY = Case("tiny", 2, 3, (16,), (5,), causal=True)
 TRAINING = replace(TINY, training=True)
@@ -64,7 +64,9 @@ def test_every_cell_has_times_errors_and_memory() -> None:
     assert (measured.sweeps, measured.missing, measured.wrong) == (2, [], [])
     assert seen == [(i + 1, 4, CASES[i % 2].name) for i in range(4)]
     for cell in measured.cells:
-        assert cell.chosen == select_engine(cell.case.problem("cpu")).name
+        names = chosen_engines(cell.case.problem("cpu"))
+        assert cell.chosen == (names[0] if len(set(names)) == 1 else ", ".join(names))
+        assert cell.predicted == predicted_seconds(cell.case.problem("cpu"))
         assert {"auto", "direct", "fft", "F.conv", "torch.fft"} <= set(cell.names)
         results = {"y", "dx", "dtaps"} if cell.case.training else {"y"}
         assert all(set(errors) == results for errors in cell.errors.values())

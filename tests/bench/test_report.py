@@ -22,6 +22,7 @@ def made(case: Case) -> Cell:
     return Cell(
         case,
         "fft",
+        predicted={"auto": 3e-3, "fft": 3e-3},
         errors={name: dict.fromkeys(names, 1e-7) for name in TIMES},
         memory=dict.fromkeys(TIMES, 3 * 2**20),
         rounds=[{name: seconds for name, seconds in TIMES.items() if name != "F.conv"}] * 4,
@@ -54,6 +55,7 @@ def test_the_files_are_written(measured: Measured, tmp_path: Path) -> None:
     assert "float32 1e-05" in page
     assert "## Where a peer is faster" in page
     assert "## Long sequences" in page
+    assert "| fft | 10 | 1.50 | 1.50 | 2 x 3, 64, 3 causal, forward |" in page
 
 
 def test_the_json_has_everything(measured: Measured, tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_the_json_has_everything(measured: Measured, tmp_path: Path) -> None:
     data: dict[str, Any] = json.loads((tmp_path / "conv.json").read_text())
     assert list(data) == ["about", "summary", "missing", "cells"]
     assert {"command", "date", "processor", "threads", "torch", "device", "bandwidth_GB_per_s"} <= set(data["about"])
-    assert set(data["summary"]) == {"choice", "peers", "measured", "missing", "goals", "long"}
+    assert set(data["summary"]) == {"choice", "predictions", "peers", "measured", "missing", "goals", "long"}
     assert data["missing"] == ["99 x 3, 64, 3 causal, forward"]
     assert len(data["cells"]) == len(measured.cells)
     cell = data["cells"][1]
@@ -69,7 +71,17 @@ def test_the_json_has_everything(measured: Measured, tmp_path: Path) -> None:
     assert cell["kernel"] == [3]
     assert cell["copy_ms"] == pytest.approx(1e3 * 5 * 2 * 3 * 64 * 4 / 2e9)
     assert set(cell["contestants"]) == set(TIMES)
-    assert set(cell["contestants"]["auto"]) == {"ms", "spread", "rounds", "times_copy", "peak_bytes", "errors"}
+    assert cell["contestants"]["fft"]["predicted_ms"] == pytest.approx(3.0)
+    assert cell["contestants"]["torch.fft"]["predicted_ms"] is None
+    assert set(cell["contestants"]["auto"]) == {
+        "ms",
+        "predicted_ms",
+        "spread",
+        "rounds",
+        "times_copy",
+        "peak_bytes",
+        "errors",
+    }
     assert cell["contestants"]["auto"]["ms"] == pytest.approx(2.0)
     assert cell["contestants"]["F.conv"]["rounds"] == 1
     assert set(cell["contestants"]["fft"]["errors"]) == {"y", "dx", "dtaps"}

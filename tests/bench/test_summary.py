@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ def cell(case: Case, times: dict[str, float], memory: dict[str, int] | None = No
     return Cell(
         case,
         "fft",
+        predicted={"auto": 2.0, "direct": 0.5, "fft": 2.0},
         errors={name: {"y": 1e-7} for name in times},
         memory=memory or dict.fromkeys(times, 100),
         rounds=rounds,
@@ -46,6 +49,15 @@ def test_the_choice_is_compared_with_the_best_engine() -> None:
         "worst": pytest.approx(1.5),
         "worst_case": case(3).name,
     }
+
+
+def test_predictions_are_compared_with_what_was_measured_more_than_once() -> None:
+    predictions = summarise(MEASURED)["predictions"]
+    assert list(predictions) == ["auto", "direct", "fft"]
+    direct = predictions["direct"]
+    assert direct["cells"] == 3
+    assert direct["typical"] == pytest.approx(math.exp(math.log(2) * math.sqrt((4 + 1 + 1) / 3)))
+    assert (direct["worst"], direct["worst_case"]) == (pytest.approx(0.25), case(1).name)
 
 
 def test_peers_are_compared_by_the_better_of_two() -> None:
