@@ -18,8 +18,8 @@ CLOSE, SLOWER = 1.10, 1.05
 def summarise(measured: Measured, goals: Sequence[Goal] = GOALS) -> dict[str, Any]:
     """The figures by which the library is judged, for JSON.
 
-    `choice`: the automatic choice beside the best engine. `predictions`: of times, by engine. `peers`: the choice beside
-    the better of `PEERS`. `goals`: cases with a goal of their own. `long`: on the long sequences of the published
+    `choice`: the automatic choice beside the best engine. `predictions`: of times, by engine. `peers`: it beside the
+    better of `PEERS`. `goals`: cases with a goal of their own. `long`: on the long sequences of published
     comparisons.
     """
     return {

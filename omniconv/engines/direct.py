@@ -82,11 +82,15 @@ def at_once(problem: Problem) -> bool:
 def framework_adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Both gradients by the framework, through the extension and the reversal."""
+    """Both gradients by the framework, through the reversal, and through its own padding or else the extension.
+
+    Its padding is the same on both sides: where a kernel needs less on one, the framework's convolution would make more
+    samples than there are, whose cotangents are zeros. That copies the cotangent, and neither x nor dx.
+    """
     margin, ones, zeros = margins(problem), [1] * problem.dim, [0] * problem.dim
-    padding = padding_of(margin, problem.circular)
+    padding, missing = evened(margin, problem.circular)
     dx, dweight, _ = torch.ops.aten.convolution_backward(
-        grad,
+        F.pad(grad, missing) if missing else grad,
         x if padding is not None else extend(x, margin, problem),
         prepare(taps, problem),
         None,
@@ -103,6 +107,18 @@ def framework_adjoint(
     if not need_taps:
         return dx, None
     return (dx if need_x else None), (dweight[:, 0] if problem.depthwise else dweight).flip(problem.axes)
+
+
+@lru_cache(maxsize=4096)
+def evened(margin: Margin, circular: tuple[bool, ...]) -> tuple[list[int] | None, list[int]]:
+    """The padding of the larger side of each axis, None as in `padding_of`; and by how many samples it makes the output
+    too long, before and after it, the last axis first, empty where it does not.
+    """
+    padding = padding_of(tuple((max(pair),) * 2 for pair in margin), circular)
+    if padding is None:
+        return None, []
+    missing = [most - side for most, pair in zip(reversed(padding), reversed(margin), strict=True) for side in pair]
+    return padding, missing if any(missing) else []
 
 
 def without_tf32(problem: Problem) -> AbstractContextManager[object]:

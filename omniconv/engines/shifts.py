@@ -39,8 +39,8 @@ def adjoint(
         dx = weighted(extend(grad, reversed_margins(problem), problem), taps, windows(problem), problem)
     if need_taps:
         x = extend(x, margins(problem), problem)
-        summed = (0, *(axis for axis in problem.axes))
-        sums = [(x[window] * grad).sum(summed) for window in windows(problem)[::-1]]
+        others = (0, *problem.axes[1:])  # of the batch and the axes, once the last is summed
+        sums = [torch.linalg.vecdot(x[window], grad).sum(others) for window in windows(problem)[::-1]]
         dtaps = torch.stack(sums, -1).unflatten(-1, problem.kernel_size)
     return dx, dtaps
 

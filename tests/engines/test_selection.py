@@ -12,7 +12,7 @@ from omniconv.engines import ENGINES, Engine, _costs, _operator, _select
 from omniconv.engines._costs import Rates, adjoint_seconds, run_seconds
 from omniconv.engines._select import select_adjoint
 from omniconv.engines._shorten import shortened
-from omniconv.engines.fft import fast_length, frame
+from omniconv.engines.fft import STEPS, fast_length, frame, levels
 from omniconv.testing import assert_close
 
 
@@ -113,22 +113,26 @@ def test_explanation_shows_costs_reasons_and_the_choice(training: bool, picky: E
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 11, 100, 127, 128, 1031, 2047, 10007, 48001])
-def test_fast_lengths_are_the_next_even_numbers_without_large_primes(n: int) -> None:
-    def factors(m: int) -> list[int]:
-        found, p = [], 2
-        while m > 1:
+def test_fast_lengths_are_even_without_large_primes_and_take_the_least_time_of_these(n: int) -> None:
+    def smooth(m: int) -> bool:
+        for p in (2, 3, 5, 7):
             while m % p == 0:
-                found.append(p)
                 m //= p
-            p += 1
-        return found
+        return m == 1
+
+    def seconds(m: int) -> float:
+        return m * (levels(m) + STEPS)
 
     length = fast_length(n)
-    assert length >= n
+    assert n <= length <= 2 ** max(1, (n - 1).bit_length())
     assert length % 2 == 0
-    assert max(factors(length)) <= 7
-    for between in range(n + n % 2, length, 2):
-        assert max(factors(between)) > 7
+    assert smooth(length)
+    others = [m for m in range(n + n % 2, 2 * n + 2, 2) if smooth(m)]
+    assert seconds(length) == min(map(seconds, others))
+
+
+def test_a_power_of_two_is_taken_where_a_shorter_length_is_slower() -> None:
+    assert [fast_length(n) for n in (191, 1500, 1999, 2000, 20013)] == [192, 1536, 2048, 2048, 20480]
 
 
 def test_frames_have_room_for_the_farthest_lag_and_no_more() -> None:
