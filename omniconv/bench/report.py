@@ -16,6 +16,7 @@ from omniconv.bench.conv import HOPELESS, SEED, SLACK, TOLERANCE, Cell, Disagree
 from omniconv.bench.measure import provenance
 from omniconv.bench.pages import markdown, table, write
 from omniconv.bench.summary import CLOSE, PEERS, SLOWER, summarise
+from omniconv.engines._costs import rates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     about |= {"device": device_name(measured.device), "bandwidth_GB_per_s": measured.bandwidth / 1e9}
     judged = summarise(measured)
     drawn = save_figure(measured, out / f"{name}.png")
-    tables = slower_table(judged), long_table(judged), left_out(measured), predictions_table(judged)
+    tables = slower_table(judged), long_table(judged), left_out(measured), predictions_table(judged, measured.device)
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
         f"{measured.sweeps} sweeps; the spread of auto is {scatter(measured):.0%} in the middle case: "
@@ -120,7 +121,7 @@ def slower_table(judged: Mapping[str, Any]) -> str:
     return "## Where a peer is faster\n\n" + table(("case", "peer", "auto over peer"), rows) if rows else ""
 
 
-def predictions_table(judged: Mapping[str, Any]) -> str:
+def predictions_table(judged: Mapping[str, Any], device: str) -> str:
     """Predicted beside measured times."""
     rows = [
         (name, str(row["cells"]), f"{row['typical']:.2f}", f"{row['worst']:.2f}", row["worst_case"])
@@ -128,8 +129,8 @@ def predictions_table(judged: Mapping[str, Any]) -> str:
     ]
     words = (
         "The automatic choice takes the engine with the least predicted time. The typical factor between predicted and "
-        "measured time, and the worst: above 1 where too much was predicted. The rates were measured on another day, "
-        "and a machine that does other work is slower than they say."
+        "measured time, and the worst: above 1 where too much was predicted. A machine that does other work is slower "
+        f"than its rates say. Predicted from {rates(device).origin}."
     )
     head = ("engine", "cases", "typical factor", "worst", "its case")
     return f"## Predictions\n\n{words}\n\n{table(head, rows)}" if rows else ""

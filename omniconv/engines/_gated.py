@@ -1,4 +1,4 @@
-"""The convolution between two gates, y = post * C(pre * x, k), as an operator: for engines that read and write the
+"""The convolution between two gates, y = after * C(before * x, k), as an operator: for engines that read and write the
 gates in the pass of the convolution. It keeps its inputs alone, and computes what lies between them again.
 """
 
@@ -33,11 +33,11 @@ Gate = Tensor | None
 
 
 def gated_convolution(
-    x: Signal, taps: Taps, pre: Gate, post: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
+    x: Signal, taps: Taps, before: Gate, after: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
 ) -> Signal:
-    """post * C(pre * x, taps): in one pass where the engine has one, else in three, whose results autograd keeps."""
-    gates, causal, circular = [gate for gate in (pre, post) if gate is not None], tuple(causal), tuple(circular)
-    arguments = (x, taps, pre, post, causal, circular, engine)
+    """after * C(before * x, taps): in one pass where the engine has one, else in three, whose results autograd keeps."""
+    gates, causal, circular = [gate for gate in (before, after) if gate is not None], tuple(causal), tuple(circular)
+    arguments = (x, taps, before, after, causal, circular, engine)
     if not plain(x, taps, *gates):
         return gated_op(*arguments) if x.device.type == "cuda" else gate_by_gate(*arguments)
     if select_engine(problem_of(x, taps, causal, circular), engine).gated is None:
@@ -46,47 +46,47 @@ def gated_convolution(
 
 
 def gate_by_gate(
-    x: Signal, taps: Taps, pre: Gate, post: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
+    x: Signal, taps: Taps, before: Gate, after: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
 ) -> Signal:
     """The same with the framework's own multiplications."""
-    y = convolution(x if pre is None else pre * x, taps, causal, circular, engine)
-    return y if post is None else post * y
+    y = convolution(x if before is None else before * x, taps, causal, circular, engine)
+    return y if after is None else after * y
 
 
 def carry_out_gated(
-    x: Tensor, taps: Tensor, pre: Gate, post: Gate, causal: Sequence[bool], circular: Sequence[bool], engine: str
+    x: Tensor, taps: Tensor, before: Gate, after: Gate, causal: Sequence[bool], circular: Sequence[bool], engine: str
 ) -> Tensor:
     """The engine's own pass, or the convolution between two multiplications."""
     problem = problem_of(x, taps, tuple(causal), tuple(circular))
     chosen, short = select_engine(problem, engine), shortened(problem)
     if chosen.gated is None or problem.batch == 0 or (x.dtype in HALF and not chosen.half):
-        y = carry_out(x if pre is None else pre * x, taps, causal, circular, engine)
-        return y if post is None else post * y
+        y = carry_out(x if before is None else before * x, taps, causal, circular, engine)
+        return y if after is None else after * y
     with exactly(x):
         of_taps = prepared(taps, chosen, short, lambda: chosen.prepare(working(taps, problem), short))
-        return whole(chosen.gated(x, of_taps, short, pre, post), x.dtype)
+        return whole(chosen.gated(x, of_taps, short, before, after), x.dtype)
 
 
 @torch.library.custom_op("omniconv::gated_convolve", mutates_args=())
 def gated_op(
     x: Tensor,
     taps: Tensor,
-    pre: Tensor | None,
-    post: Tensor | None,
+    before: Tensor | None,
+    after: Tensor | None,
     causal: Sequence[bool],
     circular: Sequence[bool],
     engine: str,
 ) -> Tensor:
-    """post * C(pre * x, taps)."""
-    return carry_out_gated(x, taps, pre, post, causal, circular, engine)
+    """after * C(before * x, taps)."""
+    return carry_out_gated(x, taps, before, after, causal, circular, engine)
 
 
 @gated_op.register_fake
 def _(
     x: Tensor,
     taps: Tensor,
-    pre: Tensor | None,
-    post: Tensor | None,
+    before: Tensor | None,
+    after: Tensor | None,
     causal: Sequence[bool],
     circular: Sequence[bool],
     engine: str,
@@ -95,22 +95,22 @@ def _(
 
 
 def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, taps, pre, post, ctx.causal, ctx.circular, ctx.engine = inputs
-    ctx.save_for_backward(x, taps, pre, post)
+    x, taps, before, after, ctx.causal, ctx.circular, ctx.engine = inputs
+    ctx.save_for_backward(x, taps, before, after)
 
 
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, taps, pre, post = ctx.saved_tensors
-    need_x, need_taps, need_pre, need_post = ctx.needs_input_grad[:4]
+    x, taps, before, after = ctx.saved_tensors
+    need_x, need_taps, need_before, need_after = ctx.needs_input_grad[:4]
     how = (ctx.causal, ctx.circular, ctx.engine)
-    u = x if pre is None else pre * x
-    dx = dtaps = dpre = dpost = None
-    if need_post:
-        dpost = grad * convolution(u, taps, *how)
-    if need_x or need_pre or need_taps:
-        du, dtaps = gradients(grad if post is None else post * grad, u, taps, *how, need_x or need_pre, need_taps)
-        dx, dpre = (du if pre is None else pre * du) if need_x else None, x * du if need_pre else None
-    return dx, (dtaps if need_taps else None), dpre, dpost, None, None, None
+    u = x if before is None else before * x
+    dx = dtaps = dbefore = dafter = None
+    if need_after:
+        dafter = grad * convolution(u, taps, *how)
+    if need_x or need_before or need_taps:
+        du, dtaps = gradients(grad if after is None else after * grad, u, taps, *how, need_x or need_before, need_taps)
+        dx, dbefore = (du if before is None else before * du) if need_x else None, x * du if need_before else None
+    return dx, (dtaps if need_taps else None), dbefore, dafter, None, None, None
 
 
 gated_op.register_autograd(backward, setup_context=keep)
