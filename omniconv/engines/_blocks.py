@@ -16,18 +16,23 @@ ROWS = 8
 """Fewest channels in a slice: a transform of fewer leaves threads idle."""
 
 
+LONG = 4
+"""How many times more is done at once where a slice of the cache's size would have too few rows."""
+
+
 @lru_cache(maxsize=4096)
 def blocks(problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS) -> tuple[Block, ...]:
     """Slices of (batch, channels) that cover all, of at most about `budget` samples where a channel takes `row`.
 
-    One slice up to `whole` samples. Otherwise whole signals as long as they fit; then channels, a multiple of
-    `multiple` at a time, the batch last, so that what belongs to the channels stays in cache too. One slice where the
-    taps mix channels, or where there is no such cache.
+    One slice up to `whole` samples, where the taps mix channels, where there is no such cache, or, up to `LONG` times
+    the budget, where channels are so long that fewer than `multiple` would fit. Otherwise whole signals as long as they
+    fit; then channels, a multiple of `multiple` at a time, the batch last, so that what belongs to the channels stays
+    in cache too.
     """
-    every = slice(None)
-    if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= max(budget, whole):
+    every, rows = slice(None), budget // row
+    whole = max(whole, budget if rows >= multiple else LONG * budget)
+    if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= whole:
         return ((every, every),)
-    rows = budget // row
     if rows >= problem.in_channels:
         step = rows // problem.in_channels
         return tuple((slice(start, start + step), every) for start in range(0, problem.batch, step))

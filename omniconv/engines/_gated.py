@@ -35,7 +35,7 @@ Gate = Tensor | None
 def gated_convolution(
     x: Signal, taps: Taps, before: Gate, after: Gate, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str
 ) -> Signal:
-    """after * C(before * x, taps): in one pass where the engine has one, else in three, whose results autograd keeps."""
+    """after * C(before * x, taps): in one pass where the engine has one, else in three; autograd keeps those."""
     gates, causal, circular = [gate for gate in (before, after) if gate is not None], tuple(causal), tuple(circular)
     arguments = (x, taps, before, after, causal, circular, engine)
     if not plain(x, taps, *gates):

@@ -1,0 +1,51 @@
+"""Slices of a batch: together they are the whole, and none is larger than it has to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omniconv import Problem
+from omniconv.engines._blocks import LONG, ROWS, blocks
+
+
+def problem(batch: int, channels: int) -> Problem:
+    return Problem.of(torch.zeros(batch, channels, 8), torch.zeros(channels, 3))
+
+
+@given(
+    batch=st.integers(1, 9),
+    channels=st.integers(1, 40),
+    row=st.integers(1, 300),
+    budget=st.integers(1, 3000),
+    multiple=st.sampled_from([1, 8, 16]),
+)
+def test_every_channel_of_every_signal_is_in_one_slice(
+    batch: int, channels: int, row: int, budget: int, multiple: int
+) -> None:
+    count = torch.zeros(batch, channels)
+    for piece in blocks(problem(batch, channels), row, budget, multiple=multiple):
+        count[piece] += 1
+    assert torch.equal(count, torch.ones_like(count))
+
+
+def test_slices_have_the_size_of_the_cache() -> None:
+    slices = blocks(problem(8, 110), 2048, 2**19)
+    assert len(slices) == 4
+    assert all(torch.zeros(8, 110)[piece].numel() * 2048 <= 2**19 for piece in slices)
+    channels = blocks(problem(2, 64), 2**15, 2**19)
+    assert all(torch.zeros(2, 64)[piece].shape == (1, 16) for piece in channels)
+
+
+def test_one_slice_where_slices_would_gain_nothing() -> None:
+    row = 2**17  # a slice of the cache's size would have fewer than `ROWS` channels
+    assert 2**19 // row < ROWS
+    assert len(blocks(problem(1, 16), row, 2**19)) == 1
+    assert len(blocks(problem(1, 17), row, 2**19)) > 1  # more than `LONG` times the budget
+    assert 16 * row == LONG * 2**19
+    dense = Problem.of(torch.zeros(8, 110, 8), torch.zeros(4, 110, 3))
+    assert len(blocks(dense, 2048, 2**19)) == 1
+    assert len(blocks(replace(problem(8, 110), device="cuda"), 2048, 2**19)) == 1
