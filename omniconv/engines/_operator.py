@@ -25,8 +25,8 @@ from omniconv.engines._problem import PLAIN, Problem, problem_of
 from omniconv.engines._select import select_adjoint, select_engine
 from omniconv.engines._shorten import lengthen, shorten, shortened
 
-BATCHED = torch._C._dispatch_key_parse("Batched")
-"""What marks a batch of cotangents, which only the framework's own dispatch takes apart."""
+VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
+"""What is on while the framework maps over a batch of cotangents, which only its own dispatch takes apart."""
 
 
 def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str) -> Tensor:
@@ -61,8 +61,9 @@ def plain(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
         return False
-    # Lists take less time than generators, and this is asked at every call.
-    return all([type(x) in PLAIN and not torch._C._dispatch_keys(x).has(BATCHED) for x in tensors])  # noqa: C419
+    if torch._C._dispatch_tls_is_dispatch_key_included(VMAP):
+        return False
+    return all([type(tensor) in PLAIN for tensor in tensors])  # noqa: C419, a list takes less time than a generator
 
 
 def tracked(*tensors: Tensor) -> bool:

@@ -53,6 +53,8 @@ def fold(taps: Taps, axis: int, n: int) -> Taps:
 
 def lengthen(taps: Taps, problem: Problem) -> Taps:
     """The adjoint of `shorten`: a gradient for every tap of `problem`."""
+    if shortened(problem).kernel_size == problem.kernel_size:
+        return taps
     for axis, k, n, circular, (start, stop) in zip(
         problem.axes, problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True
     ):
