@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from omniconv.bench.contestants import power_of_two
 from omniconv.bench.measure import finish, peak_memory
 from omniconv.models import preset
+from omniconv.nn import Conv
 
 SEED = 0
 OURS, PLAIN = "omniconv", "torch.fft"
@@ -49,20 +50,25 @@ def convolving(name: str) -> Iterator[None]:
         yield
 
 
+def network(options: argparse.Namespace) -> nn.Module:
+    """The preset with the same weights every time."""
+    torch.manual_seed(SEED)
+    return preset(options.preset).build().to(options.device)
+
+
 def step_of(name: str, options: argparse.Namespace) -> Step:
     """A training step: forward, loss, gradients, optimiser."""
-    torch.manual_seed(SEED)
-    model: nn.Module = preset(options.preset).build().to(options.device)
+    model = network(options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     x = torch.randn(options.batch, 1, options.length, device=options.device)
     labels = torch.randint(10, (options.batch,), device=options.device)
-    network: Any = torch.compile(model) if options.compile else model
+    run: Any = torch.compile(model) if options.compile else model
 
     def step() -> Tensor:
         with convolving(name):
             optimizer.zero_grad()
             with torch.autocast(options.device, torch.bfloat16, enabled=options.autocast):
-                loss = F.cross_entropy(network(x).float(), labels)
+                loss = F.cross_entropy(run(x).float(), labels)
             loss.backward()
             optimizer.step()
             finish(options.device)
@@ -70,6 +76,26 @@ def step_of(name: str, options: argparse.Namespace) -> Step:
 
     for _ in range(3):  # compiled, and the caches filled
         seeded(step)
+    return step
+
+
+def kernels_of(options: argparse.Namespace) -> Callable[[], object]:
+    """What a step spends on making kernels: the taps of every layer, and the gradients of their parameters."""
+    layers = [module for module in network(options).modules() if isinstance(module, Conv)]
+
+    def sampled() -> list[Tensor]:
+        return [layer.taps() for layer in layers]
+
+    run: Any = torch.compile(sampled) if options.compile else sampled
+
+    def step() -> None:
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.autocast):
+            taps = run()
+        torch.autograd.backward(taps, [torch.ones_like(sample) for sample in taps])
+        finish(options.device)
+
+    for _ in range(3):
+        step()
     return step
 
 
@@ -109,32 +135,48 @@ def main() -> None:
     losses = {name: seeded(step) for name, step in steps.items()}
     if abs(losses[OURS] - losses[PLAIN]) > 0.02 * losses[PLAIN]:
         sys.exit(f"nothing is reported: after the same steps the losses are {losses}")
-    taken = interleaved(list(steps.values()), repeats=options.repeats, seconds=60.0)
+    *taken, of_kernels = interleaved([*steps.values(), kernels_of(options)], repeats=options.repeats, seconds=60.0)
     seconds = dict(zip(steps, taken, strict=True))
     ratio = statistics.median(plain / ours for ours, plain in zip(*taken, strict=False))
+    kernels = statistics.median(made / ours for made, ours in zip(of_kernels, taken[0], strict=False))
     memory = {name: peak_memory(step, options.device)[1] for name, step in steps.items()}
-    head = ("convolution", "ms a step, median", "fewest", "peak memory, MiB", "loss after four steps")
-    rows = [
-        (name, *(f"{1e3 * t:.2f}" for t in (statistics.median(seconds[name]), min(seconds[name]))),
-         f"{memory[name] / 2**20:.0f}", f"{losses[name]:.4f}")
-        for name in steps
-    ]  # fmt: skip
     profiles = {name: profiled(step, options.device) for name, step in steps.items()}
-    gpu = options.device == "cuda"
-    device = torch.cuda.get_device_name() if gpu else "the CPU"
-    about = provenance(SEED)
     told = (
         f"A training step (forward, loss, gradients, AdamW) of the preset `{options.preset}`, batch {options.batch}, "
-        f"{options.length} samples, on {device}; torch.compile: {options.compile}; bfloat16 autocast: "
-        f"{options.autocast}. Steps in turns; the median of their ratios is **{ratio:.2f}**."
+        f"{options.length} samples, on {device_name(options.device)}; torch.compile: {options.compile}; bfloat16 "
+        f"autocast: {options.autocast}. Steps in turns; the median of their ratios is **{ratio:.2f}**. Making the "
+        f"kernels and their gradients alone takes {1e3 * statistics.median(of_kernels):.2f} ms, **{kernels:.1%}** of "
+        "our step."
     )
-    parts = [told, table(head, rows)]
+    parts = [told, times_table(seconds, memory, losses)]
     for name, operations in profiles.items():
         parts += [f"## Where the time goes: {name}", table(("operation", "ms a step", "share"), operations)]
     print("\n\n".join(parts))
-    page = markdown("A training step", about, *parts)
-    write(options.out, "training_step_cuda" if gpu else "training_step", page, {"about": about, "ratio": ratio,
-          "seconds": seconds, "memory": memory, "profiles": profiles})  # fmt: skip
+    about, data = provenance(SEED), {"ratio": ratio, "kernels": {"share": kernels, "seconds": of_kernels}}
+    data |= {"about": about, "seconds": seconds, "memory": memory, "profiles": profiles}
+    name = "training_step_cuda" if options.device == "cuda" else "training_step"
+    write(options.out, name, markdown("A training step", about, *parts), data)
+
+
+def device_name(device: str) -> str:
+    """In words."""
+    return torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+
+
+def times_table(seconds: dict[str, list[float]], memory: dict[str, int], losses: dict[str, float]) -> str:
+    """A row for each convolution."""
+    head = ("convolution", "ms a step, median", "fewest", "peak memory, MiB", "loss after four steps")
+    rows = [
+        (
+            name,
+            f"{1e3 * statistics.median(seconds[name]):.2f}",
+            f"{1e3 * min(seconds[name]):.2f}",
+            f"{memory[name] / 2**20:.0f}",
+            f"{losses[name]:.4f}",
+        )
+        for name in seconds
+    ]
+    return table(head, rows)
 
 
 if __name__ == "__main__":

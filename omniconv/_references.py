@@ -150,6 +150,13 @@ UNIREPLKNET_PAPER = Reference(
     "CVPR; arXiv:2311.15599",
     2024,
 )
+LIE_DECOMPOSITION_PAPER = Reference(
+    "mironenco2024lie",
+    "Lie Group Decompositions for Equivariant Neural Networks",
+    "Mironenco, Mircea and Forr{\\'e}, Patrick",
+    "ICLR; arXiv:2310.11366",
+    2024,
+)
 HYENA_PAPER = Reference(
     "poli2023hyena",
     "Hyena Hierarchy: Towards Larger Convolutional Language Models",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
+from omniconv.groups import GL2, O2, SL2, SO2, SO3, Cyclic, Dihedral, Group, Scaling, Trivial
+from omniconv.groups import Product as GroupProduct
 from omniconv.kernels import (
     MLP,
     SIREN,
@@ -45,6 +47,28 @@ from omniconv.nn import (
     TokenEmbedding,
 )
 from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
+
+GROUPS: dict[str, Group] = {
+    "trivial-1": Trivial(1),
+    "trivial": Trivial(2),
+    "trivial-3": Trivial(3),
+    "cyclic": Cyclic(4),
+    "cyclic-7": Cyclic(7),
+    "dihedral": Dihedral(4),
+    "dihedral-3": Dihedral(3),
+    "so2": SO2(),
+    "o2": O2(),
+    "scaling-1": Scaling(1, high=8.0),
+    "scaling": Scaling(2),
+    "scaling-3": Scaling(3, high=1.5),
+    "sim2": GroupProduct((SO2(), Scaling(2, high=4.0))),
+    "cyclic-scaling": GroupProduct((Cyclic(8), Scaling(2))),
+    "so3": SO3(),
+    "gl2": GL2(),
+    "gl2-far": GL2(high=4.0, shear=1.0),
+    "sl2": SL2(),
+}
+"""By name, each with the parameters that matter."""
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,

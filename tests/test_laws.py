@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 import omniconv.engines
+import omniconv.groups
 import omniconv.kernels
 import omniconv.models
 import omniconv.nn
 import omniconv.supports
+from omniconv.groups import Group
 from omniconv.kernels import Kernel
 from omniconv.supports import Support
-from omniconv.testing import check_engine, check_kernel, check_layer, check_support
-from tests.cases import ENGINES, KERNELS, LAYERS, SUPPORTS, layer_and_input
+from omniconv.testing import check_engine, check_group, check_kernel, check_layer, check_support
+from tests.cases import ENGINES, GROUPS, KERNELS, LAYERS, SUPPORTS, layer_and_input
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -39,6 +41,12 @@ def test_layer_obeys_the_laws(name: str) -> None:
     check_layer(*layer_and_input(name))
 
 
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_group_obeys_the_laws(name: str, seed: int) -> None:
+    check_group(GROUPS[name], seed=seed)
+
+
 def public_classes(module: object, base: type) -> set[type]:
     """Concrete classes of that kind which a folder exports."""
     members = (getattr(module, name) for name in module.__all__)  # type: ignore[attr-defined]
@@ -49,11 +57,12 @@ def public_classes(module: object, base: type) -> set[type]:
     ("module", "base", "made"),
     [
         (omniconv.kernels, Kernel, lambda: {type(make(1, 1, reach=8, causal=False)) for make in KERNELS.values()}),
+        (omniconv.groups, Group, lambda: {type(group) for group in GROUPS.values()}),
         (omniconv.supports, Support, lambda: {type(make(1, reach=8, causal=False)) for make in SUPPORTS.values()}),
         (omniconv.nn, nn.Module, lambda: {type(layer_and_input(name)[0]) for name in LAYERS}),
         (omniconv.models, nn.Module, lambda: {type(layer_and_input(name)[0]) for name in LAYERS}),
     ],
-    ids=["kernels", "supports", "nn", "models"],
+    ids=["kernels", "groups", "supports", "nn", "models"],
 )
 def test_every_public_class_is_among_the_cases(module: object, base: type, made: object) -> None:
     missing = public_classes(module, base) - made()  # type: ignore[operator]

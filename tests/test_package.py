@@ -21,6 +21,7 @@ PUBLIC = [
 
 FOLDERS = [
     "domains",
+    "groups",
     "kernels",
     "supports",
     "engines",

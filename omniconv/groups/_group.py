@@ -1,0 +1,187 @@
+"""The contract of a symmetry group."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from omniconv._errors import check_floating_tensor, check_integer, describe
+from omniconv._references import Cited
+
+Elements: TypeAlias = Annotated[Tensor, "*batch numbers"]
+Coordinates: TypeAlias = Annotated[Tensor, "*batch coordinates"]
+Points: TypeAlias = Annotated[Tensor, "*batch dim"]
+
+Count: TypeAlias = int | tuple[int, ...]
+"""Elements of a grid; of a product of groups, for each of its factors."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Elements of a group with the weights of a quadrature: the mean of f over the group is sum_i weights_i f(g_i).
+
+    `elements`: (count, numbers). `weights`: (count,), which sum to 1.
+    """
+
+    elements: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+class Group(Cited, ABC):
+    """A group of transformations of R^dim: pure functions of tensors of elements, of any batch shape, dtype and device.
+
+    `dim`: of the space on which it acts, whose axes are those of a signal in their order. `numbers`: in which an
+    element is stored. `continuous`: for each coordinate of the chart `log`, whether it is continuous; others tell
+    components apart, as 0 and 1 do rotations and reflections. The identity has the coordinates 0.
+    `features`: numbers that describe an element to a kernel network.
+
+    A group is an immutable value: two of one kind with the same parameters are equal. A new one gives its attributes
+    and the methods that begin with an underscore, whose arguments were checked; batch axes broadcast.
+    """
+
+    dim: int
+    numbers: int
+    continuous: tuple[bool, ...]
+    features: int
+
+    @abstractmethod
+    def _compose(self, g: Elements, h: Elements) -> Elements: ...
+
+    @abstractmethod
+    def _inverse(self, g: Elements) -> Elements: ...
+
+    @abstractmethod
+    def _exp(self, a: Coordinates) -> Elements: ...
+
+    @abstractmethod
+    def _log(self, g: Elements) -> Coordinates: ...
+
+    @abstractmethod
+    def _matrix(self, g: Elements) -> Tensor: ...
+
+    @abstractmethod
+    def _describe(self, g: Elements) -> Tensor: ...
+
+    @abstractmethod
+    def _density(self, a: Coordinates) -> Tensor: ...
+
+    @abstractmethod
+    def _at(self, uniform: Tensor) -> Elements: ...
+
+    @abstractmethod
+    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
+        """Numbers in [0, 1) of a grid, (count, coordinates), and their distance from cell to cell, (coordinates,)."""
+
+    @property
+    def coordinates(self) -> int:
+        """Number of coordinates."""
+        return len(self.continuous)
+
+    def compose(self, g: Elements, h: Elements) -> Elements:
+        """The product gh, which acts as h and then g."""
+        return self._compose(self._checked("g", g), self._checked("h", h))
+
+    def inverse(self, g: Elements) -> Elements:
+        """The element with which g composes to the identity."""
+        return self._inverse(self._checked("g", g))
+
+    def exp(self, a: Coordinates) -> Elements:
+        """The element with these coordinates."""
+        return self._exp(self._checked("a", a, self.coordinates))
+
+    def log(self, g: Elements) -> Coordinates:
+        """Coordinates of the element, the inverse of `exp`; a circle is cut at pi."""
+        return self._log(self._checked("g", g))
+
+    def matrix(self, g: Elements) -> Tensor:
+        """The linear map of R^dim that g is, (*batch, dim, dim)."""
+        return self._matrix(self._checked("g", g))
+
+    def act(self, g: Elements, x: Points) -> Points:
+        """The points moved by g, (*batch, dim)."""
+        return (self.matrix(g) @ self._checked("x", x, self.dim).unsqueeze(-1)).squeeze(-1)
+
+    def determinant(self, g: Elements) -> Tensor:
+        """By how much g magnifies volumes, (*batch)."""
+        return torch.linalg.det(self.matrix(g)).abs()
+
+    def distance(self, g: Elements, h: Elements) -> Tensor:
+        """|log(g^-1 h)|, (*batch): the same when both are moved by one element."""
+        return self.log(self.compose(self.inverse(g), h)).norm(dim=-1)
+
+    def describe(self, g: Elements) -> Tensor:
+        """Features of elements for a kernel network, (*batch, features): continuous on the whole group, without a cut,
+        and between -1 and 1 for g^-1 h of all g and h that are sampled.
+        """
+        return self._describe(self._checked("g", g))
+
+    def density(self, a: Coordinates) -> Tensor:
+        """The density of the left Haar measure in the continuous coordinates of `log`, (*batch); 1 at the identity."""
+        return self._density(self._checked("a", a, self.coordinates))
+
+    def at(self, uniform: Tensor) -> Elements:
+        """The elements that numbers in [0, 1) stand for, one number per coordinate: uniform numbers give elements that
+        have the Haar measure, within the range of what is not compact.
+        """
+        return self._at(self._checked("uniform", uniform, self.coordinates))
+
+    def identity(self, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Elements:
+        """The element that changes nothing, (numbers,)."""
+        return self._exp(torch.zeros(self.coordinates, dtype=dtype, device=device))
+
+    def grid(self, count: Count, *, offset: Tensor | None = None) -> Samples:
+        """Elements that are spread evenly, the identity among them, in float64.
+
+        `count`: of elements; for groups with several factors one number for each.
+        `offset`: of the whole grid by a part of a cell, numbers in [0, 1), one per coordinate: where they are drawn
+        uniformly, the grid's mean of every function is right in expectation. None: no offset.
+        """
+        numbers, cell = self._lattice(count)
+        if offset is not None:
+            numbers = (numbers + cell * self._checked("offset", offset, self.coordinates).to(numbers)) % 1.0
+        return evenly(self._at(numbers))
+
+    def draw(self, count: int, *, generator: torch.Generator) -> Samples:
+        """Elements that are drawn independently of one another from the Haar measure, in float64."""
+        size = check_integer("count", count), self.coordinates
+        return evenly(self._at(torch.rand(*size, generator=generator, dtype=torch.float64)))
+
+    def _checked(self, name: str, value: Any, numbers: int | None = None) -> Tensor:
+        """Return the tensor, or raise unless it holds so many floating-point numbers on its last axis."""
+        check_floating_tensor(name, value)
+        tensor: Tensor = value
+        wanted = self.numbers if numbers is None else numbers
+        if tensor.ndim == 0 or tensor.shape[-1] != wanted:
+            raise ValueError(f"`{name}` must have {wanted} numbers on its last axis for {self}; got {describe(value)}.")
+        return tensor
+
+
+def evenly(elements: Elements) -> Samples:
+    """Samples that weigh the same."""
+    return Samples(elements, elements.new_full((len(elements),), 1 / len(elements)))
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """The same angle in (-pi, pi]."""
+    turned = torch.pi - torch.remainder(torch.pi - angle, 2 * torch.pi)
+    return torch.where((angle > -torch.pi) & (angle <= torch.pi), angle, turned)  # not a digit of small angles is lost
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """The rotation of the plane from the first axis towards the second, (*batch, 2, 2)."""
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+
+
+def line(count: Count) -> tuple[Tensor, Tensor]:
+    """The lattice of one coordinate: 0, 1 / count, .., and the distance 1 / count."""
+    number = check_integer("count", count)
+    cell = torch.full((1,), 1 / number, dtype=torch.float64)
+    return torch.arange(number, dtype=torch.float64)[:, None] * cell, cell

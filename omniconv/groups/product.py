@@ -1,0 +1,117 @@
+"""Direct products of groups that commute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omniconv.groups._group import Coordinates, Count, Elements, Group
+
+
+@dataclass(frozen=True)
+class Product(Group):
+    """The transformations that are one of each factor, one after the other, where their order does not matter.
+
+    `factors`: two groups or more that act on the same space and commute, as rotations and scalings do. An element is
+    the elements of the factors, side by side, and so are its coordinates and features. Raises `ValueError` for factors
+    that do not commute.
+
+    >>> from omniconv.groups import SO2, Scaling
+    >>> group = Product((SO2(), Scaling(2)))
+    >>> len(group.grid((8, 3)))
+    24
+    """
+
+    factors: tuple[Group, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.factors) < 2 or not all(isinstance(factor, Group) for factor in self.factors):
+            raise TypeError(f"`factors` must be two groups or more; got {self.factors!r}.")
+        if len({factor.dim for factor in self.factors}) > 1:
+            dims = [factor.dim for factor in self.factors]
+            raise ValueError(f"`factors` must act on the same space; got groups on spaces of {dims} dimensions.")
+        matrices = [probe(factor) for factor in self.factors]
+        for i, first in enumerate(matrices):
+            for j, second in enumerate(matrices[:i]):
+                if not torch.allclose(first[:, None] @ second, second @ first[:, None]):
+                    raise ValueError(f"`factors` must commute; {self.factors[i]} and {self.factors[j]} do not.")
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """Of the space on which all factors act."""
+        return self.factors[0].dim
+
+    @property
+    def numbers(self) -> int:  # type: ignore[override]
+        """Of all factors together."""
+        return sum(factor.numbers for factor in self.factors)
+
+    @property
+    def features(self) -> int:  # type: ignore[override]
+        """Of all factors together."""
+        return sum(factor.features for factor in self.factors)
+
+    @property
+    def continuous(self) -> tuple[bool, ...]:  # type: ignore[override]
+        """Those of the factors, one after the other."""
+        return tuple(flag for factor in self.factors for flag in factor.continuous)
+
+    def parts(self, g: Elements) -> list[Elements]:
+        """The elements of the factors."""
+        return list(g.split([factor.numbers for factor in self.factors], -1))
+
+    def _charts(self, a: Coordinates) -> list[Coordinates]:
+        return list(a.split([factor.coordinates for factor in self.factors], -1))
+
+    def _compose(self, g: Elements, h: Elements) -> Elements:
+        pairs = zip(self.factors, self.parts(g), self.parts(h), strict=True)
+        return torch.cat([factor._compose(first, second) for factor, first, second in pairs], -1)
+
+    def _inverse(self, g: Elements) -> Elements:
+        return torch.cat([factor._inverse(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
+
+    def _exp(self, a: Coordinates) -> Elements:
+        return torch.cat([factor._exp(part) for factor, part in zip(self.factors, self._charts(a), strict=True)], -1)
+
+    def _log(self, g: Elements) -> Coordinates:
+        return torch.cat([factor._log(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
+
+    def _matrix(self, g: Elements) -> Tensor:
+        first, *others = [factor._matrix(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
+        for matrix in others:
+            first = first @ matrix
+        return first
+
+    def _describe(self, g: Elements) -> Tensor:
+        return torch.cat([factor._describe(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
+
+    def _density(self, a: Coordinates) -> Tensor:
+        parts = zip(self.factors, self._charts(a), strict=True)
+        return torch.stack([factor._density(part) for factor, part in parts]).prod(0)
+
+    def _at(self, uniform: Tensor) -> Elements:
+        parts = zip(self.factors, self._charts(uniform), strict=True)
+        return torch.cat([factor._at(part) for factor, part in parts], -1)
+
+    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
+        if not isinstance(count, tuple) or len(count) != len(self.factors):
+            raise ValueError(f"`count` must be {len(self.factors)} numbers, one per factor of {self}; got {count!r}.")
+        lattices = [factor._lattice(number) for factor, number in zip(self.factors, count, strict=True)]
+        return cartesian([numbers for numbers, _ in lattices]), torch.cat([cell for _, cell in lattices])
+
+
+def probe(group: Group) -> Tensor:
+    """Matrices of some elements, by which it is seen whether groups commute."""
+    generator = torch.Generator().manual_seed(0)
+    return group._matrix(group._at(torch.rand(8, group.coordinates, generator=generator, dtype=torch.float64)))
+
+
+def cartesian(parts: list[Tensor]) -> Tensor:
+    """Every row of the first with every row of the second and so on, side by side; the last changes fastest."""
+    joined = parts[0]
+    for part in parts[1:]:
+        left, right = len(joined), len(part)
+        joined = torch.cat([joined.repeat_interleave(right, 0), part.repeat(left, 1)], -1)
+    return joined
