@@ -13,8 +13,9 @@ from torch.autograd import forward_ad
 from omniconv._errors import check_floating_tensor, describe
 from omniconv._typing import PerAxis, Signal, Taps
 from omniconv.engines._gated import gated_convolution
-from omniconv.engines._operator import convolution
-from omniconv.engines._problem import directions
+from omniconv.engines._operator import convolution, convolution_plan, plain
+from omniconv.engines._plan import remembered_call
+from omniconv.engines._problem import directions, is_plain
 from omniconv.engines._select import check_engine_name
 
 
@@ -50,6 +51,10 @@ def convolve(
     >>> convolve(x, torch.tensor([[1.0, 2.0, 3.0]]), causal=True, engine="direct").tolist()
     [[[1.0, 2.0, 3.0, 2.0]]]
     """
+    alone = pre_gate is None and post_gate is None and skip is None
+    if alone and plain(x, taps) and is_plain(causal, bool) and is_plain(boundary, str) and type(engine) is str:
+        operands = (x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device)
+        return convolution_plan(x, taps, remembered_call(*operands, causal, boundary, engine))
     check_engine_name(engine)
     check_reverse_mode(x, taps, pre_gate, post_gate, skip)
     past, edges = directions(x, taps, causal, boundary)

@@ -20,13 +20,11 @@ from omniconv.engines._operator import (
     gradients,
     loop_over_batch,
     plain,
+    plan_of,
     tracked,
     whole,
     working,
 )
-from omniconv.engines._problem import problem_of
-from omniconv.engines._select import select_engine
-from omniconv.engines._shorten import shortened
 
 Gate = Tensor | None
 """A factor of the signal's shape and dtype, or none."""
@@ -40,7 +38,7 @@ def gated_convolution(
     arguments = (x, taps, before, after, causal, circular, engine)
     if not plain(x, taps, *gates):
         return gated_op(*arguments) if x.device.type == "cuda" else gate_by_gate(*arguments)
-    if select_engine(problem_of(x, taps, causal, circular), engine).gated is None:
+    if plan_of(x, taps, causal, circular, engine).engine.gated is None:
         return gate_by_gate(*arguments)
     return GatedConvolve.apply(*arguments) if tracked(x, taps, *gates) else carry_out_gated(*arguments)
 
@@ -57,8 +55,8 @@ def carry_out_gated(
     x: Tensor, taps: Tensor, before: Gate, after: Gate, causal: Sequence[bool], circular: Sequence[bool], engine: str
 ) -> Tensor:
     """The engine's own pass, or the convolution between two multiplications."""
-    problem = problem_of(x, taps, tuple(causal), tuple(circular))
-    chosen, short = select_engine(problem, engine), shortened(problem)
+    plan = plan_of(x, taps, causal, circular, engine)
+    chosen, problem, short = plan.engine, plan.problem, plan.short
     if chosen.gated is None or problem.batch == 0 or (x.dtype in HALF and not chosen.half):
         y = carry_out(x if before is None else before * x, taps, causal, circular, engine)
         return y if after is None else after * y

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from omniconv._precision import HALF
-from omniconv.engines._constant import prepared
+from omniconv.engines._constant import CONSTANT, prepared
 from omniconv.engines._engine import Engine
-from omniconv.engines._problem import PLAIN, Problem, problem_of
-from omniconv.engines._select import select_adjoint, select_engine
-from omniconv.engines._shorten import lengthen, shorten, shortened
+from omniconv.engines._plan import Plan, plan_of_shapes, remembered_plan
+from omniconv.engines._problem import PLAIN, Problem
+from omniconv.engines._shorten import lengthen, shorten
 
 VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
 """What is on while the framework maps over a batch of cotangents, which only its own dispatch takes apart."""
@@ -33,9 +34,14 @@ def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tup
     """C(x, taps), by the shortest way that keeps track of what the framework has to know."""
     if not plain(x, taps):
         return convolve_op(x, taps, causal, circular, engine)
-    if tracked(x, taps):
-        return Convolve.apply(x, taps, causal, circular, engine)
-    return carry_out(x, taps, causal, circular, engine)
+    return convolution_plan(x, taps, plan_of(x, taps, causal, circular, engine))
+
+
+def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
+    """The same of plain tensors whose plan is known."""
+    if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
+        return Convolve.apply(x, taps, plan.causal, plan.circular, plan.asked)
+    return carry_out_plan(x, taps, plan)
 
 
 def gradients(
@@ -56,12 +62,12 @@ def gradients(
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether these are real tensors outside of compilation, tracing and transforms of functions: no stand-ins, no
-    batch of cotangents.
+    """Whether these are real tensors outside of compilation, tracing, transforms of functions and forward-mode
+    derivatives: no stand-ins, no batch of cotangents.
     """
     if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
         return False
-    if torch._C._dispatch_tls_is_dispatch_key_included(VMAP):
+    if torch._C._dispatch_tls_is_dispatch_key_included(VMAP) or forward_ad._current_level >= 0:
         return False
     return all([type(tensor) in PLAIN for tensor in tensors])  # noqa: C419, a list takes less time than a generator
 
@@ -73,13 +79,27 @@ def tracked(*tensors: Tensor) -> bool:
 
 def carry_out(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str) -> Tensor:
     """C(x, taps): the engine's result in the dtype of x."""
-    problem = problem_of(x, taps, tuple(causal), tuple(circular))
-    if problem.batch == 0:
-        return x.new_empty(0, problem.out_channels, *problem.size)
-    chosen, short = select_engine(problem, engine), shortened(problem)
+    return carry_out_plan(x, taps, plan_of(x, taps, causal, circular, engine))
+
+
+def carry_out_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
+    """The same where the plan is known."""
+    if plan.problem.batch == 0:
+        return x.new_empty(0, plan.problem.out_channels, *plan.problem.size)
+    if as_it_is(x):
+        return run(x, taps, plan)
     with exactly(x):
+        return run(x, taps, plan)
+
+
+def run(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
+    """The engine's result, without regard to where it runs."""
+    chosen, problem, short = plan.engine, plan.problem, plan.short
+    if CONSTANT.data:
         of_taps = prepared(taps, chosen, short, lambda: chosen.prepare(working(taps, problem), short))
-        return whole(chosen.run(working_signal(chosen, x), of_taps, short), x.dtype)
+    else:
+        of_taps = chosen.prepare(working(taps, problem), short)
+    return whole(chosen.run(working_signal(chosen, x), of_taps, short), x.dtype)
 
 
 def carry_out_adjoint(
@@ -93,22 +113,35 @@ def carry_out_adjoint(
     need_taps: bool,
 ) -> tuple[Tensor, Tensor]:
     """B(grad, x, taps), each gradient in the dtype of its argument; what is not needed comes back empty."""
-    problem = problem_of(x, taps, tuple(causal), tuple(circular))
-    if problem.batch == 0 or not (need_x or need_taps):
+    plan = plan_of(x, taps, causal, circular, engine)
+    if plan.problem.batch == 0 or not (need_x or need_taps):
         return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
-    short = shortened(problem)
-    of_x, of_taps = select_adjoint(problem, engine, need_x, need_taps)
-    parts = [(of_x, True, True)] if of_x is of_taps else [(of_x, True, False), (of_taps, False, True)]
-    dx = dtaps = None
+    if as_it_is(x):
+        return run_adjoint(grad, x, taps, plan, need_x, need_taps)
     with exactly(x):
-        for chosen, for_x, for_taps in parts:
-            signals = working_signal(chosen, grad), working_signal(chosen, x)
-            made = chosen.adjoint(*signals, working(taps, problem), short, for_x and need_x, for_taps and need_taps)
-            dx, dtaps = dx if made[0] is None else made[0], dtaps if made[1] is None else made[1]
+        return run_adjoint(grad, x, taps, plan, need_x, need_taps)
+
+
+def run_adjoint(
+    grad: Tensor, x: Tensor, taps: Tensor, plan: Plan, need_x: bool, need_taps: bool
+) -> tuple[Tensor, Tensor]:
+    """The engines' gradients, without regard to where they run."""
+    dx = dtaps = None
+    kernel = working(taps, plan.problem)
+    for chosen, for_x, for_taps in plan.adjoints(need_x, need_taps):
+        signals = working_signal(chosen, grad), working_signal(chosen, x)
+        made = chosen.adjoint(*signals, kernel, plan.short, for_x, for_taps)
+        dx, dtaps = dx if made[0] is None else made[0], dtaps if made[1] is None else made[1]
     return (
         x.new_empty(0) if dx is None else whole(dx, x.dtype),
-        taps.new_empty(0) if dtaps is None else whole(lengthen(dtaps, problem), taps.dtype),
+        taps.new_empty(0) if dtaps is None else whole(lengthen(dtaps, plan.problem), taps.dtype),
     )
+
+
+def plan_of(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequence[bool], engine: str) -> Plan:
+    """The plan for operands that were checked before."""
+    make = remembered_plan if type(x) in PLAIN else plan_of_shapes  # symbols cannot be remembered
+    return make(x.shape, taps.shape, x.dtype, x.device.type, tuple(causal), tuple(circular), engine)
 
 
 def working(taps: Tensor, problem: Problem) -> Tensor:
@@ -121,6 +154,11 @@ def working_signal(engine: Engine, x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF and not engine.half else x
 
 
+def as_it_is(x: Tensor) -> bool:
+    """Whether engines may run as they are, on a CPU without autocast."""
+    return x.is_cpu and not torch.is_autocast_enabled("cpu")
+
+
 def exactly(x: Tensor) -> AbstractContextManager[object]:
     """Where engines run: without autocast, which would round the operands of the framework's own convolution, and on
     the graphics processor where the signal is.
@@ -128,12 +166,8 @@ def exactly(x: Tensor) -> AbstractContextManager[object]:
     device = x.device.type
     if device == "cuda":
         return on_its_processor(x)
-    if (device != "cpu" and not torch.amp.is_autocast_available(device)) or not torch.is_autocast_enabled(device):
-        return AS_IT_IS
-    return torch.autocast(device, enabled=False)
-
-
-AS_IT_IS = nullcontext()
+    available = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 @contextmanager

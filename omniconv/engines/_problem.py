@@ -133,21 +133,6 @@ def problem_of_shapes(
     )
 
 
-remembered_problem = lru_cache(maxsize=4096)(problem_of_shapes)
-
-
-def problem_of(x: Signal, taps: Taps, causal: tuple[bool, ...], circular: tuple[bool, ...]) -> Problem:
-    """The problem of operands that were checked before, whether or not gradients follow."""
-    make = remembered_problem if type(x) in PLAIN else problem_of_shapes  # symbols cannot be remembered
-    return make(x.shape, taps.shape, causal, edges_of(circular), x.dtype, x.device.type, False)
-
-
-@lru_cache(maxsize=64)
-def edges_of(circular: tuple[bool, ...]) -> tuple[str, ...]:
-    """The boundaries by name."""
-    return tuple("circular" if periodic else "zero" for periodic in circular)
-
-
 def directions(
     x: Signal, taps: Taps, causal: PerAxis[bool], boundary: PerAxis[str]
 ) -> tuple[tuple[bool, ...], tuple[str, ...]]:
@@ -164,7 +149,7 @@ def directions(
 
 def is_plain(value: object, kind: type) -> bool:
     """Whether the value is of that very type, or a tuple of such values."""
-    return type(value) is kind or (type(value) is tuple and all(type(item) is kind for item in value))
+    return type(value) is kind or (type(value) is tuple and all([type(item) is kind for item in value]))  # noqa: C419
 
 
 def checked_directions(

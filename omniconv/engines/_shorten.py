@@ -19,20 +19,19 @@ from omniconv.engines._problem import Problem
 
 @lru_cache(maxsize=4096)
 def shortened(problem: Problem) -> Problem:
-    """The problem with the kernel sizes that matter."""
-    return problem.with_kernel_size(
-        tuple(
-            min(k, n) if circular else stop - start
-            for k, n, circular, (start, stop) in zip(
-                problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True
-            )
+    """The problem with the kernel sizes that matter; the very same where all taps do."""
+    matter = tuple(
+        min(k, n) if circular else stop - start
+        for k, n, circular, (start, stop) in zip(
+            problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True
         )
     )
+    return problem if matter == problem.kernel_size else problem.with_kernel_size(matter)
 
 
 def shorten(taps: Taps, problem: Problem) -> Taps:
     """The taps of `shortened(problem)`."""
-    if shortened(problem).kernel_size == problem.kernel_size:
+    if shortened(problem) is problem:
         return taps
     for axis, n, circular, (start, stop) in zip(
         problem.axes, problem.size, problem.circular, kept(problem), strict=True
@@ -53,7 +52,7 @@ def fold(taps: Taps, axis: int, n: int) -> Taps:
 
 def lengthen(taps: Taps, problem: Problem) -> Taps:
     """The adjoint of `shorten`: a gradient for every tap of `problem`."""
-    if shortened(problem).kernel_size == problem.kernel_size:
+    if shortened(problem) is problem:
         return taps
     for axis, k, n, circular, (start, stop) in zip(
         problem.axes, problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True

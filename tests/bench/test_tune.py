@@ -15,8 +15,9 @@ from omniconv._machine import processor
 from omniconv.bench import tune
 from omniconv.bench.tune import NEEDS, PARTS, Timing, candidates, fit, fitted, judge, measure, work_of
 from omniconv.bench.tune_problems import DEPTHWISE, problems, tuning_problems
-from omniconv.engines import ENGINES, Problem, _costs, _select, select_engine
+from omniconv.engines import ENGINES, Problem, _costs, select_engine
 from omniconv.engines._costs import Rates, adjoint_seconds, measured_file, name, rates, run_seconds
+from omniconv.engines._plan import forget_plans
 from omniconv.engines._shorten import shortened
 
 
@@ -104,8 +105,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     _costs.rates.cache_clear()
-    _select.select_engine.cache_clear()
-    _select.select_adjoint.cache_clear()
+    forget_plans()
 
 
 def test_rates_of_this_machine_come_before_those_of_the_package(cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from omniconv import convolve
-from omniconv.engines import ENGINES, _select
+from omniconv.engines import ENGINES
 from omniconv.engines._constant import CONSTANT, MOST, constant
+from omniconv.engines._plan import forget_plans
 from omniconv.testing import assert_close
 
 
 @pytest.fixture
-def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """The sizes of taps for which the FFT engine prepared a spectrum."""
     seen: list[tuple[int, ...]] = []
     fft = ENGINES["fft"]
@@ -26,8 +28,10 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return fft.prepare(taps, problem)  # type: ignore[arg-type]
 
     monkeypatch.setitem(ENGINES, "fft", replace(fft, prepare=prepare))
-    _select.select_engine.cache_clear()
-    return seen
+    forget_plans()
+    yield seen
+    monkeypatch.undo()
+    forget_plans()
 
 
 def run(x: Tensor, taps: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
 
 from omniconv import convolve
-from omniconv.engines import ENGINES, Engine, Problem, _select
+from omniconv.engines import ENGINES, Engine, Problem
+from omniconv.engines._plan import forget_plans
 from omniconv.testing import assert_close
 
 
@@ -19,7 +22,7 @@ def operands(channels: int = 3, n: int = 9, k: int = 4) -> tuple[Tensor, Tensor,
 
 
 @pytest.fixture(params=[False, True], ids=["separate", "fused"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An engine without a pass for gates, and one with it."""
     direct = ENGINES["direct"]
 
@@ -31,8 +34,10 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         "fused", direct.run, direct.adjoint, direct.reject, direct.work, direct.adjoint_work, direct.prepare, gated
     )
     monkeypatch.setitem(ENGINES, "fused", fused)
-    _select.select_engine.cache_clear()
-    return "fused" if request.param else "direct"
+    forget_plans()
+    yield "fused" if request.param else "direct"
+    monkeypatch.undo()
+    forget_plans()
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from omniconv import EngineError, Problem, convolve, explain_engine, select_engine
-from omniconv.engines import ENGINES, Engine, _costs, _operator, _select
+from omniconv.engines import ENGINES, Engine, _costs
 from omniconv.engines._costs import Rates, adjoint_seconds, run_seconds
+from omniconv.engines._plan import Plan, forget_plans
 from omniconv.engines._select import select_adjoint
 from omniconv.engines._shorten import shortened
 from omniconv.engines.fft import STEPS, fast_length, frame, levels
@@ -52,7 +53,8 @@ def test_gradients_by_two_engines_are_those_of_the_reference(monkeypatch: pytest
     taps = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     expected = torch.autograd.grad(convolve(x, taps, engine="reference").square().sum(), (x, taps))
     pair = (ENGINES["direct"], ENGINES["overlap_save"])
-    monkeypatch.setattr(_operator, "select_adjoint", lambda *arguments: pair)
+    parts = ((pair[0], True, False), (pair[1], False, True))
+    monkeypatch.setattr(Plan, "adjoints", lambda plan, need_x, need_taps: parts)
     for made, right in zip(torch.autograd.grad(convolve(x, taps).square().sum(), (x, taps)), expected, strict=True):
         assert_close(made, right)
 
@@ -78,11 +80,9 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     free |= {key.replace("run", "adjoint"): rates for key, rates in free.items()}
     monkeypatch.setattr(_costs, "rates", lambda device: Rates(known.units | free, known.double, known.about))
     monkeypatch.setitem(ENGINES, "picky", engine)
-    _select.select_engine.cache_clear()
-    _select.select_adjoint.cache_clear()
+    forget_plans()
     yield engine
-    _select.select_engine.cache_clear()
-    _select.select_adjoint.cache_clear()
+    forget_plans()
 
 
 def test_a_named_engine_that_cannot_run_quotes_its_reason(picky: Engine) -> None:
