@@ -100,18 +100,34 @@ def peak_memory(action: Callable[[], T], device: str) -> tuple[T, int]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write two lines per use to the terminal
     with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         result = action()
-    return result, largest_sum([size for _, size in allocations(profile)])
+    return result, largest_sum(allocations(profile))
 
 
-def allocations(profile: torch.profiler.profile) -> list[tuple[float, int]]:
-    """Time and bytes of every allocation, those of releases negative, in order of time."""
+def allocations(profile: torch.profiler.profile) -> list[int]:
+    """Bytes of every allocation in the order of time, those of releases negative."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    return sorted(
-        (float(event["ts"]), int(event["args"]["Bytes"])) for event in events if event.get("name") == "[memory]"
-    )
+    memory = sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"])
+    return made_within([(int(event["args"]["Addr"]), int(event["args"]["Bytes"])) for event in memory])
+
+
+def made_within(blocks: Sequence[tuple[int, int]]) -> list[int]:
+    """The sizes of (address, size) without releases of what was not allocated among them: the profiler leaves those out
+    too, unless it remembers the address from another use.
+    """
+    alive: set[int] = set()
+    sizes = []
+    for address, size in blocks:
+        if size > 0:
+            alive.add(address)
+        elif address not in alive:
+            continue
+        else:
+            alive.remove(address)
+        sizes.append(size)
+    return sizes
 
 
 def largest_sum(sizes: Sequence[int]) -> int:

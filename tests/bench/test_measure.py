@@ -14,6 +14,7 @@ from omniconv.bench.measure import (
     idle_share,
     interleaved,
     largest_sum,
+    made_within,
     peak_memory,
     processor,
     provenance,
@@ -70,6 +71,10 @@ def test_what_lived_before_and_is_freed_within_does_not_count() -> None:
 
 def test_no_allocation_is_zero() -> None:
     assert peak_memory(lambda: 3, "cpu") == (3, 0)
+
+
+def test_releases_of_what_lived_before_are_left_out() -> None:
+    assert made_within([(1, 8), (2, -64), (1, -8), (1, -8), (2, 4), (2, -4)]) == [8, -8, 4, -4]
 
 
 def test_the_largest_sum() -> None:
