@@ -107,6 +107,8 @@ def test_a_training_step_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: p
     found = json.loads((tmp_path / "training_step.json").read_text())
     assert set(found["seconds"]) == set(found["memory"]) == set(found["profiles"]) == {"omniconv", "torch.fft"}
     assert found["ratio"] > 0
+    assert found["kernels"]["share"] > 0
+    assert len(found["kernels"]["seconds"]) == 1
     page = (tmp_path / "training_step.md").read_text()
     losses = [
         line.rsplit("|", 2)[1].strip() for line in page.splitlines() if line.startswith(("| omniconv", "| torch"))
