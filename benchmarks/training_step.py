@@ -89,6 +89,8 @@ def kernels_of(options: argparse.Namespace) -> Callable[[], object]:
     run: Any = torch.compile(sampled) if options.compile else sampled
 
     def step() -> None:
+        for layer in layers:
+            layer.zero_grad()
         with torch.autocast(options.device, torch.bfloat16, enabled=options.autocast):
             taps = run()
         torch.autograd.backward(taps, [torch.ones_like(sample) for sample in taps])

@@ -64,6 +64,7 @@ GROUPS: dict[str, Group] = {
     "sim2": GroupProduct((SO2(), Scaling(2, high=4.0))),
     "cyclic-scaling": GroupProduct((Cyclic(8), Scaling(2))),
     "so3": SO3(),
+    "similarities-3": GroupProduct((SO3(), Scaling(3, high=2.0))),
     "gl2": GL2(),
     "gl2-far": GL2(high=4.0, shear=1.0),
     "sl2": SL2(),

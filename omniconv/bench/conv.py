@@ -38,7 +38,7 @@ ROUNDS, SECONDS = 10, 0.04
 ROUND_SECONDS = 1e-3
 """A round repeats a contestant until it lasts about so long."""
 HOPELESS = 20
-"""A contestant that takes so many times as long as the fastest is measured once only."""
+"""A contestant that takes so many times as long as the fastest, twice, takes no part in the rounds."""
 
 
 class DisagreementError(ArithmeticError):

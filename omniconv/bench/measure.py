@@ -104,7 +104,7 @@ def peak_memory(action: Callable[[], T], device: str) -> tuple[T, int]:
 
 
 def allocations(profile: torch.profiler.profile) -> list[int]:
-    """Bytes of every allocation in the order of time, those of releases negative."""
+    """Bytes of every allocation in the order of time, those of releases negative, but for what lived before."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))

@@ -18,9 +18,9 @@ CLOSE, SLOWER = 1.10, 1.05
 def summarise(measured: Measured, goals: Sequence[Goal] = GOALS) -> dict[str, Any]:
     """The figures by which the library is judged, for JSON.
 
-    `choice`: the automatic choice beside the best engine. `predictions`: of times, by engine. `peers`: it beside the
-    better of `PEERS`. `goals`: cases with a goal of their own. `long`: on the long sequences of published
-    comparisons.
+    `choice`: the automatic choice beside the best engine. `predictions`: of times, by engine. `peers`: the automatic
+    choice beside the better of `PEERS`. `goals`: cases with a goal of their own. `long`: on the long sequences of
+    published comparisons.
     """
     return {
         "choice": choice(measured.cells),
@@ -50,11 +50,14 @@ def predictions(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """By engine, and of "auto": cells, the typical factor between predicted and measured time (the exponential of the
     root mean square of its logarithm), and the worst factor with its case, above 1 where too much was predicted.
 
-    What was measured once is left out: it is never chosen.
+    What was measured once is left out unless it was chosen.
     """
     factors: dict[str, dict[str, float]] = {}
     for cell in cells:
-        for name in [name for name in cell.names if name in cell.predicted and name not in cell.once]:
+        chosen = ("auto", *cell.chosen.split(", "))
+        for name in [name for name in cell.predicted if name in cell.names]:
+            if name in cell.once and name not in chosen:
+                continue
             factors.setdefault(name, {})[cell.case.name] = cell.predicted[name] / cell.seconds(name)
     judged = {}
     for name, by_case in factors.items():

@@ -16,6 +16,7 @@ from omniconv.bench.tune import SWEEPS, Fit, Timing, fitted, judge, measure
 from omniconv.bench.tune_problems import tuning_problems
 from omniconv.cli._output import console
 from omniconv.engines._costs import measured_file
+from omniconv.engines._plan import forget_plans
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Tune:
         path = self.out or measured_file(self.device)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, rates.to_json().encode())
+        forget_plans()
         out = console()
         fit = judge(timings, rates)
         out.print(errors(fit))

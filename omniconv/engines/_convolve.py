@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from omniconv._errors import check_floating_tensor, describe
 from omniconv._typing import PerAxis, Signal, Taps
 from omniconv.engines._gated import gated_convolution
-from omniconv.engines._operator import convolution, convolution_plan, plain
+from omniconv.engines._operator import check_reverse_mode, convolution, convolution_plan, plain
 from omniconv.engines._plan import remembered_call
 from omniconv.engines._problem import directions, is_plain
 from omniconv.engines._select import check_engine_name
@@ -99,19 +97,3 @@ def check_gate(name: str, gate: Any, x: Signal, shape: Sequence[int]) -> None:
             f"`{name}` must have the shape {tuple(shape)}, dtype {x.dtype} and device {x.device} of the signal that it "
             f"multiplies; got {describe(gate)} on {gate.device}."
         )
-
-
-def check_reverse_mode(*operands: object) -> None:
-    """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
-    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
-        return
-    if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
-        raise NotImplementedError(
-            "convolutions have no forward-mode derivatives: the framework's custom operators drop tangents. Use "
-            "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
-        )
-
-
-def has_tangent(tensor: torch.Tensor) -> bool:
-    """Whether the tensor is a dual number of forward-mode differentiation."""
-    return forward_ad.unpack_dual(tensor).tangent is not None

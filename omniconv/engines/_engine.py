@@ -34,8 +34,8 @@ class Engine:
     of the taps. An engine otherwise sees float32 or float64 tensors of one dtype.
 
     The kernel is no longer than the signal can feel: at most 2 size - 1 taps on a zero axis, size on a circular one.
-    Signals and cotangents may have any strides. Shortening, low precision, derivatives of any order, `torch.compile`
-    and `vmap` are handled once, for all engines.
+    Results share no memory with arguments. Signals and cotangents may have any strides. Shortening, low precision,
+    derivatives of any order, `torch.compile` and `vmap` are handled once, for all engines.
     """
 
     name: str

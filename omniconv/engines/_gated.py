@@ -22,6 +22,7 @@ from omniconv.engines._operator import (
     plain,
     plan_of,
     tracked,
+    transformed,
     whole,
     working,
 )
@@ -37,7 +38,8 @@ def gated_convolution(
     gates, causal, circular = [gate for gate in (before, after) if gate is not None], tuple(causal), tuple(circular)
     arguments = (x, taps, before, after, causal, circular, engine)
     if not plain(x, taps, *gates):
-        return gated_op(*arguments) if x.device.type == "cuda" else gate_by_gate(*arguments)
+        one_pass = x.device.type == "cuda" and not transformed()
+        return gated_op(*arguments) if one_pass else gate_by_gate(*arguments)
     if plan_of(x, taps, causal, circular, engine).engine.gated is None:
         return gate_by_gate(*arguments)
     return GatedConvolve.apply(*arguments) if tracked(x, taps, *gates) else carry_out_gated(*arguments)

@@ -33,14 +33,16 @@ VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
 def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tuple[bool, ...], engine: str) -> Tensor:
     """C(x, taps), by the shortest way that keeps track of what the framework has to know."""
     if not plain(x, taps):
-        return convolve_op(x, taps, causal, circular, engine)
+        check_reverse_mode(x, taps)
+        call = TransformedConvolve.apply if transformed() else convolve_op
+        return call(x, taps, causal, circular, engine)
     return convolution_plan(x, taps, plan_of(x, taps, causal, circular, engine))
 
 
 def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same of plain tensors whose plan is known."""
-    if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
-        return Convolve.apply(x, taps, plan.causal, plan.circular, plan.asked)
+    if tracked(x, taps):
+        return Convolve.apply(x, taps, plan.problem.causal, plan.problem.circular, plan.asked)
     return carry_out_plan(x, taps, plan)
 
 
@@ -57,7 +59,8 @@ def gradients(
     """B(grad, x, taps), likewise; what is not needed comes back empty."""
     arguments = (grad, x, taps, causal, circular, engine, need_x, need_taps)
     if not plain(grad, x, taps):
-        return adjoint_op(*arguments)
+        check_reverse_mode(grad, x, taps)
+        return TransformedAdjoint.apply(*arguments) if transformed() else adjoint_op(*arguments)
     return Adjoint.apply(*arguments) if tracked(grad, x, taps) else carry_out_adjoint(*arguments)
 
 
@@ -70,6 +73,30 @@ def plain(*tensors: Tensor) -> bool:
     if torch._C._dispatch_tls_is_dispatch_key_included(VMAP) or forward_ad._current_level >= 0:
         return False
     return all([type(tensor) in PLAIN for tensor in tensors])  # noqa: C419, a list takes less time than a generator
+
+
+def transformed() -> bool:
+    """Whether functions are transformed, as by `torch.func.grad`, outside of compilers: the framework does not let its
+    custom operators have derivatives there.
+    """
+    watched = torch.compiler.is_compiling() or torch._C._is_tracing()
+    return torch._C._are_functorch_transforms_active() and not watched
+
+
+def check_reverse_mode(*operands: object) -> None:
+    """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
+        raise NotImplementedError(
+            "convolutions have no forward-mode derivatives: the framework's custom operators drop tangents. Use "
+            "reverse mode (torch.autograd.grad, torch.autograd.functional.jacobian) instead of jvp and jacfwd."
+        )
+
+
+def has_tangent(tensor: torch.Tensor) -> bool:
+    """Whether the tensor is a dual number of forward-mode differentiation."""
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def tracked(*tensors: Tensor) -> bool:
@@ -186,7 +213,7 @@ def whole(y: Tensor, dtype: torch.dtype) -> Tensor:
     if not y._is_view():
         return y
     storage = y.untyped_storage()
-    if storage.nbytes() != y.nbytes:
+    if storage.nbytes() != y.nbytes or torch._C._len_torch_dispatch_stack():  # who watches operators sees no storages
         return y.clone()
     return y.new_empty(0).set_(storage, 0, y.shape, y.stride())
 
@@ -302,7 +329,7 @@ class Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        """See `carry_out`. Without a `setup_context` of its own, which the framework looks up for 40 us a call."""
+        """See `carry_out`. Without a `setup_context` of its own, which the framework looks up anew at every call."""
         output = carry_out(*inputs)
         keep_convolve(ctx, inputs, output)
         return output
@@ -321,3 +348,21 @@ class Adjoint(torch.autograd.Function):
         return output
 
     backward = staticmethod(backward_adjoint)
+
+
+class TransformedConvolve(torch.autograd.Function):
+    """C under transforms of functions."""
+
+    forward = staticmethod(carry_out)
+    setup_context = staticmethod(keep_convolve)
+    backward = staticmethod(backward_convolve)
+    vmap = staticmethod(map_convolve)
+
+
+class TransformedAdjoint(torch.autograd.Function):
+    """B under transforms of functions."""
+
+    forward = staticmethod(carry_out_adjoint)
+    setup_context = staticmethod(keep_adjoint)
+    backward = staticmethod(backward_adjoint)
+    vmap = staticmethod(loop_over_batch(gradients, 3))

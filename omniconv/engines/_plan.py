@@ -14,6 +14,7 @@ import torch
 
 from omniconv._errors import check_floating_tensor
 from omniconv._typing import PerAxis
+from omniconv.engines._costs import rates
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem, checked_directions, problem_of_shapes
 from omniconv.engines._select import check_engine_name, select_adjoint, select_engine
@@ -27,16 +28,13 @@ Adjoints = tuple[tuple[Engine, bool, bool], ...]
 class Plan:
     """A convolution of operands of known shapes: the problem, the same as engines meet it, and the engine.
 
-    `asked`: the engine's name, or "auto".
+    `asked`: the engine's name, or "auto". `known`: engines of gradients that were asked for before, by what was needed.
     """
 
     problem: Problem
     short: Problem
     engine: Engine
     asked: str
-    causal: tuple[bool, ...]
-    circular: tuple[bool, ...]
-
     known: dict[tuple[bool, bool], Adjoints] = field(default_factory=dict, repr=False, compare=False)
 
     def adjoints(self, need_x: bool, need_taps: bool) -> Adjoints:
@@ -61,7 +59,7 @@ def plan_of_shapes(
     """The plan for operands of these shapes, which were checked before."""
     boundary = tuple("circular" if periodic else "zero" for periodic in circular)
     problem = problem_of_shapes(x, taps, causal, boundary, dtype, device, False)
-    return Plan(problem, shortened(problem), select_engine(problem, engine), engine, causal, circular)
+    return Plan(problem, shortened(problem), select_engine(problem, engine), engine)
 
 
 remembered_plan = lru_cache(maxsize=4096)(plan_of_shapes)
@@ -89,6 +87,6 @@ def remembered_call(
 
 
 def forget_plans() -> None:
-    """Forget all choices of engines: rates or engines have changed."""
-    for known in (remembered_call, remembered_plan, select_engine, select_adjoint):
+    """Forget all choices of engines, and the rates they were made by: rates or engines have changed."""
+    for known in (remembered_call, remembered_plan, select_engine, select_adjoint, rates):
         known.cache_clear()

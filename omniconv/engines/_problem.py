@@ -56,14 +56,14 @@ class Problem:
 
     def __hash__(self) -> int:
         """The hash of all fields, made once: every choice and table is remembered by problem."""
-        return self.hashed
+        return self._hash
 
     def __getstate__(self) -> dict[str, object]:
         """The fields alone: a hash is another one in the next process."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
-    def hashed(self) -> int:
+    def _hash(self) -> int:
         """See `__hash__`."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 

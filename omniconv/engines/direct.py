@@ -88,9 +88,9 @@ def framework_adjoint(
     samples than there are, whose cotangents are zeros. That copies the cotangent, and neither x nor dx.
     """
     margin, ones, zeros = margins(problem), [1] * problem.dim, [0] * problem.dim
-    padding, missing = evened(margin, problem.circular)
+    padding, surplus = evened(margin, problem.circular)
     dx, dweight, _ = torch.ops.aten.convolution_backward(
-        F.pad(grad, missing) if missing else grad,
+        F.pad(grad, surplus) if surplus else grad,
         x if padding is not None else extend(x, margin, problem),
         prepare(taps, problem),
         None,
@@ -111,14 +111,14 @@ def framework_adjoint(
 
 @lru_cache(maxsize=4096)
 def evened(margin: Margin, circular: tuple[bool, ...]) -> tuple[list[int] | None, list[int]]:
-    """The padding of the larger side of each axis, None as in `padding_of`; and by how many samples it makes the output
-    too long, before and after it, the last axis first, empty where it does not.
+    """The padding of the larger side of each axis, None as in `padding_of`; and the samples that the output has too many
+    with it, before and after, the last axis first, empty where it has none.
     """
     padding = padding_of(tuple((max(pair),) * 2 for pair in margin), circular)
     if padding is None:
         return None, []
-    missing = [most - side for most, pair in zip(reversed(padding), reversed(margin), strict=True) for side in pair]
-    return padding, missing if any(missing) else []
+    surplus = [most - side for most, pair in zip(reversed(padding), reversed(margin), strict=True) for side in pair]
+    return padding, surplus if any(surplus) else []
 
 
 def without_tf32(problem: Problem) -> AbstractContextManager[object]:
@@ -141,9 +141,9 @@ def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Si
     """sum_s weight[s] x[t - before + s] with `margin` = (before, after) per axis, a block of the signals at a time."""
     conv, slices, padding = CONV[problem.dim], slices_of(problem), padding_of(margin, problem.circular)
 
-    def piece(x: Signal, weight: Tensor, groups: int) -> Signal:
+    def piece(x: Signal, weight: Tensor, parts: int) -> Signal:
         x = extend(x, margin, problem) if padding is None else x
-        return conv(x, weight, padding=padding or 0, groups=groups)
+        return conv(x, weight, padding=padding or 0, groups=parts)
 
     if len(slices) == 1:
         return piece(x, weight, groups(problem))
@@ -165,7 +165,7 @@ def slices_of(problem: Problem) -> tuple[Block, ...]:
 def padding_of(margin: Margin, circular: tuple[bool, ...]) -> list[int] | None:
     """What to ask the framework to pad with; None where it cannot, or leaves its fast path: beyond 13 taps per axis."""
     alike = all(before == after for before, after in margin) and not any(circular)
-    return [before for before, _ in margin] if alike and max(max(margin)) <= 6 else None
+    return [before for before, _ in margin] if alike and 2 * max(max(margin)) + 1 <= 13 else None
 
 
 def tap_gradient(grad: Signal, x: Signal, problem: Problem) -> Taps:

@@ -61,7 +61,9 @@ def adjoint(
         dx, total = gradients_of(grad, x, reversed_taps, start, problem, need_taps)
         return dx, None if total is None else pick(total, problem)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
-    total = x.new_zeros(problem.in_channels, *half(frame(problem)), dtype=x.dtype.to_complex()) if need_taps else None
+    total = (
+        x.new_zeros(problem.in_channels, *half_frame(frame(problem)), dtype=x.dtype.to_complex()) if need_taps else None
+    )
     for batch, channels in slices:
         part_taps = None if reversed_taps is None else reversed_taps[channels]
         part = gradients_of(grad[batch, channels], x[batch, channels], part_taps, start, problem, need_taps)
@@ -188,7 +190,7 @@ def frame(problem: Problem) -> tuple[int, ...]:
 def fast_length(n: int) -> int:
     """The even number of at least `n`, with prime factors of at most 7, whose transform takes the least time.
 
-    The smallest is often slower than a larger one: 2,000 takes 1.2 times as long as 2,048.
+    The smallest is often slower than a larger one, as 2,000 is than 2,048.
     """
     return min(smooth_numbers(n), key=lambda m: m * (levels(m) + STEPS))
 
@@ -247,10 +249,10 @@ def kernels(problem: Problem) -> int:
 
 def frequencies(n: tuple[int, ...]) -> int:
     """Number of frequencies in the half spectrum of a frame."""
-    return math.prod(half(n))
+    return math.prod(half_frame(n))
 
 
-def half(n: tuple[int, ...]) -> tuple[int, ...]:
+def half_frame(n: tuple[int, ...]) -> tuple[int, ...]:
     """Size of the half spectrum of a frame."""
     return *n[:-1], n[-1] // 2 + 1
 

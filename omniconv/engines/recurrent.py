@@ -27,7 +27,7 @@ from torch import Tensor
 
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal
-from omniconv.engines._convolve import check_reverse_mode
+from omniconv.engines._operator import check_reverse_mode
 from omniconv.engines._tensor_cores import refuse_machine
 
 CHUNK = 64

@@ -39,10 +39,16 @@ def adjoint(
         dx = weighted(extend(grad, reversed_margins(problem), problem), taps, windows(problem), problem)
     if need_taps:
         x = extend(x, margins(problem), problem)
-        others = (0, *problem.axes[1:])  # of the batch and the axes, once the last is summed
-        sums = [torch.linalg.vecdot(x[window], grad).sum(others) for window in windows(problem)[::-1]]
+        sums = [summed(x[window], grad, problem) for window in windows(problem)[::-1]]
         dtaps = torch.stack(sums, -1).unflatten(-1, problem.kernel_size)
     return dx, dtaps
+
+
+def summed(x: Signal, grad: Signal, problem: Problem) -> Tensor:
+    """The sum of x * grad per channel: on a CPU by dot products, which graphics processors may round to tf32."""
+    if problem.device == "cpu":
+        return torch.linalg.vecdot(x, grad).sum((0, *problem.axes[1:]))
+    return (x * grad).sum((0, *problem.axes))
 
 
 def weighted(x: Signal, taps: Taps, met: tuple[Window, ...], problem: Problem) -> Signal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
@@ -20,11 +21,11 @@ Count: TypeAlias = int | tuple[int, ...]
 """Elements of a grid; of a product of groups, for each of its factors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Elements of a group with the weights of a quadrature: the mean of f over the group is sum_i weights_i f(g_i).
 
-    `elements`: (count, numbers). `weights`: (count,), which sum to 1.
+    `elements`: (count, numbers). `weights`: (count,), which sum to 1. Groups make them on the CPU in float64.
     """
 
     elements: Tensor
@@ -33,6 +34,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
+        """The same on another device or in another precision."""
+        return Samples(self.elements.to(device, dtype), self.weights.to(device, dtype))
+
 
 class Group(Cited, ABC):
     """A group of transformations of R^dim: pure functions of tensors of elements, of any batch shape, dtype and device.
@@ -40,7 +45,7 @@ class Group(Cited, ABC):
     `dim`: of the space on which it acts, whose axes are those of a signal in their order. `numbers`: in which an
     element is stored. `continuous`: for each coordinate of the chart `log`, whether it is continuous; others tell
     components apart, as 0 and 1 do rotations and reflections. The identity has the coordinates 0.
-    `features`: numbers that describe an element to a kernel network.
+    `features`: numbers that describe an element to a kernel network. `order`: number of elements, None if infinite.
 
     A group is an immutable value: two of one kind with the same parameters are equal. A new one gives its attributes
     and the methods that begin with an underscore, whose arguments were checked; batch axes broadcast.
@@ -50,6 +55,7 @@ class Group(Cited, ABC):
     numbers: int
     continuous: tuple[bool, ...]
     features: int
+    order: int | None = None
 
     @abstractmethod
     def _compose(self, g: Elements, h: Elements) -> Elements: ...
@@ -76,8 +82,7 @@ class Group(Cited, ABC):
     def _at(self, uniform: Tensor) -> Elements: ...
 
     @abstractmethod
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        """Numbers in [0, 1) of a grid, (count, coordinates), and their distance from cell to cell, (coordinates,)."""
+    def _grid(self, count: Count, offset: Tensor) -> Samples: ...
 
     @property
     def coordinates(self) -> int:
@@ -106,15 +111,19 @@ class Group(Cited, ABC):
 
     def act(self, g: Elements, x: Points) -> Points:
         """The points moved by g, (*batch, dim)."""
-        return (self.matrix(g) @ self._checked("x", x, self.dim).unsqueeze(-1)).squeeze(-1)
+        return (self.matrix(g) * self._checked("x", x, self.dim).unsqueeze(-2)).sum(-1)
 
     def determinant(self, g: Elements) -> Tensor:
-        """By how much g magnifies volumes, (*batch)."""
+        """By how much g magnifies volumes, |det|, (*batch)."""
         return torch.linalg.det(self.matrix(g)).abs()
 
+    def relative(self, g: Elements, h: Elements) -> Elements:
+        """g^-1 h, which is h as seen from g: the same when both are moved by one element."""
+        return self.compose(self.inverse(g), h)
+
     def distance(self, g: Elements, h: Elements) -> Tensor:
-        """|log(g^-1 h)|, (*batch): the same when both are moved by one element."""
-        return self.log(self.compose(self.inverse(g), h)).norm(dim=-1)
+        """|log(g^-1 h)|, (*batch)."""
+        return self.log(self.relative(g, h)).norm(dim=-1)
 
     def describe(self, g: Elements) -> Tensor:
         """Features of elements for a kernel network, (*batch, features): continuous on the whole group, without a cut,
@@ -136,22 +145,29 @@ class Group(Cited, ABC):
         """The element that changes nothing, (numbers,)."""
         return self._exp(torch.zeros(self.coordinates, dtype=dtype, device=device))
 
-    def grid(self, count: Count, *, offset: Tensor | None = None) -> Samples:
-        """Elements that are spread evenly, the identity among them, in float64.
+    def grid(self, count: Count | None = None, *, offset: Tensor | None = None) -> Samples:
+        """Elements that are spread evenly, the identity among them.
 
-        `count`: of elements; for groups with several factors one number for each.
-        `offset`: of the whole grid by a part of a cell, numbers in [0, 1), one per coordinate: where they are drawn
-        uniformly, the grid's mean of every function is right in expectation. None: no offset.
+        `count`: of elements; for groups with several factors one number for each; None: all of a finite group.
+        `offset`: of the whole grid by a part of a cell, (coordinates,), in [0, 1): where it is drawn uniformly, the
+        grid's mean of every function is right in expectation. None: no offset.
         """
-        numbers, cell = self._lattice(count)
-        if offset is not None:
-            numbers = (numbers + cell * self._checked("offset", offset, self.coordinates).to(numbers)) % 1.0
-        return evenly(self._at(numbers))
+        if count is None:
+            if self.order is None:
+                raise ValueError(f"`count` must be given for {self}, which is infinite.")
+            count = self.order
+        if offset is None:
+            offset = torch.zeros(self.coordinates, dtype=torch.float64, device="cpu")
+        offset = self._checked("offset", offset, self.coordinates).to("cpu", torch.float64)
+        if offset.ndim != 1 or bool(((offset < 0) | (offset >= 1)).any()):
+            raise ValueError(f"`offset` must be {self.coordinates} numbers in [0, 1); got {offset.tolist()}.")
+        return self._grid(count, offset)
 
     def draw(self, count: int, *, generator: torch.Generator) -> Samples:
-        """Elements that are drawn independently of one another from the Haar measure, in float64."""
+        """Elements that are drawn independently of one another from the Haar measure."""
         size = check_integer("count", count), self.coordinates
-        return evenly(self._at(torch.rand(*size, generator=generator, dtype=torch.float64)))
+        uniform = torch.rand(*size, generator=generator, dtype=torch.float64, device=generator.device)
+        return evenly(self._at(uniform))
 
     def _checked(self, name: str, value: Any, numbers: int | None = None) -> Tensor:
         """Return the tensor, or raise unless it holds so many floating-point numbers on its last axis."""
@@ -170,7 +186,8 @@ def evenly(elements: Elements) -> Samples:
 
 def wrap(angle: Tensor) -> Tensor:
     """The same angle in (-pi, pi]."""
-    turned = torch.pi - torch.remainder(torch.pi - angle, 2 * torch.pi)
+    turned = (torch.pi - torch.remainder(torch.pi - angle, 2 * torch.pi)).clamp(max=torch.pi)
+    turned = torch.where(turned > -torch.pi, turned, turned + 2 * torch.pi)
     return torch.where((angle > -torch.pi) & (angle <= torch.pi), angle, turned)  # not a digit of small angles is lost
 
 
@@ -180,8 +197,35 @@ def rotation(angle: Tensor) -> Tensor:
     return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
 
 
-def line(count: Count) -> tuple[Tensor, Tensor]:
-    """The lattice of one coordinate: 0, 1 / count, .., and the distance 1 / count."""
+def times(first: Tensor, second: Tensor) -> Tensor:
+    """The product of small matrices, entry by entry: autocast and tf32 would round the framework's own."""
+    return (first.unsqueeze(-1) * second.unsqueeze(-3)).sum(-2)
+
+
+NEAR = 1e-8
+"""Square of a radius below which the first terms of a series take the place of a quotient that becomes 0 / 0."""
+
+
+def of_radius(square: Tensor, exact: Callable[[Tensor], Tensor], *series: float) -> Tensor:
+    """`exact(r)` of the root r of `square`; near 0 series[0] + series[1] r^2 + .., so that derivatives exist there."""
+    near = square < NEAR
+    values = exact(torch.where(near, torch.ones_like(square), square).sqrt())
+    return torch.where(near, sum(term * square**power for power, term in enumerate(series)), values)
+
+
+def line(count: Count, offset: Tensor) -> Tensor:
+    """offset / count, (1 + offset) / count, .. in [0, 1), as a column."""
     number = check_integer("count", count)
-    cell = torch.full((1,), 1 / number, dtype=torch.float64)
-    return torch.arange(number, dtype=torch.float64)[:, None] * cell, cell
+    return (torch.arange(number, dtype=torch.float64, device="cpu") + offset)[:, None] / number
+
+
+def whole(uniform: Tensor, count: int) -> Tensor:
+    """The numbers in [0, 1) brought down to multiples of 1 / count, from which rounding may have taken them."""
+    return (uniform * count + 4 * count * torch.finfo(uniform.dtype).eps).floor() / count
+
+
+def check_order(group: Group, count: Count) -> int:
+    """Return the count, or raise unless it is the order of the finite group."""
+    if group.order is None or count != group.order:
+        raise ValueError(f"`count` must be {group.order}, the number of elements of {group}; got {count!r}.")
+    return group.order

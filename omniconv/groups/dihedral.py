@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer
-from omniconv.groups._group import Count, Elements
-from omniconv.groups.cyclic import check_order, whole
-from omniconv.groups.o2 import O2
+from omniconv.groups._group import Count, Elements, Samples, check_order, evenly, line, whole
+from omniconv.groups.o2 import PlaneIsometries, both
 
 
 @dataclass(frozen=True)
-class Dihedral(O2):
+class Dihedral(PlaneIsometries):
     """The rotations by multiples of 2 pi / corners, and as many reflections. An element is that of `O2`.
 
-    >>> len(Dihedral(4).grid(8))
+    >>> len(Dihedral(4).grid())
     8
     """
 
@@ -27,9 +26,13 @@ class Dihedral(O2):
     def __post_init__(self) -> None:
         check_integer("corners", self.corners)
 
-    def _at(self, uniform: Tensor) -> Elements:
-        return super()._at(torch.cat([whole(uniform[..., :1], self.corners), uniform[..., 1:]], -1))
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        """Rotations and reflections together."""
+        return 2 * self.corners
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        numbers, cell = super()._lattice(check_order(self, count, 2 * self.corners))
-        return numbers, 0 * cell
+    def _at(self, uniform: Tensor) -> Elements:
+        return self._exp(torch.stack([2 * torch.pi * whole(uniform[..., 0], self.corners), uniform[..., 1]], -1))
+
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        return evenly(self._at(both(line(check_order(self, count) // 2, torch.zeros_like(offset[:1])))))

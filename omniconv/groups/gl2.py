@@ -10,11 +10,20 @@ from torch import Tensor
 
 from omniconv._errors import check_number
 from omniconv._references import LIE_DECOMPOSITION_PAPER
-from omniconv.groups._group import Coordinates, Count, Elements, Group, line, rotation
+from omniconv.groups._group import (
+    Coordinates,
+    Count,
+    Elements,
+    Group,
+    Samples,
+    evenly,
+    line,
+    of_radius,
+    rotation,
+    times,
+)
 from omniconv.groups.product import cartesian
 
-NEAR = 1e-4
-"""Stretch below which a series takes the place of a quotient that becomes 0 / 0."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """The golden section: turns by it spread points evenly over a disk."""
 
@@ -51,14 +60,14 @@ class GL2(Group):
         check_number("shear", self.shear, low=0.0)
 
     def _compose(self, g: Elements, h: Elements) -> Elements:
-        return (self._matrix(g) @ self._matrix(h)).flatten(-2)
+        return times(self._matrix(g), self._matrix(h)).flatten(-2)
 
     def _inverse(self, g: Elements) -> Elements:
         a, b, c, d = g.unbind(-1)
         return torch.stack([d, -b, -c, a], -1) / (a * d - b * c).unsqueeze(-1)
 
     def _exp(self, a: Coordinates) -> Elements:
-        return (rotation(a[..., 0]) @ stretch(a[..., 2:]) * a[..., 1, None, None].exp()).flatten(-2)
+        return (times(rotation(a[..., 0]), stretch(a[..., 2:])) * a[..., 1, None, None].exp()).flatten(-2)
 
     def _log(self, g: Elements) -> Coordinates:
         return polar(self._matrix(g))
@@ -78,8 +87,8 @@ class GL2(Group):
         angle, size = 2 * torch.pi * uniform[..., :1], uniform[..., 1:2] * math.log(self.high)
         return self._exp(torch.cat([angle, size, stretch_at(uniform[..., 2:], self.shear)], -1))
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        return polar_lattice(self, count, lines=2)
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        return evenly(self._at(polar_lattice(self, count, offset)))
 
 
 def polar(matrix: Tensor) -> Coordinates:
@@ -91,40 +100,37 @@ def polar(matrix: Tensor) -> Coordinates:
     root = (p * v - q * u).sqrt()
     # What is left when the rotation and the scaling are taken off: cosh r + sinh r / r [[a, b], [b, -a]].
     along, across = (c * p + s * u + s * q - c * v) / (2 * root), (c * q + s * v) / root
-    sinh = torch.hypot(along, across)
-    ratio = torch.where(sinh < NEAR, 1 - sinh**2 / 6, sinh.asinh() / sinh.clamp(min=NEAR))
+    ratio = of_radius(along**2 + across**2, lambda sinh: sinh.asinh() / sinh, 1.0, -1 / 6)
     return torch.stack([torch.atan2(sine, cosine), root.log(), ratio * along, ratio * across], -1)
 
 
 def stretch(a: Tensor) -> Tensor:
     """exp([[a, b], [b, -a]]) of (a, b)."""
-    r = torch.hypot(a[..., 0], a[..., 1])
-    ratio = torch.where(r < NEAR, 1 + r**2 / 6, r.sinh() / r.clamp(min=NEAR))
-    along, across = ratio * a[..., 0], ratio * a[..., 1]
-    cosh = r.cosh()
+    square = (a * a).sum(-1)
+    cosh = of_radius(square, torch.cosh, 1.0, 1 / 2)
+    along, across = (of_radius(square, lambda r: r.sinh() / r, 1.0, 1 / 6).unsqueeze(-1) * a).unbind(-1)
     return torch.stack([torch.stack([cosh + along, across], -1), torch.stack([across, cosh - along], -1)], -2)
 
 
 def stretch_density(a: Tensor) -> Tensor:
     """sinh(2 r) / (2 r)."""
-    twice = 2 * torch.hypot(a[..., 0], a[..., 1])
-    return torch.where(twice < NEAR, 1 + twice**2 / 6, twice.sinh() / twice.clamp(min=NEAR))
+    return of_radius((a * a).sum(-1), lambda r: (2 * r).sinh() / (2 * r), 1.0, 2 / 3)
 
 
 def stretch_at(uniform: Tensor, shear: float) -> Tensor:
-    """(a, b) of uniform numbers: by the distribution of r, whose density is sinh(2 r), and an angle."""
-    r = (1 + uniform[..., 0] * (math.cosh(2 * shear) - 1)).acosh() / 2
+    """(a, b) of uniform numbers: by the distribution of r, whose density is sinh(2 r), so that sinh^2 r is uniform, and
+    an angle.
+    """
+    r = (uniform[..., 0].sqrt() * math.sinh(shear)).asinh()
     angle = 2 * torch.pi * uniform[..., 1]
     return torch.stack([r * angle.cos(), r * angle.sin()], -1)
 
 
-def polar_lattice(group: Group, count: Count, lines: int) -> tuple[Tensor, Tensor]:
-    """Of so many coordinates on lines, and of stretches on a spiral, the first of them none."""
-    if not isinstance(count, tuple) or len(count) != lines + 1:
-        names = "rotations, scales and stretches" if lines == 2 else "rotations and stretches"
-        raise ValueError(f"`count` must be {lines + 1} numbers for {group}, of {names}; got {count!r}.")
-    parts = [line(number) for number in count]
-    spiral, cell = parts[-1]
-    turns = torch.arange(len(spiral), dtype=torch.float64)[:, None] * GOLDEN % 1.0
-    numbers = cartesian([*[numbers for numbers, _ in parts[:-1]], torch.cat([spiral, turns], -1)])
-    return numbers, torch.cat([*[size for _, size in parts[:-1]], cell, torch.ones_like(cell)])
+def polar_lattice(group: Group, count: Count, offset: Tensor) -> Tensor:
+    """Numbers in [0, 1) of a grid: each coordinate on a line, and stretches on a spiral, the first of them none."""
+    names = ("rotations", "scales", "stretches") if group.coordinates == 4 else ("rotations", "stretches")
+    if not isinstance(count, tuple) or len(count) != len(names):
+        raise ValueError(f"`count` must be {len(names)} numbers for {group}, of {', '.join(names)}; got {count!r}.")
+    lines = [line(number, part) for number, part in zip(count, offset[:-1], strict=True)]
+    turns = torch.arange(len(lines[-1]), dtype=torch.float64, device="cpu")[:, None] * GOLDEN + offset[-1]
+    return cartesian([*lines[:-1], torch.cat([lines[-1], turns % 1.0], -1)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from omniconv.groups._group import Coordinates, Count, Elements, Group
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, times
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class Product(Group):
     """The transformations that are one of each factor, one after the other, where their order does not matter.
 
     `factors`: two groups or more that act on the same space and commute, as rotations and scalings do. An element is
-    the elements of the factors, side by side, and so are its coordinates and features. Raises `ValueError` for factors
-    that do not commute.
+    the elements of the factors, side by side, and so are its coordinates and features. Factors should have nothing but
+    the identity in common: elements that act alike are told apart. Raises `ValueError` for factors that do not commute.
 
     >>> from omniconv.groups import SO2, Scaling
     >>> group = Product((SO2(), Scaling(2)))
@@ -27,8 +29,12 @@ class Product(Group):
     factors: tuple[Group, ...]
 
     def __post_init__(self) -> None:
-        if len(self.factors) < 2 or not all(isinstance(factor, Group) for factor in self.factors):
-            raise TypeError(f"`factors` must be two groups or more; got {self.factors!r}.")
+        if (
+            not isinstance(self.factors, tuple)
+            or len(self.factors) < 2
+            or not all(isinstance(factor, Group) for factor in self.factors)
+        ):
+            raise TypeError(f"`factors` must be a tuple of two groups or more; got {self.factors!r}.")
         if len({factor.dim for factor in self.factors}) > 1:
             dims = [factor.dim for factor in self.factors]
             raise ValueError(f"`factors` must act on the same space; got groups on spaces of {dims} dimensions.")
@@ -58,6 +64,12 @@ class Product(Group):
         """Those of the factors, one after the other."""
         return tuple(flag for factor in self.factors for flag in factor.continuous)
 
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        """The product of the factors' orders; None if one is infinite."""
+        orders = [factor.order for factor in self.factors if factor.order is not None]
+        return math.prod(orders) if len(orders) == len(self.factors) else None
+
     def parts(self, g: Elements) -> list[Elements]:
         """The elements of the factors."""
         return list(g.split([factor.numbers for factor in self.factors], -1))
@@ -79,10 +91,8 @@ class Product(Group):
         return torch.cat([factor._log(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
 
     def _matrix(self, g: Elements) -> Tensor:
-        first, *others = [factor._matrix(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
-        for matrix in others:
-            first = first @ matrix
-        return first
+        matrices = [factor._matrix(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
+        return reduce(times, matrices)
 
     def _describe(self, g: Elements) -> Tensor:
         return torch.cat([factor._describe(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
@@ -95,17 +105,18 @@ class Product(Group):
         parts = zip(self.factors, self._charts(uniform), strict=True)
         return torch.cat([factor._at(part) for factor, part in parts], -1)
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
         if not isinstance(count, tuple) or len(count) != len(self.factors):
             raise ValueError(f"`count` must be {len(self.factors)} numbers, one per factor of {self}; got {count!r}.")
-        lattices = [factor._lattice(number) for factor, number in zip(self.factors, count, strict=True)]
-        return cartesian([numbers for numbers, _ in lattices]), torch.cat([cell for _, cell in lattices])
+        parts = zip(self.factors, count, self._charts(offset), strict=True)
+        grids = [factor._grid(number, part) for factor, number, part in parts]
+        weights = cartesian([grid.weights[:, None] for grid in grids]).prod(-1)
+        return Samples(cartesian([grid.elements for grid in grids]), weights)
 
 
 def probe(group: Group) -> Tensor:
     """Matrices of some elements, by which it is seen whether groups commute."""
-    generator = torch.Generator().manual_seed(0)
-    return group._matrix(group._at(torch.rand(8, group.coordinates, generator=generator, dtype=torch.float64)))
+    return group.matrix(group.draw(8, generator=torch.Generator("cpu").manual_seed(0)).elements)
 
 
 def cartesian(parts: list[Tensor]) -> Tensor:

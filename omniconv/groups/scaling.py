@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer, check_number
-from omniconv.groups._group import Coordinates, Count, Elements, Group, line
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly, line
 
 
 @dataclass(frozen=True)
@@ -57,5 +57,5 @@ class Scaling(Group):
     def _at(self, uniform: Tensor) -> Elements:
         return self.high**uniform
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        return line(count)
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        return evenly(self._at(line(count, offset)))

@@ -33,29 +33,52 @@ class SemidirectProduct:
 
     def compose(self, g: Pairs, h: Pairs) -> Pairs:
         """The product gh, which acts as h and then g."""
-        return g[0] + self.group.act(g[1], h[0]), self.group.compose(g[1], h[1])
+        return self._shift("g", g) + self.group.act(g[1], self._shift("h", h)), self.group.compose(g[1], h[1])
 
     def inverse(self, g: Pairs) -> Pairs:
         """The element with which g composes to the identity."""
         back = self.group.inverse(g[1])
-        return -self.group.act(back, g[0]), back
+        return -self.group.act(back, self._shift("g", g)), back
 
     def act(self, g: Pairs, points: Tensor) -> Tensor:
         """The points moved by g, (*batch, dim)."""
-        return g[0] + self.group.act(g[1], points)
+        return self._shift("g", g) + self.group.act(g[1], points)
 
     def relative(self, g: Pairs, h: Pairs) -> Pairs:
-        """g^-1 h, where h lies as seen from g: what kernels are functions of."""
-        return self.compose(self.inverse(g), h)
+        """g^-1 h = (h's translation as seen from g, relative element): what kernels are functions of.
+
+        The translations are subtracted first, so that the same offset is the same number everywhere.
+        """
+        offset = self._shift("h", h) - self._shift("g", g)
+        return self.group.act(self.group.inverse(g[1]), offset), self.group.relative(g[1], h[1])
+
+    def identity(self, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Pairs:
+        """The element that changes nothing."""
+        shift = torch.zeros(self.group.dim, dtype=dtype, device=device)
+        return shift, self.group.identity(dtype=dtype, device=device)
 
     def matrix(self, g: Pairs) -> Tensor:
         """The map in homogeneous coordinates, (*batch, dim + 1, dim + 1)."""
-        linear = self.group.matrix(g[1])
-        shift = g[0].expand(*linear.shape[:-1]).unsqueeze(-1)
-        last = torch.zeros_like(shift.transpose(-1, -2))
-        corner = torch.ones_like(last[..., :1])
-        return torch.cat([torch.cat([linear, shift], -1), torch.cat([last, corner], -1)], -2)
+        shift, linear = self._shift("g", g).unsqueeze(-1), self.group.matrix(g[1])
+        batch = torch.broadcast_shapes(shift.shape[:-2], linear.shape[:-2])
+        upper = torch.cat([linear.expand(*batch, -1, -1), shift.expand(*batch, -1, -1)], -1)
+        lower = torch.zeros_like(upper[..., :1, :])
+        lower[..., -1] = 1
+        return torch.cat([upper, lower], -2)
+
+    def determinant(self, g: Pairs) -> Tensor:
+        """By how much g magnifies volumes, (*batch)."""
+        return self.group.determinant(g[1])
 
     def density(self, g: Pairs) -> Tensor:
         """The density of the left Haar measure in x and the coordinates of h, (*batch); 1 at the identity."""
-        return self.group.density(self.group.log(g[1])) / self.group.determinant(g[1])
+        return self.group.density(self.group.log(g[1])) / self.determinant(g)
+
+    def _shift(self, name: str, g: Pairs) -> Tensor:
+        """The translation of an element, which must have a number per axis."""
+        if not isinstance(g, tuple) or len(g) != 2 or g[0].ndim == 0 or g[0].shape[-1] != self.group.dim:
+            raise ValueError(
+                f"`{name}` must be a pair: a translation with {self.group.dim} numbers on its last axis, and an "
+                f"element of {self.group}; got {g!r}."
+            )
+        return g[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from omniconv._errors import check_number
 from omniconv._references import LIE_DECOMPOSITION_PAPER
-from omniconv.groups._group import Coordinates, Count, Elements, Group, rotation
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly, rotation, times
 from omniconv.groups.gl2 import polar, polar_lattice, stretch, stretch_at, stretch_density
 
 
@@ -39,14 +39,14 @@ class SL2(Group):
         check_number("shear", self.shear, low=0.0)
 
     def _compose(self, g: Elements, h: Elements) -> Elements:
-        return (self._matrix(g) @ self._matrix(h)).flatten(-2)
+        return times(self._matrix(g), self._matrix(h)).flatten(-2)
 
     def _inverse(self, g: Elements) -> Elements:
         a, b, c, d = g.unbind(-1)
         return torch.stack([d, -b, -c, a], -1)
 
     def _exp(self, a: Coordinates) -> Elements:
-        return (rotation(a[..., 0]) @ stretch(a[..., 1:])).flatten(-2)
+        return times(rotation(a[..., 0]), stretch(a[..., 1:])).flatten(-2)
 
     def _log(self, g: Elements) -> Coordinates:
         t, _, a, b = polar(self._matrix(g)).unbind(-1)
@@ -67,5 +67,5 @@ class SL2(Group):
         angle = 2 * torch.pi * uniform[..., :1]
         return self._exp(torch.cat([angle, stretch_at(uniform[..., 1:], self.shear)], -1))
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        return polar_lattice(self, count, lines=1)
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        return evenly(self._at(polar_lattice(self, count, offset)))

@@ -7,24 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omniconv.groups._group import Coordinates, Count, Elements, Group, line, rotation, wrap
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly, line, rotation, wrap
 
 
-@dataclass(frozen=True)
-class SO2(Group):
-    """The rotations of the plane. An element is its angle in radians, from the first axis towards the second.
+class PlaneRotations(Group):
+    """Groups whose elements are angles in radians, from the first axis towards the second.
 
-    R(t) = [[cos t, -sin t], [sin t, cos t]];  R(s) R(t) = R(s + t);  the Haar measure is dt.
-
-    >>> import math, torch
-    >>> quarter = torch.tensor([math.pi / 2], dtype=torch.float64)
-    >>> SO2().act(quarter, torch.tensor([1.0, 0.0], dtype=torch.float64)).round().tolist()
-    [0.0, 1.0]
+    R(t) = [[cos t, -sin t], [sin t, cos t]];  R(s) R(t) = R(s + t).
     """
 
     dim = 2
     numbers = 1
-    continuous = (True,)
     features = 2
 
     def _compose(self, g: Elements, h: Elements) -> Elements:
@@ -48,8 +41,23 @@ class SO2(Group):
     def _density(self, a: Coordinates) -> Tensor:
         return torch.ones_like(a[..., 0])
 
+
+@dataclass(frozen=True)
+class SO2(PlaneRotations):
+    """The rotations of the plane. An element is its angle in radians, from the first axis towards the second.
+
+    R(t) = [[cos t, -sin t], [sin t, cos t]];  R(s) R(t) = R(s + t);  the Haar measure is dt.
+
+    >>> import math, torch
+    >>> quarter = torch.tensor([math.pi / 2], dtype=torch.float64)
+    >>> SO2().act(quarter, torch.tensor([1.0, 0.0], dtype=torch.float64)).round().tolist()
+    [0.0, 1.0]
+    """
+
+    continuous = (True,)
+
     def _at(self, uniform: Tensor) -> Elements:
         return wrap(2 * torch.pi * uniform)
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        return line(count)
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        return evenly(self._at(line(count, offset)))

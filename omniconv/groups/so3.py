@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer
-from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly, of_radius
 
-NEAR = 1e-4
-"""Angle in radians below which a series takes the place of a quotient that becomes 0 / 0."""
 SPIRAL = 1.5337511687552043
 """The real root of x^4 = x + 4 above 1, the step of the spiral of Alexa 2022."""
 
@@ -26,10 +24,10 @@ class SO3(Group):
 
     Grids of 1, 12 and 24 elements are the groups of rotations of nothing, a tetrahedron, and a cube, which maps voxels
     to voxels; others are a spiral that covers the group evenly (Alexa, Super-Fibonacci Spirals, CVPR 2022). An offset
-    turns the whole grid.
+    turns the whole grid, by the rotation that it stands for.
 
     >>> import torch
-    >>> SO3().determinant(SO3().grid(24).elements).round().unique().tolist()
+    >>> SO3().determinant(SO3().grid(24).elements).round().upper().tolist()
     [1.0]
     """
 
@@ -46,24 +44,21 @@ class SO3(Group):
             a * y - b * z + c * w + d * x,
             a * z + b * y - c * x + d * w,
         )
-        return unique(torch.stack(product, -1))
+        return upper(torch.stack(product, -1))
 
     def _inverse(self, g: Elements) -> Elements:
-        return unique(g * g.new_tensor([1.0, -1.0, -1.0, -1.0]))
+        return upper(torch.cat([g[..., :1], -g[..., 1:]], -1))
 
     def _exp(self, a: Coordinates) -> Elements:
-        angle = a.norm(dim=-1, keepdim=True)
-        half = torch.where(angle < NEAR, 0.5 - angle**2 / 48, (angle / 2).sin() / angle.clamp(min=NEAR))
-        return unique(torch.cat([(angle / 2).cos(), half * a], -1))
+        square = (a * a).sum(-1, keepdim=True)
+        cosine = of_radius(square, lambda t: (t / 2).cos(), 1.0, -1 / 8)
+        sine = of_radius(square, lambda t: (t / 2).sin() / t, 1 / 2, -1 / 48)
+        return upper(torch.cat([cosine, sine * a], -1))
 
     def _log(self, g: Elements) -> Coordinates:
-        g = unique(g)
+        g = upper(g)
         w, v = g[..., :1], g[..., 1:]
-        sine = v.norm(dim=-1, keepdim=True)
-        per_sine = torch.where(
-            sine < NEAR, (2 - 2 * sine**2 / (3 * w**2)) / w, 2 * sine.atan2(w) / sine.clamp(min=NEAR)
-        )
-        return per_sine * v
+        return of_radius((v * v).sum(-1, keepdim=True), lambda sine: 2 * sine.atan2(w) / sine, 2.0, 1 / 3) * v
 
     def _matrix(self, g: Elements) -> Tensor:
         w, x, y, z = g.unbind(-1)
@@ -78,47 +73,43 @@ class SO3(Group):
         return self._matrix(g).flatten(-2)
 
     def _density(self, a: Coordinates) -> Tensor:
-        return torch.sinc(a.norm(dim=-1) / (2 * torch.pi)) ** 2
+        return of_radius((a * a).sum(-1), lambda t: (2 * (t / 2).sin() / t) ** 2, 1.0, -1 / 12)
 
     def _at(self, uniform: Tensor) -> Elements:
         # Shoemake: two circles, the squares of whose radii are uniform and sum to 1.
         radius, first, second = uniform[..., 0], *(2 * torch.pi * uniform[..., 1:]).unbind(-1)
         inner, outer = radius.sqrt(), (1 - radius).sqrt()
-        return unique(
+        return upper(
             torch.stack([outer * first.cos(), outer * first.sin(), inner * second.sin(), inner * second.cos()], -1)
         )
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("the grids of SO3 are not images of a lattice")
-
-    def grid(self, count: Count, *, offset: Tensor | None = None) -> Samples:
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
         number = check_integer("count", count)
         elements = polyhedral(number) if number in (1, 12, 24) else self._spiral(number)
-        if offset is not None:
-            turn = self._at(self._checked("offset", offset, self.coordinates).to(elements))
-            elements = self._compose(turn, elements)
+        if bool(offset.any()):
+            elements = self._compose(self._at(offset), elements)
         return evenly(elements)
 
     def _spiral(self, count: int) -> Elements:
         """Turned so that the first is the identity."""
-        t = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        t = (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / count
         d = 2 * torch.pi * count * t
         first, second = d / math.sqrt(2), d / SPIRAL
         inner, outer = t.sqrt(), (1 - t).sqrt()
         points = [inner * first.sin(), inner * first.cos(), outer * second.sin(), outer * second.cos()]
-        elements = unique(torch.stack(points, -1))
+        elements = upper(torch.stack(points, -1))
         return self._compose(self._inverse(elements[:1]), elements)
 
 
-def unique(quaternion: Tensor) -> Tensor:
-    """Of the two quaternions of a rotation the one with w >= 0."""
+def upper(quaternion: Tensor) -> Tensor:
+    """Of the two quaternions of a rotation one with w >= 0; both of a half turn have that."""
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
 def polyhedral(count: int) -> Tensor:
     """The identity, the 12 rotations of a tetrahedron or the 24 of a cube, its corners on the axes' diagonals."""
-    units = torch.eye(4, dtype=torch.float64)
-    signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=torch.float64)] * 3)
-    thirds = torch.cat([torch.ones(8, 1, dtype=torch.float64), signs], -1) / 2
+    units = torch.eye(4, dtype=torch.float64, device="cpu")
+    signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=torch.float64, device="cpu")] * 3)
+    thirds = torch.cat([torch.ones_like(signs[:, :1]), signs], -1) / 2
     pairs = [units[i] + sign * units[j] for i in range(4) for j in range(i + 1, 4) for sign in (1.0, -1.0)]
     return torch.cat([units, thirds, torch.stack(pairs) / math.sqrt(2)])[:count]

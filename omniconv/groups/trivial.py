@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer
-from omniconv.groups._group import Coordinates, Count, Elements, Group
+from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, check_order, evenly
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Trivial(Group):
     numbers = 0
     continuous = ()
     features = 0
+    order = 1
 
     def __post_init__(self) -> None:
         check_integer("dim", self.dim)
@@ -51,7 +52,6 @@ class Trivial(Group):
     def _at(self, uniform: Tensor) -> Elements:
         return uniform
 
-    def _lattice(self, count: Count) -> tuple[Tensor, Tensor]:
-        if count != 1:
-            raise ValueError(f"`count` must be 1, the number of elements of {self}; got {count}.")
-        return torch.zeros(1, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    def _grid(self, count: Count, offset: Tensor) -> Samples:
+        check_order(self, count)
+        return evenly(offset[None])

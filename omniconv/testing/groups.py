@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -18,8 +20,9 @@ def check_group(group: Group, *, count: int = 24, seed: int = 0) -> None:
     On elements drawn from its Haar measure, in float64 to 1e-12: composition is associative, with an identity and
     inverses; matrices and the action on points are homomorphisms; `exp` and `log` undo one another; the determinant is
     that of the matrix; the distance is symmetric and does not change when both elements are moved; the density is that
-    of a measure which left translations keep, by the Jacobian of each; features have no cut and lie in [-1, 1]; batch
-    axes broadcast and dtypes are kept; bad shapes are named.
+    of a measure which left translations keep, and `at` draws from it, by the Jacobian of each; features have no cut and
+    lie in [-1, 1]; derivatives are finite, at the identity too; batch axes broadcast, float32 gives what float64 gives;
+    bad shapes are named; copies are equal.
 
     >>> from omniconv.groups import SO2
     >>> check_group(SO2())
@@ -32,7 +35,10 @@ def check_group(group: Group, *, count: int = 24, seed: int = 0) -> None:
     check_chart(group, g)
     check_distance(group, g, h, k)
     check_haar_density(group, g, h)
+    check_draws(group, torch.rand(count, group.coordinates, generator=generator, dtype=torch.float64))
     check_features(group, g, h)
+    check_derivatives(group, g)
+    check_value(group)
     check_shapes(group, g, h, points)
 
 
@@ -113,16 +119,57 @@ def check_haar_density(group: Group, g: Tensor, h: Tensor) -> None:
         )
 
 
+def check_draws(group: Group, uniform: Tensor) -> None:
+    """density(at(u)) |d log at(u) / du| is the same for each u."""
+    continuous = torch.tensor(group.continuous, dtype=torch.bool)
+    if not bool(continuous.any()):
+        return
+    volumes = []
+    for numbers in 0.01 + 0.98 * uniform:
+
+        def drawn(part: Tensor, numbers: Tensor = numbers) -> Tensor:
+            u = numbers.clone()
+            u[continuous] = part
+            return group.log(group.at(u))[continuous]
+
+        jacobian = torch.autograd.functional.jacobian(drawn, numbers[continuous])
+        volumes.append(group.density(group.log(group.at(numbers))) * torch.linalg.det(jacobian).abs())
+    found = torch.stack(volumes)
+    near(found / found.mean(), torch.ones_like(found), "density of what uniform numbers stand for")
+
+
+def check_derivatives(group: Group, g: Tensor) -> None:
+    """Finite for elements and at the identity."""
+    for start in (group.log(g), torch.zeros(2, group.coordinates, dtype=torch.float64)):
+        a = start.clone().requires_grad_()
+        h = group.exp(a)
+        relative = group.relative(h, h.detach())
+        results = (h, group.log(h), group.matrix(h), group.describe(relative), group.density(a), group.distance(h, h))
+        for result in results:
+            if result.requires_grad and a.numel():
+                (slope,) = torch.autograd.grad(result.sum(), a, retain_graph=True, allow_unused=True)
+                expect(slope is None or bool(slope.isfinite().all()), "derivatives must be finite")
+
+
+def check_value(group: Group) -> None:
+    """A copy is equal, and has the same hash."""
+    again = copy.deepcopy(group)
+    expect(again == group and hash(again) == hash(group), "groups with the same parameters must be equal")
+
+
 def check_features(group: Group, g: Tensor, h: Tensor) -> None:
     """Within [-1, 1] for relative elements, and without a cut: elements that are near have features that are."""
     relative = group.compose(group.inverse(g), h)
     features = group.describe(relative)
     expect(features.shape == (len(g), group.features), f"features must have shape (count, {group.features})")
     expect(bool((features.abs() <= 1 + EXACT).all()), "features of relative elements must lie in [-1, 1]")
-    step = 1e-7 * torch.tensor(group.continuous, dtype=torch.float64)
-    for sign in (1.0, -1.0):
-        change = group.describe(group.compose(relative, group.exp(sign * step))) - features
-        expect(bool((change.abs() < 1e-5).all()), "features must be continuous")
+    steps = 1e-7 * torch.diag(torch.tensor(group.continuous, dtype=torch.float64))
+    cuts = torch.pi * torch.diag(torch.tensor(group.continuous, dtype=torch.float64))
+    for start in (relative[:, None], group.identity(), group.exp(cuts)[:, None]):
+        apart = group.describe(group.compose(start, group.exp(steps))) - group.describe(
+            group.compose(start, group.exp(-steps))
+        )
+        expect(bool((apart.abs() < 1e-5).all()), "features must be continuous")
 
 
 def check_shapes(group: Group, g: Tensor, h: Tensor, points: Tensor) -> None:
@@ -131,8 +178,17 @@ def check_shapes(group: Group, g: Tensor, h: Tensor, points: Tensor) -> None:
     expect(every.shape == (len(g), len(h), group.numbers), "batch axes of `compose` must broadcast")
     same(group, every[1, 2], group.compose(g[1], h[2]), "composition in a batch")
     expect(group.act(g[:, None], points[None]).shape == (len(g), len(points), group.dim), "`act` must broadcast")
-    for value in (group.compose(g.float(), h.float()), group.log(g.float()), group.matrix(g.float())):
-        expect(value.dtype == torch.float32, f"float32 elements must give float32; got {value.dtype}")
+    pairs = (
+        (group.compose(g.float(), h.float()), group.compose(g, h)),
+        (group.matrix(g.float()), group.matrix(g)),
+        (group.exp(group.log(g).float()), g),
+        (group.act(g.float(), points.float()), group.act(g, points)),
+        (group.density(group.log(g).float()), group.density(group.log(g))),
+        (group.describe(g.float()), group.describe(g)),
+    )
+    for single, double in pairs:
+        expect(single.dtype == torch.float32, f"float32 elements must give float32; got {single.dtype}")
+        expect(torch.allclose(single.double(), double, atol=1e-5, rtol=1e-5), "float32 must give what float64 gives")
     try:
         group.inverse(torch.zeros(3, group.numbers + 1))
     except ValueError as error:

@@ -15,7 +15,7 @@ from omniconv._machine import processor
 from omniconv.bench import tune
 from omniconv.bench.tune import NEEDS, PARTS, Timing, candidates, fit, fitted, judge, measure, work_of
 from omniconv.bench.tune_problems import DEPTHWISE, problems, tuning_problems
-from omniconv.engines import ENGINES, Problem, _costs, select_engine
+from omniconv.engines import ENGINES, Problem, select_engine
 from omniconv.engines._costs import Rates, adjoint_seconds, measured_file, name, rates, run_seconds
 from omniconv.engines._plan import forget_plans
 from omniconv.engines._shorten import shortened
@@ -35,6 +35,18 @@ def test_the_fit_recovers_rates_and_leaves_out_what_costs_nothing() -> None:
     made = fit(work, work @ true, np.ones(60))
     np.testing.assert_allclose(made[:2], true[:2], rtol=0.02)
     assert made[2] == made[3] == 0
+
+
+def test_rows_that_contradict_each_other_are_settled_by_their_weights() -> None:
+    work, seconds = np.ones((2, 1)), np.array([1.0, 4.0])
+    assert fit(work, seconds, np.array([1.0, 1.0]))[0] == pytest.approx(2.0, rel=1e-3)
+    assert fit(work, seconds, np.array([1.0, 0.1]))[0] == pytest.approx(4 ** (0.01 / 1.01), rel=1e-3)
+
+
+def test_an_engine_weighs_as_much_as_it_may_be_chosen() -> None:
+    rows = [tune.Row(DEPTHWISE[0], (1.0, 2.0), 4.0, 1.0), tune.Row(DEPTHWISE[0], (3.0, 4.0), 2.0, 2.0)]
+    work, seconds, weights = tune.as_arrays(rows)
+    assert (work.tolist(), seconds.tolist(), weights.tolist()) == ([[1, 2], [3, 4]], [4, 2], [0.25, 1])
 
 
 def made_up(grid: list[Problem], seconds_per_unit: float) -> list[Timing]:
@@ -104,7 +116,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    _costs.rates.cache_clear()
     forget_plans()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from omniconv import Problem
+from omniconv import Problem, convolve
+from omniconv.engines import direct, fft, overlap_save
 from omniconv.engines._blocks import LONG, ROWS, blocks
+from omniconv.testing import assert_close
 
 
 def problem(batch: int, channels: int) -> Problem:
@@ -30,6 +34,32 @@ def test_every_channel_of_every_signal_is_in_one_slice(
     for piece in blocks(problem(batch, channels), row, budget, multiple=multiple):
         count[piece] += 1
     assert torch.equal(count, torch.ones_like(count))
+
+
+@pytest.mark.parametrize("engine", ["direct", "fft", "overlap_save"])
+@pytest.mark.parametrize(("batch", "channels"), [(9, 3), (2, 40)])
+def test_engines_in_slices_equal_the_reference(
+    batch: int, channels: int, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slices of signals, and of channels."""
+    for module, names in ((direct, ("BLOCK", "WHOLE")), (fft, ("BLOCK",)), (overlap_save, ("BLOCK",))):
+        for name in names:
+            monkeypatch.setattr(module, name, 16 * 1024 if module is overlap_save else 640)
+    direct.slices_of.cache_clear()
+    x = torch.randn(batch, channels, 20, dtype=torch.float64, requires_grad=True)
+    taps = torch.randn(channels, 17, dtype=torch.float64, requires_grad=True)
+    asked = Problem.of(x, taps)
+    assert len(direct.slices_of(asked)) > 1
+    assert len(blocks(asked, fft.frame(asked)[0], fft.BLOCK)) > 1
+    assert len(blocks(asked, overlap_save.covered(asked), overlap_save.BLOCK, multiple=1)) > 1
+
+    def results(name: str) -> tuple[Tensor, ...]:
+        y = convolve(x, taps, engine=name)
+        return y, *torch.autograd.grad(y.square().sum(), (x, taps))
+
+    for actual, expected in zip(results(engine), results("reference"), strict=True):
+        assert_close(actual, expected)
+    direct.slices_of.cache_clear()
 
 
 def test_slices_have_the_size_of_the_cache() -> None:

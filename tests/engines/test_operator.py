@@ -52,6 +52,57 @@ def test_a_jacobian_mapped_over_cotangents_equals_one_by_one() -> None:
         assert_close(mapped, one_by_one)
 
 
+@pytest.mark.parametrize("engine", ["auto", "direct", "fft"])
+def test_transforms_of_functions_give_the_gradients_of_autograd(engine: str) -> None:
+    x, taps = (tensor.detach() for tensor in operands())
+
+    def energy(x: Tensor, taps: Tensor) -> Tensor:
+        return convolve(x, taps, causal=True, engine=engine).square().sum()
+
+    leaves = x.clone().requires_grad_(), taps.clone().requires_grad_()
+    expected = torch.autograd.grad(energy(*leaves), leaves)
+    for made, right in zip(torch.func.grad(energy, (0, 1))(x, taps), expected, strict=True):
+        assert_close(made, right)
+    mapped = torch.vmap(torch.func.grad(energy, 1), (0, None))(torch.stack([x, 2 * x]), taps)
+    assert_close(mapped[0], expected[1])
+    assert_close(mapped[1], 4 * expected[1])
+    both = torch.vmap(torch.func.grad(energy))(torch.stack([x, 2 * x]), torch.stack([taps, taps]))
+    assert_close(both[1], 2 * expected[0])
+
+
+def test_jacobians_of_transformed_functions() -> None:
+    x, taps = (tensor.detach() for tensor in operands())
+
+    def run(taps: Tensor) -> Tensor:
+        return convolve(x, taps)
+
+    def energy(taps: Tensor) -> Tensor:
+        return run(taps).square().sum()
+
+    assert_close(torch.func.jacrev(run)(taps), torch.autograd.functional.jacobian(run, taps))
+    twice = torch.func.jacrev(torch.func.grad(energy))(taps)
+    assert_close(twice, torch.autograd.functional.hessian(energy, taps))
+
+
+def test_tangents_of_cotangents_are_refused_rather_than_dropped() -> None:
+    x, taps = operands()
+    y = convolve(x, taps)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(torch.ones_like(y), torch.ones_like(y))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+            torch.autograd.grad(y, x, dual)
+
+
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+@pytest.mark.parametrize("engine", ["direct", "fft", "shifts"])
+def test_what_watches_operators_sees_the_result(boundary: str, engine: str) -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    x, taps = torch.randn(2, 3, 16), torch.randn(3, 5)
+    graph = make_fx(lambda x, taps: convolve(x, taps, boundary=boundary, engine=engine))(x, taps)
+    assert_close(graph(2 * x, taps), convolve(2 * x, taps, boundary=boundary, engine=engine))
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_equals_eager_with_gradients_over_many_lengths(backend: str) -> None:
     if backend == "inductor" and shutil.which("g++") is None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from omniconv import EngineError, Problem, convolve, explain_engine, select_engine
-from omniconv.engines import ENGINES, Engine, _costs
+from omniconv.engines import ENGINES, Engine, _costs, _plan
 from omniconv.engines._costs import Rates, adjoint_seconds, run_seconds
-from omniconv.engines._plan import Plan, forget_plans
+from omniconv.engines._plan import forget_plans
 from omniconv.engines._select import select_adjoint
 from omniconv.engines._shorten import shortened
 from omniconv.engines.fft import STEPS, fast_length, frame, levels
@@ -53,10 +55,24 @@ def test_gradients_by_two_engines_are_those_of_the_reference(monkeypatch: pytest
     taps = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     expected = torch.autograd.grad(convolve(x, taps, engine="reference").square().sum(), (x, taps))
     pair = (ENGINES["direct"], ENGINES["overlap_save"])
-    parts = ((pair[0], True, False), (pair[1], False, True))
-    monkeypatch.setattr(Plan, "adjoints", lambda plan, need_x, need_taps: parts)
-    for made, right in zip(torch.autograd.grad(convolve(x, taps).square().sum(), (x, taps)), expected, strict=True):
-        assert_close(made, right)
+    asked: list[str] = []
+
+    def noted(engine: Engine) -> Engine:
+        def adjoint(*arguments: Any) -> Any:
+            asked.append(f"{engine.name} {arguments[-2]:d}{arguments[-1]:d}")
+            return engine.adjoint(*arguments)
+
+        return replace(engine, adjoint=adjoint)
+
+    monkeypatch.setattr(_plan, "select_adjoint", lambda *arguments: tuple(map(noted, pair)))
+    _plan.remembered_call.cache_clear()
+    _plan.remembered_plan.cache_clear()
+    made = torch.autograd.grad(convolve(x, taps).square().sum(), (x, taps))
+    monkeypatch.undo()
+    forget_plans()
+    assert asked == ["direct 10", "overlap_save 01"]
+    for gradient, right in zip(made, expected, strict=True):
+        assert_close(gradient, right)
 
 
 def test_a_name_is_obeyed() -> None:

@@ -75,8 +75,8 @@ def test_the_polar_chart_is_a_rotation_a_scaling_and_a_stretch(
     log = GL2().log(matrix.flatten())
     near(log[1:], number(size, a, b), "log")
     near(log[0].cos(), number(angle)[0].cos(), "its angle")
-    if size == 0:
-        near(SL2().log(matrix.flatten())[1:], number(a, b), "log of area-preserving maps")
+    near(log[0].sin(), number(angle)[0].sin(), "its angle")
+    near(SL2().log((matrix / math.exp(size)).flatten())[1:], number(a, b), "log of area-preserving maps")
 
 
 def test_a_matrix_without_a_chart_by_the_exponential_has_polar_coordinates() -> None:
@@ -142,10 +142,45 @@ def test_an_affine_group_is_a_group_that_acts_and_its_measure_is_invariant(name:
     near(affine.matrix(affine.compose(g, affine.relative(g, h))), affine.matrix(h), "relative element")
     moved = affine.relative(affine.compose(k, g), affine.compose(k, h))
     near(affine.matrix(moved), affine.matrix(affine.relative(g, h)), "relative element after a common move")
-    # x -> x + h y stretches dy by |det h|, which 1 / |det| of the product makes up for.
-    density = affine.density(affine.compose(g, h)) * group.determinant(g[1])
-    own = group.density(group.log(group.compose(g[1], h[1]))) / group.determinant(h[1])
-    near(density, own, "left Haar measure")
+    near(affine.matrix(affine.relative(g, h)), affine.matrix(affine.compose(affine.inverse(g), h)), "as composed")
+    near(affine.matrix(affine.compose(g, affine.identity())), affine.matrix(g), "identity")
+    many = affine.matrix((g[0][:, None], h[1]))
+    assert many.shape == (20, 20, group.dim + 1, group.dim + 1)
+
+
+@pytest.mark.parametrize("name", ["so2", "scaling-1", "sim2", "gl2", "similarities-3"])
+def test_left_translations_keep_the_measure_of_an_affine_group(name: str) -> None:
+    group = GROUPS[name]
+    affine = SemidirectProduct(group)
+    generator = torch.Generator().manual_seed(0)
+    shift = torch.randn(2, group.dim, generator=generator, dtype=torch.float64)
+    g, h = [(shift[i], group.draw(1, generator=generator).elements[0]) for i in range(2)]
+
+    def moved(numbers: Tensor) -> Tensor:
+        x, k = affine.compose(g, (numbers[: group.dim], group.exp(numbers[group.dim :])))
+        return torch.cat([x, group.log(k)])
+
+    jacobian = torch.autograd.functional.jacobian(moved, torch.cat([h[0], group.log(h[1])]))
+    volume = torch.linalg.det(jacobian).abs()
+    near(affine.density(affine.compose(g, h)) * volume, affine.density(h), "left Haar measure")
+
+
+def test_the_same_offset_is_the_same_number_everywhere() -> None:
+    affine, turn = SemidirectProduct(SO2()), torch.tensor([0.3])
+    here, there = torch.tensor([3.0, 4.0]), torch.tensor([1027.0, 2052.0])
+    near_by = affine.relative((here, turn), (here + torch.tensor([1.0, 2.0]), turn))[0]
+    far_off = affine.relative((there, turn), (there + torch.tensor([1.0, 2.0]), turn))[0]
+    assert torch.equal(near_by, far_off)
+
+
+@pytest.mark.parametrize("angle", [math.pi, math.pi - 1e-9, math.pi + 1e-9, math.pi / 2])
+def test_half_turns_of_space_have_coordinates_and_derivatives(angle: float) -> None:
+    a = (angle * number(2, -1, 2) / 3).requires_grad_()
+    turned = SO3().exp(a)
+    log = SO3().log(turned)
+    near(SO3().matrix(SO3().exp(log)).detach(), SO3().matrix(turned).detach(), "exp of log")
+    (slope,) = torch.autograd.grad(log.sum(), a)
+    assert bool(slope.isfinite().all())
 
 
 def test_groups_are_values() -> None:
@@ -168,15 +203,19 @@ def test_groups_are_values() -> None:
         (lambda: SO2().grid(0), "`count` must be at least 1"),
         (lambda: SO2().grid((4, 2)), "`count` must be an integer"),
         (lambda: Trivial(2).grid(2), "`count` must be 1"),
-        (lambda: GL2().grid(8), "`count` must be 3 numbers .* of rotations, scales and stretches"),
+        (lambda: GL2().grid(8), "`count` must be 3 numbers .* of rotations, scales, stretches"),
         (lambda: Product((SO2(), Scaling(2))).grid(8), "`count` must be 2 numbers, one per factor"),
         (lambda: Product((SO2(), Scaling(1))), "`factors` must act on the same space"),
         (lambda: Product((SO2(), O2())), "`factors` must commute"),
-        (lambda: Product((SO2(),)), "`factors` must be two groups or more"),
+        (lambda: Product((SO2(),)), "`factors` must be a tuple of two groups or more"),
         (lambda: SO2().compose(torch.zeros(2), torch.zeros(1)), "`g` must have 1 numbers"),
         (lambda: SO2().act(torch.zeros(1), torch.zeros(3)), "`x` must have 2 numbers"),
         (lambda: SO2().exp(torch.zeros(1, dtype=torch.int64)), "`a` must hold floating-point numbers"),
         (lambda: SO2().grid(4, offset=torch.zeros(2)), "`offset` must have 1 numbers"),
+        (lambda: SO2().grid(4, offset=torch.zeros(3, 1)), r"`offset` must be 1 numbers in \[0, 1\)"),
+        (lambda: SO2().grid(4, offset=torch.ones(1)), r"`offset` must be 1 numbers in \[0, 1\)"),
+        (lambda: SO2().grid(), "`count` must be given"),
+        (lambda: SemidirectProduct(SO2()).inverse((torch.zeros(1), torch.zeros(1))), "`g` must be a pair"),
     ],
 )
 def test_bad_input_is_named(make: object, words: str) -> None:
@@ -199,10 +238,31 @@ class Uneven(SO2):
 
 
 class Cut(SO2):
-    """Features with a cut."""
+    """Features with a cut at half a turn."""
 
     def _describe(self, g: Tensor) -> Tensor:
-        return torch.cat([(3e7 * g).sin(), g / math.pi], -1)
+        return torch.cat([g.cos(), g / math.pi], -1)
+
+
+class CutAtTheIdentity(SO2):
+    """The published features: 0 and a whole turn are the ends."""
+
+    def _describe(self, g: Tensor) -> Tensor:
+        return torch.cat([g.cos(), torch.remainder(g, 2 * math.pi) / math.pi - 1], -1)
+
+
+class Lopsided(SO2):
+    """Draws that have another measure than the density says."""
+
+    def _at(self, uniform: Tensor) -> Tensor:
+        return super()._at(uniform**2)
+
+
+class Kinked(SO2):
+    """A chart whose derivative does not exist at the identity."""
+
+    def _density(self, a: Tensor) -> Tensor:
+        return 1 + 0 * (a[..., 0] ** 2).sqrt()
 
 
 class Reversed(O2):
@@ -215,6 +275,7 @@ class Reversed(O2):
 @pytest.mark.parametrize(
     ("group", "words"),
     [(Skewed(), "associativity|identity|inverse"), (Uneven(), "Haar density"), (Cut(), "continuous"),
+     (CutAtTheIdentity(), "continuous"), (Lopsided(), "uniform numbers stand for"), (Kinked(), "finite"),
      (Reversed(), "matrix of a product")],
 )  # fmt: skip
 def test_the_laws_find_what_is_wrong(group: Group, words: str) -> None:

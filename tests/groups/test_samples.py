@@ -15,7 +15,7 @@ from tests.cases import GROUPS
 COUNTS: dict[str, int | tuple[int, ...]] = {
     "trivial-1": 1, "trivial": 1, "trivial-3": 1, "cyclic": 4, "cyclic-7": 7, "dihedral": 8, "dihedral-3": 6,
     "so2": 8, "o2": 16, "scaling-1": 3, "scaling": 3, "scaling-3": 2, "sim2": (8, 3), "cyclic-scaling": (8, 3),
-    "so3": 24, "gl2": (8, 2, 3), "gl2-far": (4, 3, 5), "sl2": (8, 3),
+    "so3": 24, "similarities-3": (24, 2), "gl2": (8, 2, 3), "gl2-far": (4, 3, 5), "sl2": (8, 3),
 }  # fmt: skip
 
 
@@ -68,6 +68,23 @@ def test_an_offset_drawn_at_random_gives_the_mean_over_draws(name: str) -> None:
     error = by_grid.var(0) / draws + drawn.var(0) / len(drawn)
     score = (by_grid.mean(0) - drawn.mean(0)).abs() / (error.sqrt() + 1e-9)
     assert score.max().item() < 4.5
+
+
+@pytest.mark.parametrize("order", [3, 7, 25, 49, 63])
+def test_finite_groups_lose_no_element_in_float32(order: int) -> None:
+    numbers = torch.arange(order, dtype=torch.float32)[:, None] / order
+    found = (Cyclic(order).at(numbers)[:, 0] * order / (2 * math.pi)).round() % order
+    assert found.tolist() == list(range(order))
+
+
+def test_samples_are_made_on_the_cpu_whatever_the_default_device() -> None:
+    for name, group in GROUPS.items():
+        with torch.device("meta"):
+            samples = group.grid(COUNTS[name])
+        assert samples.elements.device.type == "cpu"
+        assert samples.to(dtype=torch.float32).weights.dtype == torch.float32
+    with torch.device("meta"):
+        Product((SO2(), Scaling(2)))
 
 
 def test_an_offset_stays_within_a_cell() -> None:
