@@ -111,8 +111,8 @@ def framework_adjoint(
 
 @lru_cache(maxsize=4096)
 def evened(margin: Margin, circular: tuple[bool, ...]) -> tuple[list[int] | None, list[int]]:
-    """The padding of the larger side of each axis, None as in `padding_of`; and the samples that the output has too many
-    with it, before and after, the last axis first, empty where it has none.
+    """The padding of the larger side of each axis, None as in `padding_of`; and how many samples too many the output
+    has with it, before and after, the last axis first, empty where it has none.
     """
     padding = padding_of(tuple((max(pair),) * 2 for pair in margin), circular)
     if padding is None:
