@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -97,7 +97,7 @@ class SwappedAxes(Problem):
 
 def retyped(kind: type[Problem], problem: Problem) -> Problem:
     """The problem with the properties of `kind`."""
-    return kind(**vars(problem))
+    return kind(**{field.name: getattr(problem, field.name) for field in fields(problem)})
 
 
 def all_zero(problem: Problem) -> Problem:
