@@ -43,6 +43,16 @@ def test_training_adds_the_gradients_of_the_engines_that_are_chosen_for_them(cas
     assert seconds["fft"] > run_seconds(ENGINES["fft"], problem)
 
 
+def test_gradients_by_two_engines_cost_what_each_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = replace(FORWARD, training=True).problem("cpu")
+    pair = ENGINES["direct"], ENGINES["overlap_save"]
+    monkeypatch.setattr("omniconv.bench.predict.select_adjoint", lambda *arguments: pair)
+    forward = select_engine(problem)
+    assert chosen_engines(problem) == (forward.name, "direct", "overlap_save")
+    apart = adjoint_seconds(pair[0], problem, True, False) + adjoint_seconds(pair[1], problem, False, True)
+    assert predicted_seconds(problem)["auto"] == pytest.approx(run_seconds(forward, problem) + apart)
+
+
 def test_a_kernel_beyond_the_signal_costs_what_matters_of_it() -> None:
     long, full = (replace(FORWARD, kernel=(kernel,)).problem("cpu") for kernel in (1000, 128))
     assert predicted_seconds(long) == predicted_seconds(full)

@@ -173,6 +173,22 @@ def test_the_same_offset_is_the_same_number_everywhere() -> None:
     assert torch.equal(near_by, far_off)
 
 
+@pytest.mark.parametrize("radius", [9e-5, 5e-5, 1e-6, 0.0])
+def test_the_series_at_the_identity_are_those_of_the_formulas(radius: float) -> None:
+    direction = number(0.6, -0.8)
+    stretched = GL2().exp(torch.cat([number(0, 0), radius * direction]))
+    ratio = math.sinh(radius) / radius if radius else 1.0
+    near((stretched[0] - stretched[3]) / 2, ratio * radius * direction[0], "stretch")
+    near((stretched[0] + stretched[3]) / 2, number(math.cosh(radius))[0], "its trace")
+    twice = math.sinh(2 * radius) / (2 * radius) if radius else 1.0
+    near(GL2().density(torch.cat([number(1, 2), radius * direction])), number(twice)[0], "density of stretches")
+    axis = radius * number(2, -1, 2) / 3
+    half = (2 * math.sin(radius / 2) / radius) ** 2 if radius else 1.0
+    near(SO3().density(axis), number(half)[0], "density of rotations")
+    for log, a in ((GL2().log(stretched)[2:], radius * direction), (SO3().log(SO3().exp(axis)), axis)):
+        near(log / (radius or 1.0), a / (radius or 1.0), "log of exp, relative to its size")
+
+
 @pytest.mark.parametrize("angle", [math.pi, math.pi - 1e-9, math.pi + 1e-9, math.pi / 2])
 def test_half_turns_of_space_have_coordinates_and_derivatives(angle: float) -> None:
     a = (angle * number(2, -1, 2) / 3).requires_grad_()
