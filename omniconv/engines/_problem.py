@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -140,15 +140,13 @@ def directions(
     check_floating_tensor("x", x)
     check_floating_tensor("taps", taps)
     operands = (x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device)
-    # Sizes may be symbols under a compiler, lists cannot be remembered, and 1 would be taken for True.
-    once = is_plain(causal, bool) and is_plain(boundary, str) and type(x) in PLAIN
-    if once and not (torch.compiler.is_compiling() or torch._C._is_tracing()):
-        return remembered_directions(*operands, causal, boundary)
     return checked_directions(*operands, causal, boundary)
 
 
 def is_plain(value: object, kind: type) -> bool:
-    """Whether the value is of that very type, or a tuple of such values."""
+    """Whether the value is of that very type, or a tuple of such values: lists cannot be remembered, and 1 would be
+    taken for True.
+    """
     return type(value) is kind or (type(value) is tuple and all([type(item) is kind for item in value]))  # noqa: C419
 
 
@@ -178,7 +176,7 @@ def checked_directions(
 
 
 PLAIN = (Tensor, nn.Parameter)
-remembered_directions = lru_cache(maxsize=4096)(checked_directions)
+"""Types of real tensors, whose sizes are numbers and no symbols."""
 
 
 def check_shapes(x: Sequence[int], taps: Sequence[int]) -> None:
