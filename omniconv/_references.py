@@ -218,6 +218,56 @@ S4ND_PAPER = Reference(
     2022,
 )
 
+GCNN_PAPER = Reference(
+    "cohen2016group",
+    "Group Equivariant Convolutional Networks",
+    "Cohen, Taco and Welling, Max",
+    "ICML; arXiv:1602.07576",
+    2016,
+)
+SEPARABLE_PAPER = Reference(
+    "knigge2022separable",
+    "Exploiting Redundancy: Separable Group Convolutional Networks on Lie Groups",
+    "Knigge, David M. and Romero, David W. and Bekkers, Erik J.",
+    "ICML; arXiv:2110.13059",
+    2022,
+)
+PARTIAL_PAPER = Reference(
+    "romero2022partial",
+    "Learning Partial Equivariances from Data",
+    "Romero, David W. and Lohit, Suhas",
+    "NeurIPS; arXiv:2110.10211",
+    2022,
+)
+RELAXED_PAPER = Reference(
+    "vanderouderaa2022relaxing",
+    "Relaxing Equivariance Constraints with Non-stationary Continuous Filters",
+    "van der Ouderaa, Tycho F. A. and Romero, David W. and van der Wilk, Mark",
+    "NeurIPS; arXiv:2204.07178",
+    2022,
+)
+ATTENTIVE_PAPER = Reference(
+    "romero2020attentive",
+    "Attentive Group Equivariant Convolutional Networks",
+    "Romero, David W. and Bekkers, Erik J. and Tomczak, Jakub M. and Hoogendoorn, Mark",
+    "ICML; arXiv:2002.03830",
+    2020,
+)
+GROUP_ATTENTION_PAPER = Reference(
+    "romero2021group",
+    "Group Equivariant Stand-Alone Self-Attention For Vision",
+    "Romero, David W. and Cordonnier, Jean-Baptiste",
+    "ICLR; arXiv:2010.00977",
+    2021,
+)
+WAVELET_PAPER = Reference(
+    "romero2020wavelet",
+    "Wavelet Networks: Scale-Translation Equivariant Learning From Raw Time-Series",
+    "Romero, David W. and Bekkers, Erik J. and Tomczak, Jakub M. and Hoogendoorn, Mark",
+    "TMLR; arXiv:2006.05259",
+    2024,
+)
+
 
 def cite(model: nn.Module) -> str:
     """BibTeX entries of the papers behind the parts that `model` is made of, and of this library.

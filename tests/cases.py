@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import omniconv as oc
 from omniconv.engines import ENGINES
-from omniconv.groups import GL2, O2, SL2, SO2, SO3, Cyclic, Dihedral, Group, Scaling, Trivial
+from omniconv.groups import GL2, O2, SL2, SO2, SO3, Count, Cyclic, Dihedral, Group, Scaling, Trivial
 from omniconv.groups import Product as GroupProduct
 from omniconv.kernels import (
     MLP,
@@ -38,14 +38,18 @@ from omniconv.nn import (
     Conv2d,
     Conv3d,
     DenseHead,
+    GroupConv,
+    GroupProject,
     LastHead,
     LayerNorm,
+    LiftingConv,
     Pointwise,
     PoolHead,
     ResidualBlock,
     Standardize,
     TokenEmbedding,
 )
+from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
 
 GROUPS: dict[str, Group] = {
@@ -70,6 +74,29 @@ GROUPS: dict[str, Group] = {
     "sl2": SL2(),
 }
 """By name, each with the parameters that matter."""
+
+GROUP_SAMPLES: dict[str, Count] = {
+    "trivial-1": 1,
+    "trivial": 1,
+    "trivial-3": 1,
+    "cyclic": 4,
+    "cyclic-7": 7,
+    "dihedral": 8,
+    "dihedral-3": 6,
+    "so2": 8,
+    "o2": 8,
+    "scaling-1": 3,
+    "scaling": 3,
+    "scaling-3": 2,
+    "sim2": (4, 2),
+    "cyclic-scaling": (8, 2),
+    "so3": 24,
+    "similarities-3": (24, 2),
+    "gl2": (4, 2, 2),
+    "gl2-far": (8, 1, 3),
+    "sl2": (4, 3),
+}
+"""By name of the group, how many samples a layer takes in the tests."""
 
 KERNELS: dict[str, KernelFactory] = {
     "table": Table,
@@ -168,6 +195,22 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (2, 2, 7),
     ),
+    "lifting-conv": (
+        lambda: LiftingConv(2, 3, (4, 3), SO2(), 4, kernel=small, reach=1, dtype=F64),
+        (2, 2, 4, 3),
+    ),
+    "lifting-conv-separable": (
+        lambda: LiftingConv(2, 3, 5, Scaling(1, high=4.0), 3, kernel=small, mixing="separable", reach=1, dtype=F64),
+        (2, 2, 5),
+    ),
+    **{
+        f"group-conv-{factorization}": (
+            partial(GroupConv, *(2, 3, (4, 3), O2(), 4), kernel=small, factorization=factorization, reach=1, dtype=F64),
+            (2, 2, 4, 4, 3),
+        )
+        for factorization in FACTORIZATIONS
+    },
+    "group-project": (lambda: GroupProject("mean"), (2, 3, 4, 5, 5)),
     "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
     "conv3d": (
         lambda: Conv3d(1, 2, 2, kernel=partial(SIREN, hidden=4), mixing="separable", dtype=F64),

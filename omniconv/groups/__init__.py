@@ -1,7 +1,10 @@
 """Symmetry groups: pure functions of tensors of elements, and samples of them with quadrature weights."""
 
+from omniconv.groups._group import Count as Count
+from omniconv.groups._group import Elements as Elements
 from omniconv.groups._group import Group as Group
 from omniconv.groups._group import Samples as Samples
+from omniconv.groups._signals import transform as transform
 from omniconv.groups.cyclic import Cyclic as Cyclic
 from omniconv.groups.dihedral import Dihedral as Dihedral
 from omniconv.groups.gl2 import GL2 as GL2
@@ -20,12 +23,15 @@ __all__ = [
     "SL2",
     "SO2",
     "SO3",
+    "Count",
     "Cyclic",
     "Dihedral",
+    "Elements",
     "Group",
     "Product",
     "Samples",
     "Scaling",
     "SemidirectProduct",
     "Trivial",
+    "transform",
 ]

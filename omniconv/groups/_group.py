@@ -45,7 +45,8 @@ class Group(Cited, ABC):
     `dim`: of the space on which it acts, whose axes are those of a signal in their order. `numbers`: in which an
     element is stored. `continuous`: for each coordinate of the chart `log`, whether it is continuous; others tell
     components apart, as 0 and 1 do rotations and reflections. The identity has the coordinates 0.
-    `features`: numbers that describe an element to a kernel network. `order`: number of elements, None if infinite.
+    `features`: numbers that describe an element to a kernel network, at least 1. `order`: number of elements, None if
+    infinite. `magnification`: by which a sampled element lengthens a vector at most.
 
     A group is an immutable value: two of one kind with the same parameters are equal. A new one gives its attributes
     and the methods that begin with an underscore, whose arguments were checked; batch axes broadcast.
@@ -56,6 +57,7 @@ class Group(Cited, ABC):
     continuous: tuple[bool, ...]
     features: int
     order: int | None = None
+    magnification: float = 1.0
 
     @abstractmethod
     def _compose(self, g: Elements, h: Elements) -> Elements: ...

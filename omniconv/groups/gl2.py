@@ -59,6 +59,11 @@ class GL2(Group):
         check_number("high", self.high, low=1.0)
         check_number("shear", self.shear, low=0.0)
 
+    @property
+    def magnification(self) -> float:  # type: ignore[override]
+        """The largest scale, along the axis of the longest stretch."""
+        return self.high * math.exp(self.shear)
+
     def _compose(self, g: Elements, h: Elements) -> Elements:
         return times(self._matrix(g), self._matrix(h)).flatten(-2)
 

@@ -70,6 +70,11 @@ class Product(Group):
         orders = [factor.order for factor in self.factors if factor.order is not None]
         return math.prod(orders) if len(orders) == len(self.factors) else None
 
+    @property
+    def magnification(self) -> float:  # type: ignore[override]
+        """That of the factors one after the other."""
+        return math.prod(factor.magnification for factor in self.factors)
+
     def parts(self, g: Elements) -> list[Elements]:
         """The elements of the factors."""
         return list(g.split([factor.numbers for factor in self.factors], -1))

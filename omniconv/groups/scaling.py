@@ -33,6 +33,11 @@ class Scaling(Group):
         check_integer("dim", self.dim)
         check_number("high", self.high, low=1.0)
 
+    @property
+    def magnification(self) -> float:  # type: ignore[override]
+        """The end of the range."""
+        return self.high
+
     def _compose(self, g: Elements, h: Elements) -> Elements:
         return g * h
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,11 @@ class SL2(Group):
 
     def __post_init__(self) -> None:
         check_number("shear", self.shear, low=0.0)
+
+    @property
+    def magnification(self) -> float:  # type: ignore[override]
+        """Along the axis of the longest stretch."""
+        return math.exp(self.shear)
 
     def _compose(self, g: Elements, h: Elements) -> Elements:
         return times(self._matrix(g), self._matrix(h)).flatten(-2)

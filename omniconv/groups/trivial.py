@@ -22,7 +22,7 @@ class Trivial(Group):
     dim: int = 2
     numbers = 0
     continuous = ()
-    features = 0
+    features = 1
     order = 1
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Trivial(Group):
         return torch.eye(self.dim, dtype=g.dtype, device=g.device).expand(*g.shape[:-1], self.dim, self.dim)
 
     def _describe(self, g: Elements) -> Tensor:
-        return g
+        return g.new_zeros(*g.shape[:-1], 1)  # kernels are functions of one number at least
 
     def _density(self, a: Coordinates) -> Tensor:
         return a.new_ones(a.shape[:-1])

@@ -1,5 +1,6 @@
 """Layers: the one place where a domain, a kernel, a support and an engine are put together."""
 
+from omniconv.nn._refreshed import refresh as refresh
 from omniconv.nn.basic_block import BasicBlock as BasicBlock
 from omniconv.nn.block import ResidualBlock as ResidualBlock
 from omniconv.nn.branched import Branched as Branched
@@ -7,11 +8,13 @@ from omniconv.nn.conv import Conv as Conv
 from omniconv.nn.conv import Conv1d as Conv1d
 from omniconv.nn.conv import Conv2d as Conv2d
 from omniconv.nn.conv import Conv3d as Conv3d
-from omniconv.nn.conv import refresh as refresh
 from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
+from omniconv.nn.group_conv import GroupConv as GroupConv
+from omniconv.nn.group_project import GroupProject as GroupProject
 from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
+from omniconv.nn.lifting_conv import LiftingConv as LiftingConv
 from omniconv.nn.masks import check_mask as check_mask
 from omniconv.nn.masks import observed as observed
 from omniconv.nn.norm import BatchNorm as BatchNorm
@@ -32,8 +35,11 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "DenseHead",
+    "GroupConv",
+    "GroupProject",
     "LastHead",
     "LayerNorm",
+    "LiftingConv",
     "Pointwise",
     "PoolHead",
     "ResidualBlock",

@@ -39,15 +39,15 @@ class KeptTaps:
     def __init__(self) -> None:
         self.sources: list[tuple[weakref.ref[Tensor], int, int]] = []
         self.steps = -1
-        self.taps: dict[Hashable, Taps] = {}
+        self.taps: dict[Hashable, list[Taps]] = {}
         self.lock = threading.RLock()  # layers may be called by several threads
 
-    def get(self, key: Hashable, sources: Iterable[Tensor], make: Callable[[], Taps]) -> Taps:
+    def get(self, key: Hashable, sources: Iterable[Tensor], make: Callable[[], list[Taps]]) -> list[Taps]:
         """`make()`, or what it returned for the same key while the sources were as they are now."""
         with self.lock:
             return self._get(key, list(sources), make)
 
-    def _get(self, key: Hashable, sources: list[Tensor], make: Callable[[], Taps]) -> Taps:
+    def _get(self, key: Hashable, sources: list[Tensor], make: Callable[[], list[Taps]]) -> list[Taps]:
         same = (
             self.steps == STEPS[0]
             and len(sources) == len(self.sources)
@@ -64,7 +64,7 @@ class KeptTaps:
             while len(self.taps) >= MOST:
                 del self.taps[next(iter(self.taps))]
             with torch.inference_mode(False), torch.no_grad():  # a change of what is made there would not be counted
-                self.taps[key] = constant(make())
+                self.taps[key] = [constant(taps) for taps in make()]
         return self.taps[key]
 
     def clear(self) -> None:

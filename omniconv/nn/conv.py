@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import EngineError, check_choice, check_floating_tensor, check_integer, describe
-from omniconv._precision import HALF
 from omniconv._typing import (
     Condition,
     PerAxis,
@@ -32,10 +31,12 @@ from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory, Modes
 from omniconv.nn._at_times import Lags, convolve_at_times
-from omniconv.nn._kept_taps import KeptTaps, may_be_kept
+from omniconv.nn._checks import check_placed
+from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn._recurrent import convolve_recurrent, refusal
+from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, SupportFactory
@@ -45,7 +46,7 @@ THRESHOLD = 0.01
 """A support below this weight counts as zero: it holds under 1e-4 of a Gaussian window's energy."""
 
 
-class Conv(nn.Module):
+class Conv(Refreshed):
     """Convolution with a continuous kernel, on signals of one to three axes, any length and any resolution.
 
     y[t] = sum_lag w(lag) k(lag / reach) m(lag / reach) x[t - lag] + bias, with kernel k, support m and quadrature
@@ -135,8 +136,6 @@ class Conv(nn.Module):
             if mixing == "separable"
             else None
         )
-        self.register_load_state_dict_post_hook(refresh_after_loading)
-        self.kept_taps = KeptTaps()
         self.window = self.reach
         self.bandlimit: tuple[float, ...] | None = None
         self.refresh()
@@ -210,16 +209,6 @@ class Conv(nn.Module):
         steps = (2.0 ** (-math.floor(-4 * math.log2(extent) + 1e-6) / 4) for extent in extents)
         self.window = tuple(min(far, math.ceil(step * far - 1e-6)) for step, far in zip(steps, self.reach, strict=True))
         self.bandlimit = self.kernel.bandlimit()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.kept_taps.clear()
-        return super()._apply(fn, recurse)
-
-    def train(self, mode: bool = True) -> Conv:
-        """Set the mode as `torch.nn.Module.train` does, and `refresh()`."""
-        super().train(mode)
-        self.refresh()
-        return self
 
     def taps(
         self, spacing: PerAxis[float] | None = None, lowpass: bool = False, condition: Condition | None = None
@@ -328,7 +317,7 @@ class Conv(nn.Module):
         if not may_be_kept(sources):
             return self.taps(spacing, lowpass)
         key = (spacing, lowpass, self.window)
-        return self.kept_taps.get(key, sources, lambda: self.taps(spacing, lowpass))
+        return self.kept_taps.get(key, sources, lambda: [self.taps(spacing, lowpass)])[0]
 
     def _convolve(self, x: Signal, taps: Taps) -> Signal:
         return convolve(x, taps, causal=self.causal, boundary=self.grid.boundary, engine=self.engine)
@@ -415,17 +404,7 @@ class Conv(nn.Module):
             raise ValueError(
                 f"`x` must be (batch, {self.in_channels}{axes}) or ({self.in_channels}{axes}); got {describe(x)}."
             )
-        own = torch.promote_types(self.gain.dtype, torch.float32)
-        if x.dtype not in HALF and x.dtype != own:
-            raise TypeError(
-                f"`x` must have the dtype of the layer, {own} (or half precision); got {x.dtype}. Convert the "
-                "signal with `x.to(dtype)` or the layer with `.to(dtype)`."
-            )
-        if x.device != self.gain.device:
-            raise ValueError(
-                f"`x` must be on the device of the layer, {self.gain.device}; got {x.device}. Move one of them with "
-                "`.to(device)`."
-            )
+        check_placed(x, self.gain)
 
     def extra_repr(self) -> str:
         return (
@@ -457,15 +436,3 @@ def strict_precision(device: torch.device) -> AbstractContextManager[object]:
     """No autocast: large phases do not survive half precision."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
-
-
-def refresh(model: nn.Module) -> None:
-    """`refresh()` of every convolution in `model`: call it after the parameters have changed."""
-    for module in model.modules():
-        if isinstance(module, Conv):
-            module.refresh()
-
-
-def refresh_after_loading(module: nn.Module, incompatible_keys: object) -> None:
-    """Read the loaded sizes; a function of the module, so that layers can be copied and pickled."""
-    refresh(module)

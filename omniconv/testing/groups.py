@@ -21,8 +21,8 @@ def check_group(group: Group, *, count: int = 24, seed: int = 0) -> None:
     inverses; matrices and the action on points are homomorphisms; `exp` and `log` undo one another; the determinant is
     that of the matrix; the distance is symmetric and does not change when both elements are moved; the density is that
     of a measure which left translations keep, and `at` draws from it, by the Jacobian of each; features have no cut and
-    lie in [-1, 1]; derivatives are finite, at the identity too; batch axes broadcast, float32 gives what float64 gives;
-    bad shapes are named; copies are equal.
+    lie in [-1, 1]; `magnification` bounds what is sampled; derivatives are finite, at the identity too; batch axes
+    broadcast, float32 gives what float64 gives; bad shapes are named; copies are equal.
 
     >>> from omniconv.groups import SO2
     >>> check_group(SO2())
@@ -37,6 +37,7 @@ def check_group(group: Group, *, count: int = 24, seed: int = 0) -> None:
     check_haar_density(group, g, h)
     check_draws(group, torch.rand(count, group.coordinates, generator=generator, dtype=torch.float64))
     check_features(group, g, h)
+    check_magnification(group, torch.cat([g, h, k]))
     check_derivatives(group, g)
     check_value(group)
     check_shapes(group, g, h, points)
@@ -170,6 +171,13 @@ def check_features(group: Group, g: Tensor, h: Tensor) -> None:
             group.compose(start, group.exp(-steps))
         )
         expect(bool((apart.abs() < 1e-5).all()), "features must be continuous")
+
+
+def check_magnification(group: Group, g: Tensor) -> None:
+    """An upper bound of what is sampled, and not a careless one."""
+    lengthened = torch.linalg.matrix_norm(group.matrix(g), ord=2).max().item()
+    expect(lengthened <= group.magnification * (1 + EXACT), "`magnification` must bound what is sampled")
+    expect(group.magnification < 1.5 * lengthened, "`magnification` must be near what is sampled")
 
 
 def check_shapes(group: Group, g: Tensor, h: Tensor, points: Tensor) -> None:

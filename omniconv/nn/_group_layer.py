@@ -1,0 +1,255 @@
+"""What the layers of a group have in common: kernels that stand upright, and the poses into which they are moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniconv._errors import check_choice, check_integer, describe
+from omniconv._references import GCNN_PAPER, Cited, Reference
+from omniconv._typing import PerAxis, Signal, Taps, check_reach, per_axis
+from omniconv.domains.grid import Grid, check_spacing
+from omniconv.engines import ENGINES, convolve
+from omniconv.groups import Count, Group, Samples
+from omniconv.kernels import Kernel, KernelFactory
+from omniconv.nn._checks import check_placed
+from omniconv.nn._group_steps import GroupSignal, Step
+from omniconv.nn._kept_taps import may_be_kept
+from omniconv.nn._parts import build_kernel, build_support
+from omniconv.nn._poses import Poses, poses
+from omniconv.nn._refreshed import Refreshed
+from omniconv.nn.conv import THRESHOLD, strict_precision
+from omniconv.supports import Disk, SupportFactory
+
+UPRIGHT = partial(Disk, radius=0.75)
+"""The support of group layers if none is given: the same in all directions, and soft where it ends."""
+
+
+class GroupLayer(Cited, Refreshed):
+    """A chain of steps, whose kernels are functions of the poses of outputs and inputs, and a bias per channel.
+
+    A subclass gives the steps to `_build`, and says in its `forward` what goes in.
+    """
+
+    references: tuple[Reference, ...] = (GCNN_PAPER,)
+    gain: Tensor
+    steps: nn.ModuleList
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: PerAxis[int],
+        group: Group,
+        samples: Count | None,
+        *,
+        support: SupportFactory,
+        reach: int | None,
+        boundary: PerAxis[str],
+        bias: bool,
+        engine: str,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ):
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        self.out_channels = check_integer("out_channels", out_channels)
+        if not isinstance(group, Group):
+            raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
+        dim = len(size) if isinstance(size, Sequence) else group.dim
+        self.grid = Grid(per_axis("size", size, dim, check_integer), 1.0, boundary)
+        if self.grid.dim != group.dim:
+            raise ValueError(
+                f"`group` must act on the {self.grid.dim} axes of signals of `size` {self.grid.size}; {group} acts on "
+                f"{group.dim}."
+            )
+        self.group, self.count, self.samples = group, samples, group.grid(samples)
+        self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
+        self.ball = not keeps_axes(group)
+        self.engine = check_choice("engine", engine, ("auto", *ENGINES))
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        where = {"reach": (self.reach,) * self.dim, "causal": (False,) * self.dim, **place}
+        self.support = build_support(support, self.dim, where)
+        self.register_buffer("gain", torch.ones((), **place))
+        self.bias = nn.Parameter(torch.zeros(self.out_channels, **place)) if bias else None
+        self.extent = 1.0
+
+    @property
+    def dim(self) -> int:
+        """Number of axes of the space."""
+        return self.grid.dim
+
+    def _make(self, kernel: KernelFactory, place: dict[str, Any], what: str, channels: int) -> Kernel:
+        """A kernel of positions in "space", of features of the "group", or of "both" side by side.
+
+        Its unit of frequency on the group is that of the samples, as it is in space.
+        """
+        axes = {"space": (self.reach,) * self.dim, "group": self._group_reach()}
+        reach = axes["space"] + axes["group"] if what == "both" else axes[what]
+        where = {"reach": reach, "causal": (False,) * len(reach), **place}
+        return build_kernel(kernel, len(reach), channels, where)
+
+    def _group_reach(self) -> tuple[int, ...]:
+        """Samples of the group between features that differ by 1, on average over an element's nearest neighbours."""
+        elements = self.samples.elements
+        features = self.group.describe(elements)
+        apart = torch.cdist(features, features).fill_diagonal_(math.inf).amin(1)
+        nearest = apart[(apart > 1e-6) & apart.isfinite()]
+        return (max(1, round(1 / nearest.mean().item())) if len(nearest) else 1,) * self.group.features
+
+    @property
+    def chain(self) -> list[Step]:
+        """The steps, in their order."""
+        return list(self.steps)  # type: ignore[arg-type]
+
+    def _build(self, steps: Sequence[Step]) -> None:
+        """Take the steps, and set the gain for them."""
+        self.steps = nn.ModuleList(steps)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self.gain.is_meta:
+            self.samples = self.samples.to(self.gain.device)
+        self.refresh()
+        self._calibrate()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew and set the gain for them."""
+        for step in self.chain:
+            step.reset_parameters()
+        self.support.reset_parameters()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        self._settle()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Read the learned extent of the support on the host, rounded up to a power of 2^(1/4), as in `Conv`."""
+        if self.gain.is_meta:
+            return
+        self.kept_taps.clear()
+        extents = self.support.extent(THRESHOLD)
+        if len(extents) != self.dim or not all(0 < extent <= 1 for extent in extents):
+            raise ValueError(
+                f"the extent of {type(self.support).__name__} must be in (0, 1] on each of {self.dim} axes; got "
+                f"{extents}. If it is not a number, training has diverged: lower the learning rate."
+            )
+        self.extent = min(1.0, 2.0 ** (-math.floor(-4 * math.log2(max(extents)) + 1e-6) / 4))
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        """Set the gain with which white noise on the reference grid keeps its variance, as in `Conv`."""
+        if self.gain.is_meta:
+            return
+        self.gain.fill_(1.0)
+        inputs = self._reference_inputs()
+        sampled = self._sample(inputs, self.samples, None)
+        variance = self.gain.new_ones(self.in_channels, len(inputs), dtype=torch.float64)
+        met = self._met(sampled[-1].shape[-self.dim :])
+        for step, weights in zip(self.chain, sampled, strict=True):
+            variance = step.variance(variance, weights.double(), met)
+        total = variance.mean().item()
+        if not (math.isfinite(total) and total > 0):
+            raise ValueError(
+                f"`kernel` and `support` must make taps of finite, positive energy; they made {total}. Check their "
+                "initialisation."
+            )
+        self.gain.fill_(total**-0.5)
+
+    def _met(self, kernel: Sequence[int]) -> Tensor:
+        """For every tap the share of the positions at which it meets a sample: less than 1 near the edges."""
+        met = torch.ones(*kernel, device=self.gain.device, dtype=torch.float64)
+        for axis, (taps, size) in enumerate(zip(kernel, self.grid.size, strict=True)):
+            if self.grid.boundary[axis] == "zero":
+                lags = torch.arange(taps, device=met.device) - taps // 2
+                met = met * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
+        return met
+
+    def _reference_inputs(self) -> Samples:
+        """The elements at which inputs are sampled if nothing else is said."""
+        return self.samples
+
+    def _poses(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> Poses:
+        """Poses of the outputs among the inputs, with the support in their volumes."""
+        grid = self.grid if spacing is None else self.grid.resampled(spacing)
+        window = math.ceil(self.group.magnification * self.extent * self.reach - 1e-6)
+        dtype = torch.promote_types(self.gain.dtype, torch.float32)
+        found = poses(
+            *(self.group, inputs, outputs, grid, window),
+            reach=self.reach,
+            extent=self.extent,
+            ball=self.ball,
+            dtype=dtype,
+        )
+        return Poses(found.positions, found.volume * self.support(found.positions), found.relative, found.weights)
+
+    def _sample(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> list[Tensor]:
+        """The weights of all steps, the gain among them."""
+        with strict_precision(self.gain.device):
+            where = self._poses(inputs, outputs, spacing)
+            sampled = [step.sample(where) for step in self.chain]
+        return [*sampled[:-1], sampled[-1] * self.gain.to(sampled[-1].dtype)]
+
+    def _kept(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> list[Tensor]:
+        """The same; at evaluation without gradients those of the last call, if nothing has changed."""
+        made = (inputs.elements, inputs.weights, outputs.elements, outputs.weights)
+        sources = [*self.parameters(), *self.buffers(), *made]
+        if self.training or not may_be_kept(sources):
+            return self._sample(inputs, outputs, spacing)
+        return self.kept_taps.get((spacing, self.extent), sources, lambda: self._sample(inputs, outputs, spacing))
+
+    def _run(
+        self, x: GroupSignal, inputs: Samples, outputs: Samples | None, spacing: PerAxis[float] | None
+    ) -> GroupSignal:
+        """The steps one after the other, and the bias."""
+        outputs = self._placed("outputs", self.samples if outputs is None else outputs)
+        steps = None if spacing is None else per_axis("spacing", spacing, self.dim, check_spacing)
+        y = x
+        for step, weights in zip(self.chain, self._kept(inputs, outputs, steps), strict=True):
+            y = step.run(y, weights, self._convolve)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype).reshape(-1, *[1] * (self.dim + 1))
+        return y.to(x.dtype)  # whatever autocast made of it
+
+    def _convolve(self, x: Signal, taps: Taps) -> Signal:
+        return convolve(x, taps, boundary=self.grid.boundary, engine=self.engine)
+
+    def _placed(self, name: str, samples: Any) -> Samples:
+        """Samples on the device of the layer."""
+        if not isinstance(samples, Samples) or samples.elements.shape[-1] != self.group.numbers:
+            raise TypeError(f"`{name}` must be omniconv.groups.Samples of {self.group}; got {describe(samples)}.")
+        return samples if samples.elements.device == self.gain.device else samples.to(self.gain.device)
+
+    def _check_signal(self, x: Any, axes: str, count: int | None) -> None:
+        """Raise unless `x` has the axes of the layer's inputs."""
+        extra = self.dim + (2 if count is None else 3)
+        fits = isinstance(x, Tensor) and x.ndim == extra and x.shape[1] == self.in_channels
+        if not fits or (count is not None and x.shape[2] != count):
+            sizes = "".join(f", size_{axis}" for axis in range(self.dim))
+            raise ValueError(f"`x` must be (batch, {self.in_channels}{axes}{sizes}); got {describe(x)}.")
+        check_placed(x, self.gain)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if not self.gain.is_meta:
+            self.samples = self.samples.to(self.gain.device)
+        return self
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, size={self.grid.size}, group={self.group}, "
+            f"samples={self.count}, reach={self.reach}, boundary={self.grid.boundary}, bias={self.bias is not None}, "
+            f"engine={self.engine!r}"
+        )
+
+
+def keeps_axes(group: Group) -> bool:
+    """Whether every element maps axes to axes, and so cubes to cubes: then kernels fill a cube, else a ball."""
+    drawn = group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements
+    matrices = group.matrix(drawn).abs()
+    return bool((matrices.amax(-1) - matrices.sum(-1)).abs().max() < 1e-9)

@@ -1,0 +1,211 @@
+"""The linear maps that group convolutions are made of: over channels, over the group, over space, or over several."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from omniconv._typing import Signal, Taps
+from omniconv.kernels import Kernel
+from omniconv.nn._poses import Poses
+from omniconv.nn.pointwise import Pointwise
+
+GroupSignal: TypeAlias = Annotated[Tensor, "batch channels group *size"]
+MakeKernel: TypeAlias = Callable[[str, int], Kernel]
+"""A kernel of "space", "group" or "both", with so many channels."""
+Convolve: TypeAlias = Callable[[Signal, Taps], Signal]
+
+
+class Step(nn.Module, ABC):
+    """One linear map of a group signal, whose weights are sampled for the poses that a layer is given."""
+
+    @abstractmethod
+    def sample(self, poses: Poses) -> Tensor:
+        """The weights, in the form in which `run` takes them."""
+
+    @abstractmethod
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        """The map."""
+
+    @abstractmethod
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        """Variances (channels, group) of what comes out where white noise of the variances `before` goes in.
+
+        `met`: for every tap, (*kernel), at which share of the positions it meets a sample.
+        """
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+
+
+class OverChannels(Step):
+    """A linear map of the channels, the same everywhere on the group and in space."""
+
+    def __init__(self, linear: Pointwise):
+        super().__init__()
+        self.linear = linear
+
+    def reset_parameters(self) -> None:
+        self.linear.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        return self.linear.weight
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        return mix(weights, x.flatten(2)).unflatten(2, x.shape[2:])
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        return weights.square() @ before
+
+
+class OverGroup(Step):
+    """y(o, h) = sum_g w_g sum_c K(h^-1 g)[o, c] x(c, g); `depthwise`: of every channel for itself."""
+
+    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int, *, depthwise: bool = False):
+        super().__init__()
+        self.in_channels, self.out_channels, self.depthwise = in_channels, out_channels, depthwise
+        self.kernel = make("group", out_channels if depthwise else in_channels * out_channels)
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        values = poses.weigh(self.kernel(poses.relative))
+        if self.depthwise:
+            return values.movedim(-1, 0)
+        return channels_first(values, self.out_channels, self.in_channels).flatten(2, 3).flatten(0, 1)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        if self.depthwise:
+            return mix(weights, x.flatten(3)).unflatten(3, x.shape[3:])
+        y = mix(weights, x.flatten(1, 2).flatten(2))
+        return y.unflatten(2, x.shape[3:]).unflatten(1, (self.out_channels, -1))
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        if self.depthwise:
+            return (weights.square() @ before[..., None])[..., 0]
+        return (weights.square() @ before.flatten()).unflatten(0, (self.out_channels, -1))
+
+
+class Lift(Step):
+    """y(o, h) = sum_c K(h^-1 lag)[o, c] * x(c), from a signal without a group, whose axis has one element."""
+
+    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel = make("space", in_channels * out_channels)
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        values = self.kernel(poses.positions) * poses.volume[..., None]
+        return values.unflatten(-1, (self.out_channels, self.in_channels)).movedim((-2, -1), (0, 2)).flatten(0, 1)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        energy = (weights.square() * met).flatten(2).sum(2)
+        return (energy @ before.flatten()).unflatten(0, (self.out_channels, -1))
+
+
+class OverSpace(Step):
+    """y(c, h) = K(h^-1 lag)[c] * x(c, h), of every channel and element for itself.
+
+    A signal without a group, whose axis has one element, is taken as the same at every element.
+    """
+
+    def __init__(self, make: MakeKernel, channels: int):
+        super().__init__()
+        self.channels, self.kernel = channels, make("space", channels)
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        return (self.kernel(poses.positions) * poses.volume[..., None]).movedim(-1, 0).flatten(0, 1)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        count = len(weights) // self.channels
+        x = x.expand(-1, -1, count, *x.shape[3:])
+        return convolve(x.flatten(1, 2), weights).unflatten(1, (self.channels, count))
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        energy = (weights.square() * met).flatten(1).sum(1)
+        return energy.unflatten(0, (self.channels, -1)) * before
+
+
+class OverBoth(Step):
+    """Space and group at once: y(o, h) = sum_g w_g sum_c k(o, c, h, g) * x(c, g), in one convolution.
+
+    `factored`: whether k(o, c, h, g) is K(h^-1 g)[o, c] K(h^-1 lag)[o, c] rather than K(h^-1 lag, h^-1 g)[o, c].
+    """
+
+    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int, *, factored: bool = False):
+        super().__init__()
+        self.in_channels, self.out_channels, self.factored = in_channels, out_channels, factored
+        channels = in_channels * out_channels
+        self.kernel = make("space" if factored else "both", channels)
+        self.group_kernel = make("group", channels) if factored else None
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+        if self.group_kernel is not None:
+            self.group_kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        if self.group_kernel is None:
+            values = poses.weigh(self.kernel(poses.joint)) * poses.volume[:, None, ..., None]
+            taps = channels_first(values, self.out_channels, self.in_channels)
+        else:
+            values = self.kernel(poses.positions) * poses.volume[..., None]
+            space = channels_first(values[:, None], self.out_channels, self.in_channels)
+            group = poses.weigh(self.group_kernel(poses.relative))
+            group = channels_first(group, self.out_channels, self.in_channels)
+            taps = space * group.reshape(*group.shape, *[1] * len(poses.kernel))
+        return taps.flatten(2, 3).flatten(0, 1)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        energy = (weights.square() * met).flatten(2).sum(2)
+        return (energy @ before.flatten()).unflatten(0, (self.out_channels, -1))
+
+
+class OverBothByChannel(Step):
+    """Space and group at once, of every channel for itself: y(c, h) = sum_g w_g K(h^-1 lag, h^-1 g)[c] * x(c, g)."""
+
+    def __init__(self, make: MakeKernel, channels: int):
+        super().__init__()
+        self.kernel = make("both", channels)
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        values = poses.weigh(self.kernel(poses.joint)) * poses.volume[:, None, ..., None]
+        return values.movedim(-1, 0)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        pairs = zip(x.unbind(1), weights.unbind(0), strict=True)
+        return torch.stack([convolve(channel, taps) for channel, taps in pairs], 1)
+
+    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+        return ((weights.square() * met).flatten(3).sum(3) @ before[..., None])[..., 0]
+
+
+def channels_first(values: Tensor, out_channels: int, in_channels: int) -> Tensor:
+    """Values (outputs, inputs, *points, out in) as (out, outputs, in, inputs, *points)."""
+    return values.unflatten(-1, (out_channels, in_channels)).movedim((-2, -1), (0, 2))
+
+
+def mix(weights: Tensor, x: Tensor) -> Tensor:
+    """The matrix product, in the dtype of the signal."""
+    return torch.matmul(weights.to(x.dtype), x)

@@ -1,0 +1,75 @@
+"""What the kernels of a group layer are functions of, for elements that the layer is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omniconv.domains.grid import Grid
+from omniconv.groups import Group, Samples
+
+INSIDE = 1 + 1e-6
+"""Where the kernel ends: rounding must not decide about the taps that lie just there."""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Offsets as seen from the elements h of the outputs, and the elements of the inputs as seen from them.
+
+    `positions`: h^-1 lag / reach, (outputs, *kernel, dim), what the kernel that stands upright is a function of.
+    `volume`: what every tap stands for, (outputs, *kernel): the volume of a sample over |det h|, 0 beyond the kernel.
+    `relative`: features of h^-1 g for the inputs' elements g, (outputs, inputs, features).
+    `weights`: of the inputs' elements, (inputs,), which sum to 1.
+    """
+
+    positions: Tensor
+    volume: Tensor
+    relative: Tensor
+    weights: Tensor
+
+    @property
+    def kernel(self) -> torch.Size:
+        """Taps per axis."""
+        return self.volume.shape[1:]
+
+    @property
+    def joint(self) -> Tensor:
+        """Positions and features side by side, (outputs, inputs, *kernel, dim + features)."""
+        shape = (*self.relative.shape[:2], *self.kernel)
+        features = self.relative.reshape(*self.relative.shape[:2], *[1] * len(self.kernel), -1)
+        positions = self.positions[:, None]
+        return torch.cat([positions.expand(*shape, -1), features.expand(*shape, -1)], -1)
+
+    def weigh(self, values: Tensor) -> Tensor:
+        """Values (outputs, inputs, *points, channels) times the weights of the inputs."""
+        return values * self.weights.reshape(-1, *[1] * (values.ndim - 2))
+
+
+def poses(
+    group: Group,
+    inputs: Samples,
+    outputs: Samples,
+    grid: Grid,
+    window: int,
+    *,
+    reach: int,
+    extent: float,
+    ball: bool,
+    dtype: torch.dtype,
+) -> Poses:
+    """Poses on a grid, for taps as far as `window` samples of the reference grid; made in float64, then rounded.
+
+    `extent`: where the kernel ends, in units of the reach. `ball`: whether it fills a ball rather than a cube.
+    """
+    elements = outputs.elements
+    axes = grid.lags(window, device=elements.device)
+    lags = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    back = group.inverse(elements).reshape(-1, *[1] * grid.dim, group.numbers)
+    positions = group.act(back, lags) / max(reach, 1)
+    far = positions.norm(dim=-1) if ball else positions.abs().amax(-1)
+    magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)
+    volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
+    relative = group.describe(group.relative(elements[:, None], inputs.elements))
+    return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), inputs.weights.to(dtype))

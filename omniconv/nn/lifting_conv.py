@@ -1,0 +1,88 @@
+"""Convolution from a signal to a signal on a group."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from omniconv._errors import check_choice
+from omniconv._typing import PerAxis, Signal
+from omniconv.groups import Count, Group, Samples
+from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._group_layer import UPRIGHT, GroupLayer
+from omniconv.nn._group_steps import GroupSignal, Lift, OverChannels, OverSpace
+from omniconv.nn.pointwise import Pointwise
+from omniconv.supports import SupportFactory
+
+MIXINGS = ("dense", "separable")
+
+
+class LiftingConv(GroupLayer):
+    """Convolution of a signal with a kernel in all poses: y(x, h) = |det h|^-1 sum_lag k(h^-1 lag / reach) f(x - lag).
+
+    From `batch channels *size` to `batch channels group *size`. Where the signal is moved by an element g of the group,
+    y(x, h) moves with it, to (g x, g h).
+
+    `in_channels`, `out_channels`: at least 1.
+    `size`: samples per axis of the reference grid, one int for all.
+    `group`: from `omniconv.groups`, which acts on as many axes. `samples`: its elements, as in `Group.grid`; None for
+    all of a finite group.
+    `kernel`, `support`: as in `Conv`. The kernel is a function of the position as the pose sees it. It fills a cube
+    where the group maps axes to axes, else a ball.
+    `mixing`: "dense" (a kernel per pair of channels) or "separable" (a linear map of the channels, then a kernel each).
+    `reach`: farthest lag of the upright kernel in samples, one int for all axes, at least 0; None for half the size.
+    `boundary`, `bias`, `engine`: as in `Conv`; the bias is the same for all elements of the group.
+
+    `forward(x, outputs=None, *, spacing=None)`: `outputs` are other elements than those of the grid, `Samples`;
+    `spacing` is as in `Conv`. Raises `ValueError` or `TypeError` that names the argument.
+
+    >>> from omniconv.groups import SO2
+    >>> LiftingConv(1, 4, 9, SO2(), 8, reach=2)(torch.zeros(2, 1, 9, 9)).shape
+    torch.Size([2, 4, 8, 9, 9])
+
+    Cohen and Welling 2016; with continuous kernels, Knigge et al. 2022.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: PerAxis[int],
+        group: Group,
+        samples: Count | None = None,
+        *,
+        kernel: KernelFactory = SIREN,
+        support: SupportFactory = UPRIGHT,
+        mixing: str = "dense",
+        reach: int | None = None,
+        boundary: PerAxis[str] = "zero",
+        bias: bool = True,
+        engine: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "bias": bias}
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, size, group, samples, engine=engine, **options, **place)
+        self.mixing = check_choice("mixing", mixing, MIXINGS)
+        make = partial(self._make, kernel, place)
+        if mixing == "dense":
+            self._build([Lift(make, in_channels, out_channels)])
+        else:
+            linear = Pointwise(in_channels, out_channels, bias=False, **place)
+            self._build([OverChannels(linear), OverSpace(make, out_channels)])
+
+    def forward(
+        self, x: Signal, outputs: Samples | None = None, *, spacing: PerAxis[float] | None = None
+    ) -> GroupSignal:
+        self._check_signal(x, "", None)
+        return self._run(x.unsqueeze(2), self._reference_inputs(), outputs, spacing)
+
+    def _reference_inputs(self) -> Samples:
+        """The signal is that of every element: one stands for all."""
+        return Samples(self.samples.elements[:1], self.samples.weights.new_ones(1))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, mixing={self.mixing!r}"
