@@ -21,6 +21,7 @@ from omniconv.nn.norm import BatchNorm as BatchNorm
 from omniconv.nn.norm import LayerNorm as LayerNorm
 from omniconv.nn.norm import Standardize as Standardize
 from omniconv.nn.norm import synchronize as synchronize
+from omniconv.nn.partial import Partial as Partial
 from omniconv.nn.penalties import aliasing as aliasing
 from omniconv.nn.penalties import all_pass as all_pass
 from omniconv.nn.penalties import kernel_norm as kernel_norm
@@ -40,6 +41,7 @@ __all__ = [
     "LastHead",
     "LayerNorm",
     "LiftingConv",
+    "Partial",
     "Pointwise",
     "PoolHead",
     "ResidualBlock",

@@ -26,6 +26,8 @@ from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import THRESHOLD, strict_precision
 from omniconv.supports import Disk, SupportFactory
 
+SAMPLINGS = ("grid", "offset", "independent")
+
 UPRIGHT = partial(Disk, radius=0.75)
 """The support of group layers if none is given: the same in all directions, and soft where it ends."""
 
@@ -53,6 +55,7 @@ class GroupLayer(Cited, Refreshed):
         boundary: PerAxis[str],
         bias: bool,
         engine: str,
+        sampling: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ):
@@ -69,6 +72,7 @@ class GroupLayer(Cited, Refreshed):
                 f"{group.dim}."
             )
         self.group, self.count, self.samples = group, samples, group.grid(samples)
+        self.sampling = check_choice("sampling", sampling, SAMPLINGS)
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
         self.ball = not keeps_axes(group)
         self.engine = check_choice("engine", engine, ("auto", *ENGINES))
@@ -170,6 +174,25 @@ class GroupLayer(Cited, Refreshed):
                 met = met * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
         return met
 
+    @property
+    def random(self) -> bool:
+        """Whether `draw` gives other elements at each call."""
+        return self.training and self.sampling != "grid"
+
+    def draw(self) -> Samples:
+        """The elements at which an output is to be computed: at evaluation those of the grid.
+
+        In training as `sampling` says: "grid"; "offset", the grid moved as a whole by a part of a cell that is drawn
+        uniformly, from torch's global generator on the CPU; "independent", elements drawn one by one.
+        """
+        if not self.random:
+            return self.samples
+        if self.sampling == "offset":
+            offset = torch.rand(self.group.coordinates, dtype=torch.float64, device="cpu")
+            return self.group.grid(self.count, offset=offset).to(self.gain.device)
+        drawn = self.group.draw(len(self.samples), generator=torch.default_generator)
+        return drawn.to(self.gain.device)
+
     def _reference_inputs(self) -> Samples:
         """The elements at which inputs are sampled if nothing else is said."""
         return self.samples
@@ -207,7 +230,12 @@ class GroupLayer(Cited, Refreshed):
         self, x: GroupSignal, inputs: Samples, outputs: Samples | None, spacing: PerAxis[float] | None
     ) -> GroupSignal:
         """The steps one after the other, and the bias."""
-        outputs = self._placed("outputs", self.samples if outputs is None else outputs)
+        if outputs is None and self.random:
+            raise ValueError(
+                f"`outputs` must be given in training, where they are random here: outputs=layer.draw(). The next "
+                f'layer takes them as `inputs`. Or build the layer with sampling="grid"; this has {self.sampling!r}.'
+            )
+        outputs = self._placed("outputs", self.draw() if outputs is None else outputs)
         steps = None if spacing is None else per_axis("spacing", spacing, self.dim, check_spacing)
         y = x
         for step, weights in zip(self.chain, self._kept(inputs, outputs, steps), strict=True):
@@ -244,7 +272,7 @@ class GroupLayer(Cited, Refreshed):
         return (
             f"{self.in_channels}, {self.out_channels}, size={self.grid.size}, group={self.group}, "
             f"samples={self.count}, reach={self.reach}, boundary={self.grid.boundary}, bias={self.bias is not None}, "
-            f"engine={self.engine!r}"
+            f"engine={self.engine!r}, sampling={self.sampling!r}"
         )
 
 

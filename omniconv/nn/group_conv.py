@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 
 from omniconv._errors import check_choice
 from omniconv._references import SEPARABLE_PAPER
-from omniconv._typing import PerAxis
+from omniconv._typing import PerAxis, check_bool
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
@@ -24,6 +24,7 @@ from omniconv.nn._group_steps import (
     OverSpace,
     Step,
 )
+from omniconv.nn.partial import Partial
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import SupportFactory
 
@@ -76,8 +77,8 @@ class GroupConv(GroupLayer):
     From `batch channels group *size` to the same. Where f is moved by an element of the group, y moves with it. The
     weights w_g of the samples g sum to 1, so that the layer computes one integral whatever their number.
 
-    `in_channels`, `out_channels`, `size`, `group`, `samples`, `support`, `reach`, `boundary`, `bias`, `engine`: as in
-    `LiftingConv`.
+    `in_channels`, `out_channels`, `size`, `group`, `samples`, `support`, `reach`, `boundary`, `bias`, `engine`,
+    `sampling`: as in `LiftingConv`.
     `kernel`: as in `Conv`, a function of the position as the pose h sees it, and of the features of h^-1 g
     (`Group.describe`), which have no cut: for rotations their cosine and sine.
     `factorization`: what the kernel k(r, eta), a matrix of output and input channels, is a product of.
@@ -85,8 +86,11 @@ class GroupConv(GroupLayer):
     "separable": K_H(eta)[out, in] K_X(r)[out];  "depthwise-separable": W[out, in] K(r, eta)[out];
     "depthwise-group-separable": W[out, in] K_H(eta)[out] K_X(r)[out].
 
-    `forward(x, inputs=None, outputs=None, *, spacing=None)`: the elements at which x was sampled, and those at which
-    the output shall be, `Samples`, if they are not those of the grid; `spacing` is as in `Conv`.
+    `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it.
+
+    `forward(x, inputs=None, outputs=None, *, spacing=None)`: the elements at which x was sampled, `Samples`, None for
+    the grid; and those at which the output shall be, None for `draw()`, unless these are random and have to be known to
+    the next layer. `spacing` is as in `Conv`.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> from omniconv.groups import SO2
@@ -110,19 +114,49 @@ class GroupConv(GroupLayer):
         kernel: KernelFactory = SIREN,
         support: SupportFactory = UPRIGHT,
         factorization: str = "none",
+        partial: bool = False,
         reach: int | None = None,
         boundary: PerAxis[str] = "zero",
         bias: bool = True,
         engine: str = "auto",
+        sampling: str = "grid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "bias": bias}
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(in_channels, out_channels, size, group, samples, engine=engine, **options, **place)
+        super().__init__(
+            *(in_channels, out_channels, size, group, samples),
+            support=support,
+            reach=reach,
+            boundary=boundary,
+            bias=bias,
+            engine=engine,
+            sampling=sampling,
+            **place,
+        )
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
-        make = partial(self._make, kernel, place)
+        self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
+        make = functools.partial(self._make, kernel, place)
         self._build(FACTORIZATIONS[factorization](make, in_channels, out_channels, place))
+
+    @property
+    def random(self) -> bool:
+        return super().random or (self.training and self.partial is not None and self.partial.random)
+
+    def draw(self) -> Samples:
+        whole = super().draw()
+        return whole if self.partial is None else self.partial(whole)
+
+    def refresh(self) -> None:
+        """Read the learned extent of the support, and bring the learned part of the group back into its bounds."""
+        super().refresh()
+        if self.partial is not None:
+            self.partial.refresh()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.partial is not None:
+            self.partial.reset_parameters()
 
     def forward(
         self,
@@ -137,4 +171,4 @@ class GroupConv(GroupLayer):
         return self._run(x, inputs, outputs, spacing)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, factorization={self.factorization!r}"
+        return f"{super().extra_repr()}, factorization={self.factorization!r}, partial={self.partial is not None}"

@@ -35,8 +35,12 @@ class LiftingConv(GroupLayer):
     `reach`: farthest lag of the upright kernel in samples, one int for all axes, at least 0; None for half the size.
     `boundary`, `bias`, `engine`: as in `Conv`; the bias is the same for all elements of the group.
 
-    `forward(x, outputs=None, *, spacing=None)`: `outputs` are other elements than those of the grid, `Samples`;
-    `spacing` is as in `Conv`. Raises `ValueError` or `TypeError` that names the argument.
+    `sampling`: at which elements `draw()` asks for outputs in training: "grid", those of `samples`; "offset", that grid
+    moved as a whole by a random part of a cell, so that every integral over the group is right on average; or
+    "independent". At evaluation it is the grid.
+
+    `forward(x, outputs=None, *, spacing=None)`: `outputs` are `Samples`; None for `draw()`, unless these are random and
+    have to be known to the next layer. `spacing` is as in `Conv`. Raises `ValueError` or `TypeError` that names the argument.
 
     >>> from omniconv.groups import SO2
     >>> LiftingConv(1, 4, 9, SO2(), 8, reach=2)(torch.zeros(2, 1, 9, 9)).shape
@@ -60,12 +64,21 @@ class LiftingConv(GroupLayer):
         boundary: PerAxis[str] = "zero",
         bias: bool = True,
         engine: str = "auto",
+        sampling: str = "grid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "bias": bias}
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(in_channels, out_channels, size, group, samples, engine=engine, **options, **place)
+        super().__init__(
+            *(in_channels, out_channels, size, group, samples),
+            support=support,
+            reach=reach,
+            boundary=boundary,
+            bias=bias,
+            engine=engine,
+            sampling=sampling,
+            **place,
+        )
         self.mixing = check_choice("mixing", mixing, MIXINGS)
         make = partial(self._make, kernel, place)
         if mixing == "dense":
