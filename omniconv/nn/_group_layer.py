@@ -24,6 +24,7 @@ from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn._poses import Poses, poses
 from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import THRESHOLD, strict_precision
+from omniconv.nn.relaxed import Relaxation
 from omniconv.supports import Disk, SupportFactory
 
 SAMPLINGS = ("grid", "offset", "independent")
@@ -41,6 +42,7 @@ class GroupLayer(Cited, Refreshed):
     references: tuple[Reference, ...] = (GCNN_PAPER,)
     gain: Tensor
     steps: nn.ModuleList
+    relaxation: Relaxation | None
 
     def __init__(
         self,
@@ -111,9 +113,9 @@ class GroupLayer(Cited, Refreshed):
         """The steps, in their order."""
         return list(self.steps)  # type: ignore[arg-type]
 
-    def _build(self, steps: Sequence[Step]) -> None:
-        """Take the steps, and set the gain for them."""
-        self.steps = nn.ModuleList(steps)
+    def _build(self, steps: Sequence[Step], relaxation: Relaxation | None) -> None:
+        """Take the steps and what is added to them, and set the gain."""
+        self.steps, self.relaxation = nn.ModuleList(steps), relaxation
         self._settle()
 
     def _settle(self) -> None:
@@ -127,6 +129,8 @@ class GroupLayer(Cited, Refreshed):
         for step in self.chain:
             step.reset_parameters()
         self.support.reset_parameters()
+        if self.relaxation is not None:
+            self.relaxation.reset_parameters()
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         self._settle()
@@ -226,10 +230,10 @@ class GroupLayer(Cited, Refreshed):
             return self._sample(inputs, outputs, spacing)
         return self.kept_taps.get((spacing, self.extent), sources, lambda: self._sample(inputs, outputs, spacing))
 
-    def _run(
+    def run(
         self, x: GroupSignal, inputs: Samples, outputs: Samples | None, spacing: PerAxis[float] | None
     ) -> GroupSignal:
-        """The steps one after the other, and the bias."""
+        """The steps one after the other, what a relaxed layer adds, and the bias; of a signal that was checked."""
         if outputs is None and self.random:
             raise ValueError(
                 f"`outputs` must be given in training, where they are random here: outputs=layer.draw(). The next "
@@ -240,6 +244,8 @@ class GroupLayer(Cited, Refreshed):
         y = x
         for step, weights in zip(self.chain, self._kept(inputs, outputs, steps), strict=True):
             y = step.run(y, weights, self._convolve)
+        if self.relaxation is not None:
+            y = y + self.relaxation(x, inputs, outputs, steps)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype).reshape(-1, *[1] * (self.dim + 1))
         return y.to(x.dtype)  # whatever autocast made of it

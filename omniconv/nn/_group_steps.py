@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class Step(nn.Module, ABC):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
+
+
+Factorization: TypeAlias = Callable[[MakeKernel, int, int, dict[str, Any]], list[Step]]
+"""The steps for so many input and output channels, of kernels that are made so, and factory keywords."""
 
 
 class OverChannels(Step):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import (
+    Factorization,
     GroupSignal,
     MakeKernel,
     OverBoth,
@@ -26,9 +26,8 @@ from omniconv.nn._group_steps import (
 )
 from omniconv.nn.partial import Partial
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
-
-Factorization: TypeAlias = Callable[[MakeKernel, int, int, dict[str, Any]], list[Step]]
 
 
 def joint(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
@@ -88,6 +87,10 @@ class GroupConv(GroupLayer):
 
     `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it.
 
+    `relaxed`: rank of a part with other kernels at every absolute pose (x, g) of its inputs, 0 or False for none, True
+    for 4: y = C_0(f) + s C_1(c f), with `rank` functions c(x, g) that multiply all channels. The part begins with
+    s = 0.01; with s = 0 the layer is the strict one, to the last bit.
+
     `forward(x, inputs=None, outputs=None, *, spacing=None)`: the elements at which x was sampled, `Samples`, None for
     the grid; and those at which the output shall be, None for `draw()`, unless these are random and have to be known to
     the next layer. `spacing` is as in `Conv`.
@@ -115,6 +118,7 @@ class GroupConv(GroupLayer):
         support: SupportFactory = UPRIGHT,
         factorization: str = "none",
         partial: bool = False,
+        relaxed: int = 0,
         reach: int | None = None,
         boundary: PerAxis[str] = "zero",
         bias: bool = True,
@@ -124,20 +128,18 @@ class GroupConv(GroupLayer):
         dtype: torch.dtype | None = None,
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(
-            *(in_channels, out_channels, size, group, samples),
-            support=support,
-            reach=reach,
-            boundary=boundary,
-            bias=bias,
-            engine=engine,
-            sampling=sampling,
-            **place,
-        )
+        options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "engine": engine, **place}
+        where = (out_channels, size, group, samples)
+        super().__init__(in_channels, *where, bias=bias, sampling=sampling, **options)
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
         self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
         make = functools.partial(self._make, kernel, place)
-        self._build(FACTORIZATIONS[factorization](make, in_channels, out_channels, place))
+        steps = FACTORIZATIONS[factorization](make, in_channels, out_channels, place)
+
+        def branch(channels: int) -> GroupConv:
+            return GroupConv(channels, *where, kernel=kernel, factorization=factorization, bias=False, **options)
+
+        self._build(steps, relaxation_of(relaxed, in_channels, branch, group, self.grid, place))
 
     @property
     def random(self) -> bool:
@@ -168,7 +170,7 @@ class GroupConv(GroupLayer):
     ) -> GroupSignal:
         inputs = self._placed("inputs", self.samples if inputs is None else inputs)
         self._check_signal(x, f", {len(inputs)}", len(inputs))
-        return self._run(x, inputs, outputs, spacing)
+        return self.run(x, inputs, outputs, spacing)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, factorization={self.factorization!r}, partial={self.partial is not None}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from typing import Any
 
 import torch
@@ -12,11 +12,25 @@ from omniconv._typing import PerAxis, Signal
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
-from omniconv.nn._group_steps import GroupSignal, Lift, OverChannels, OverSpace
+from omniconv.nn._group_steps import Factorization, GroupSignal, Lift, MakeKernel, OverChannels, OverSpace, Step
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
 
-MIXINGS = ("dense", "separable")
+
+def dense(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+    """K(r)[out, in]."""
+    return [Lift(make, in_channels, out_channels)]
+
+
+def separable(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+    """W[out, in] K(r)[out]."""
+    linear = Pointwise(in_channels, out_channels, bias=False, **place)
+    return [OverChannels(linear), OverSpace(make, out_channels)]
+
+
+LIFTINGS: dict[str, Factorization] = {"dense": dense, "separable": separable}
+"""By name, the steps whose kernels multiply to that of the convolution."""
 
 
 class LiftingConv(GroupLayer):
@@ -32,6 +46,7 @@ class LiftingConv(GroupLayer):
     `kernel`, `support`: as in `Conv`. The kernel is a function of the position as the pose sees it. It fills a cube
     where the group maps axes to axes, else a ball.
     `mixing`: "dense" (a kernel per pair of channels) or "separable" (a linear map of the channels, then a kernel each).
+    `relaxed`: as in `GroupConv`.
     `reach`: farthest lag of the upright kernel in samples, one int for all axes, at least 0; None for half the size.
     `boundary`, `bias`, `engine`: as in `Conv`; the bias is the same for all elements of the group.
 
@@ -40,7 +55,8 @@ class LiftingConv(GroupLayer):
     "independent". At evaluation it is the grid.
 
     `forward(x, outputs=None, *, spacing=None)`: `outputs` are `Samples`; None for `draw()`, unless these are random and
-    have to be known to the next layer. `spacing` is as in `Conv`. Raises `ValueError` or `TypeError` that names the argument.
+    have to be known to the next layer. `spacing` is as in `Conv`.
+    Raises `ValueError` or `TypeError` that names the argument.
 
     >>> from omniconv.groups import SO2
     >>> LiftingConv(1, 4, 9, SO2(), 8, reach=2)(torch.zeros(2, 1, 9, 9)).shape
@@ -60,6 +76,7 @@ class LiftingConv(GroupLayer):
         kernel: KernelFactory = SIREN,
         support: SupportFactory = UPRIGHT,
         mixing: str = "dense",
+        relaxed: int = 0,
         reach: int | None = None,
         boundary: PerAxis[str] = "zero",
         bias: bool = True,
@@ -69,29 +86,22 @@ class LiftingConv(GroupLayer):
         dtype: torch.dtype | None = None,
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        super().__init__(
-            *(in_channels, out_channels, size, group, samples),
-            support=support,
-            reach=reach,
-            boundary=boundary,
-            bias=bias,
-            engine=engine,
-            sampling=sampling,
-            **place,
-        )
-        self.mixing = check_choice("mixing", mixing, MIXINGS)
-        make = partial(self._make, kernel, place)
-        if mixing == "dense":
-            self._build([Lift(make, in_channels, out_channels)])
-        else:
-            linear = Pointwise(in_channels, out_channels, bias=False, **place)
-            self._build([OverChannels(linear), OverSpace(make, out_channels)])
+        options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "engine": engine, **place}
+        where = (out_channels, size, group, samples)
+        super().__init__(in_channels, *where, bias=bias, sampling=sampling, **options)
+        self.mixing = check_choice("mixing", mixing, tuple(LIFTINGS))
+        steps = LIFTINGS[mixing](functools.partial(self._make, kernel, place), in_channels, out_channels, place)
+
+        def branch(channels: int) -> LiftingConv:
+            return LiftingConv(channels, *where, kernel=kernel, mixing=mixing, bias=False, **options)
+
+        self._build(steps, relaxation_of(relaxed, in_channels, branch, group, self.grid, place))
 
     def forward(
         self, x: Signal, outputs: Samples | None = None, *, spacing: PerAxis[float] | None = None
     ) -> GroupSignal:
         self._check_signal(x, "", None)
-        return self._run(x.unsqueeze(2), self._reference_inputs(), outputs, spacing)
+        return self.run(x.unsqueeze(2), self._reference_inputs(), outputs, spacing)
 
     def _reference_inputs(self) -> Samples:
         """The signal is that of every element: one stands for all."""

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from omniconv.groups import O2, SL2, SO2, Cyclic, Dihedral, Samples
 from omniconv import convolve
+from omniconv.groups import O2, SL2, SO2, Cyclic, Dihedral, Samples
 from omniconv.nn import GroupConv, LiftingConv, Partial, refresh
 from omniconv.testing import assert_close
 from tests.cases import GROUP_SAMPLES, GROUPS
@@ -58,6 +58,7 @@ def test_the_empty_part_is_the_identity(name: str) -> None:
 def test_zero_width_is_the_plain_convolution() -> None:
     layer = GroupConv(2, 3, 9, SO2(), 8, reach=2, partial=True, dtype=F64)
     at_rest = Samples(SO2().identity()[None], torch.ones(1, dtype=F64))
+    assert layer.partial is not None
     with torch.no_grad():
         layer.partial.width.zero_()
         x = torch.randn(1, 2, 9, 9, dtype=F64)
@@ -81,6 +82,7 @@ def test_full_width_is_the_full_layer() -> None:
 def test_outputs_are_continuous_in_the_width() -> None:
     layer = GroupConv(2, 3, 9, SO2(), 8, reach=2, partial=True, dtype=F64).eval()
     x = torch.randn(1, 2, 8, 9, 9, dtype=F64)
+    assert layer.partial is not None
     with torch.no_grad():
         layer.partial.width.fill_(0.5)
         before = layer(x)
@@ -145,11 +147,14 @@ def test_gradients_reach_the_width_through_the_next_layer() -> None:
     y = second(first(lift(torch.randn(2, 1, 9, 9)), outputs=part).relu(), part, second.draw())
     y.square().sum().backward()
     for layer in (first, second):
+        assert layer.partial is not None
+        assert layer.partial.width.grad is not None
         assert layer.partial.width.grad.abs().item() > 0
 
 
 def test_a_width_beyond_its_bounds_has_a_slope_and_comes_back() -> None:
     layer = GroupConv(1, 1, 5, SO2(), 4, reach=1, partial=True)
+    assert layer.partial is not None
     with torch.no_grad():
         layer.partial.width.fill_(1.5)
     (slope,) = torch.autograd.grad(layer.draw().elements.abs().sum(), layer.partial.width)
@@ -185,6 +190,7 @@ def test_draws_are_random_in_training_and_the_grid_at_evaluation(sampling: str) 
 
 def test_the_part_is_kept_at_evaluation_until_the_width_changes() -> None:
     layer = GroupConv(1, 1, 5, SO2(), 4, reach=1, partial=True).eval()
+    assert layer.partial is not None
     with torch.no_grad():
         assert layer.draw().elements is layer.draw().elements
         before = layer.draw().elements
