@@ -43,6 +43,7 @@ from omniconv.nn import (
     LastHead,
     LayerNorm,
     LiftingConv,
+    NonStationaryConv,
     Pointwise,
     PoolHead,
     ResidualBlock,
@@ -210,6 +211,16 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         )
         for factorization in FACTORIZATIONS
     },
+    "group-conv-partial": (
+        lambda: GroupConv(2, 3, 5, O2(), 4, kernel=small, reach=1, partial=True, dtype=F64).eval(),
+        (2, 2, 4, 5, 5),
+    ),
+    "group-conv-relaxed": (
+        lambda: GroupConv(2, 3, 5, O2(), 4, kernel=small, reach=1, relaxed=2, dtype=F64).eval(),
+        (2, 2, 4, 5, 5),
+    ),
+    "lifting-conv-relaxed": (lambda: LiftingConv(2, 3, 5, SO2(), 4, reach=1, relaxed=True, dtype=F64), (2, 2, 5, 5)),
+    "non-stationary-conv": (lambda: NonStationaryConv(2, 3, 5, O2(), 4, reach=1, dtype=F64), (2, 2, 4, 5, 5)),
     "group-project": (lambda: GroupProject("mean"), (2, 3, 4, 5, 5)),
     "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
     "conv3d": (

@@ -17,6 +17,7 @@ from omniconv.nn.heads import PoolHead as PoolHead
 from omniconv.nn.lifting_conv import LiftingConv as LiftingConv
 from omniconv.nn.masks import check_mask as check_mask
 from omniconv.nn.masks import observed as observed
+from omniconv.nn.non_stationary_conv import NonStationaryConv as NonStationaryConv
 from omniconv.nn.norm import BatchNorm as BatchNorm
 from omniconv.nn.norm import LayerNorm as LayerNorm
 from omniconv.nn.norm import Standardize as Standardize
@@ -41,6 +42,7 @@ __all__ = [
     "LastHead",
     "LayerNorm",
     "LiftingConv",
+    "NonStationaryConv",
     "Partial",
     "Pointwise",
     "PoolHead",

@@ -66,7 +66,7 @@ def poses(
     elements = outputs.elements
     axes = grid.lags(window, device=elements.device)
     lags = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    back = group.inverse(elements).reshape(-1, *[1] * grid.dim, group.numbers)
+    back = group.inverse(elements).reshape(len(elements), *[1] * grid.dim, group.numbers)
     positions = group.act(back, lags) / max(reach, 1)
     far = positions.norm(dim=-1) if ball else positions.abs().amax(-1)
     magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)

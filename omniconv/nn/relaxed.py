@@ -13,7 +13,7 @@ from omniconv._precision import AtLeastFloat32, at_least_float32
 from omniconv._references import RELAXED_PAPER, Cited
 from omniconv._tags import Tag, Tagged
 from omniconv.domains.grid import Grid
-from omniconv.groups import Group, Samples
+from omniconv.groups import Elements, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn._kept_taps import KeptTaps, may_be_kept
@@ -80,16 +80,8 @@ class Modulation(Cited, Tagged, AtLeastFloat32):
         return self.kept.get(*make)[0]  # type: ignore[arg-type]
 
     def _values(self, size: tuple[int, ...], inputs: Samples, spacing: tuple[float, ...] | None) -> Tensor:
-        steps = (1.0,) * self.grid.dim if spacing is None else spacing
-        elements = inputs.elements
-        axes = [
-            (torch.arange(n, device=elements.device, dtype=torch.float64) - (n - 1) / 2) * (2 * step / reference)
-            for n, step, reference in zip(size, steps, self.grid.size, strict=True)
-        ]
-        positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).expand(len(inputs), *size, -1)
-        features = self.group.describe(elements).reshape(len(inputs), *[1] * self.grid.dim, -1)
-        poses = torch.cat([positions, features.expand(len(inputs), *size, -1)], -1).to(self.amount.dtype)
-        with strict_precision(elements.device):
+        poses = absolute_poses(self.group, self.grid, size, inputs.elements, spacing).to(self.amount.dtype)
+        with strict_precision(poses.device):
             return (self.kernel(poses) * self.amount).movedim(-1, 0)
 
     def parameter_tags(self) -> dict[str, Tag]:
@@ -119,6 +111,23 @@ class Relaxation(nn.Module):
     ) -> GroupSignal:
         y: GroupSignal = self.branch.run(self.modulation(x, inputs, spacing), inputs, outputs, spacing)
         return y
+
+
+def absolute_poses(
+    group: Group, grid: Grid, size: tuple[int, ...], elements: Elements, spacing: tuple[float, ...] | None
+) -> Tensor:
+    """Positions of a signal from its middle, in units of half the reference grid, and features of the elements, side
+    by side: (group, *size, dim + features).
+    """
+    steps = (1.0,) * grid.dim if spacing is None else spacing
+    axes = [
+        (torch.arange(n, device=elements.device, dtype=torch.float64) - (n - 1) / 2) * (2 * step / reference)
+        for n, step, reference in zip(size, steps, grid.size, strict=True)
+    ]
+    positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    features = group.describe(elements).reshape(len(elements), *[1] * grid.dim, -1)
+    shape = (len(elements), *size, -1)
+    return torch.cat([positions.expand(*shape), features.expand(*shape)], -1)
 
 
 def relaxation_of(
