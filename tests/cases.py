@@ -38,11 +38,18 @@ from omniconv.nn import (
     Conv2d,
     Conv3d,
     DenseHead,
+    Downsample,
+    GroupAttention,
+    GroupBasicBlock,
     GroupConv,
+    GroupConvBlock,
     GroupProject,
+    GroupResidualBlock,
+    GroupSelfAttention,
     LastHead,
     LayerNorm,
     LiftingConv,
+    LiftingSelfAttention,
     NonStationaryConv,
     Pointwise,
     PoolHead,
@@ -177,6 +184,23 @@ def basic_block() -> BasicBlock:
     return BasicBlock(convs[0], norms[0], convs[1], norms[1], Pointwise(3, 2, dtype=F64), rectify=True)
 
 
+def group_block(kind: str) -> nn.Module:
+    """A residual or plain block of group convolutions, in evaluation mode."""
+    where = (5, SO2(), 4)
+
+    def conv(channels: int, reach: int = 1) -> GroupConv:
+        return GroupConv(channels, 3, *where, kernel=small, reach=reach, dtype=F64)
+
+    norms = [BatchNorm(3, dtype=F64) for _ in range(2)]
+    maps = GroupAttention(2, *where, kernel=small, reach=1, dtype=F64)
+    blocks: dict[str, Callable[[], nn.Module]] = {
+        "basic": lambda: GroupBasicBlock(conv(2), norms[0], conv(3), norms[1], conv(2, 0)),
+        "conv": lambda: GroupConvBlock(conv(2), norms[0], attention=maps),
+        "residual": lambda: GroupResidualBlock(norms[0], conv(3), Pointwise(3, 3, dtype=F64)),
+    }
+    return blocks[kind]().eval()
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv-dense": (lambda: Conv(2, 3, 6, kernel=small, dtype=F64), (2, 2, 6)),
     "conv-circular": (
@@ -221,6 +245,25 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "lifting-conv-relaxed": (lambda: LiftingConv(2, 3, 5, SO2(), 4, reach=1, relaxed=True, dtype=F64), (2, 2, 5, 5)),
     "non-stationary-conv": (lambda: NonStationaryConv(2, 3, 5, O2(), 4, reach=1, dtype=F64), (2, 2, 4, 5, 5)),
+    "group-attention": (lambda: GroupAttention(2, 5, O2(), 4, kernel=small, dtype=F64), (2, 2, 4, 5, 5)),
+    "lifting-self-attention": (
+        lambda: LiftingSelfAttention(2, 4, 5, SO2(), 4, heads=2, kernel=small, reach=1, dtype=F64),
+        (2, 2, 5, 5),
+    ),
+    "group-self-attention": (
+        lambda: GroupSelfAttention(2, 4, 5, O2(), 4, heads=2, kernel=small, reach=1, dtype=F64),
+        (2, 2, 4, 5, 5),
+    ),
+    "group-basic-block": (partial(group_block, "basic"), (2, 2, 4, 5, 5)),
+    "group-conv-block": (partial(group_block, "conv"), (2, 2, 4, 5, 5)),
+    "group-residual-block": (partial(group_block, "residual"), (2, 3, 4, 5, 5)),
+    "downsample": (lambda: Downsample(2), (2, 3, 4, 5, 6)),
+    "gcnn": (
+        lambda: oc.models.GCNN(
+            *(1, 2, (6, 5)), group=O2(), samples=4, widths=(6,), kernel=small, reach=1, dtype=F64
+        ).eval(),
+        (2, 1, 6, 5),
+    ),
     "group-project": (lambda: GroupProject("mean"), (2, 3, 4, 5, 5)),
     "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
     "conv3d": (

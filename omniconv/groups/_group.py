@@ -17,7 +17,7 @@ Elements: TypeAlias = Annotated[Tensor, "*batch numbers"]
 Coordinates: TypeAlias = Annotated[Tensor, "*batch coordinates"]
 Points: TypeAlias = Annotated[Tensor, "*batch dim"]
 
-Count: TypeAlias = int | tuple[int, ...]
+Count: TypeAlias = int | tuple[int, ...] | list[int]
 """Elements of a grid; of a product of groups, for each of its factors."""
 
 
@@ -158,6 +158,8 @@ class Group(Cited, ABC):
             if self.order is None:
                 raise ValueError(f"`count` must be given for {self}, which is infinite.")
             count = self.order
+        if isinstance(count, list):  # as JSON has it
+            count = tuple(count)
         if offset is None:
             offset = torch.zeros(self.coordinates, dtype=torch.float64, device="cpu")
         offset = self._checked("offset", offset, self.coordinates).to("cpu", torch.float64)

@@ -8,12 +8,14 @@ from omniconv.models._registry import register_model as register_model
 from omniconv.models.ccnn import CCNN as CCNN
 from omniconv.models.ckcnn import CKCNN as CKCNN
 from omniconv.models.flexnet import FlexNet as FlexNet
+from omniconv.models.gcnn import GCNN as GCNN
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
 
 __all__ = [
     "CCNN",
     "CKCNN",
+    "GCNN",
     "FlexNet",
     "Network",
     "Preset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from omniconv import kernels, supports
+from omniconv import groups, kernels, supports
 from omniconv._errors import describe
 from omniconv._files import flush_folder, write_flushed
+from omniconv.groups import Group
 from omniconv.nn import refresh
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -64,17 +66,29 @@ class Pretrained(nn.Module):
         write_together(Path(folder), files)
 
     def _described(self) -> dict[str, Any]:
-        return {name: describe_part(name, value) if name in PARTS else value for name, value in self.arguments.items()}
+        described = {}
+        for name, value in self.arguments.items():
+            if isinstance(value, Group):
+                described[name] = describe_group(value)
+            else:
+                described[name] = describe_part(name, value) if name in PARTS else value
+        return described
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: torch.device | str | None = None, kernel: Any = None, support: Any = None
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        kernel: Any = None,
+        support: Any = None,
+        group: Group | None = None,
     ) -> Self:
         """The network that `save_pretrained` wrote into the local `folder`, in evaluation mode.
 
-        `kernel`, `support`: the parts to use where those of the file are not the library's own. Nothing is downloaded
-        and nothing in the folder is executed. Raises `FileNotFoundError` for a missing file and `ValueError` that names
-        the file for one that is damaged or of another kind.
+        `kernel`, `support`, `group`: the parts to use where those of the file are not the library's own. Nothing is
+        downloaded and nothing in the folder is executed. Raises `FileNotFoundError` for a missing file and `ValueError`
+        that names the file for one that is damaged or of another kind.
         """
         config = read_config(folder)
         kind = Pretrained.trained.get(str(config.get("class")))
@@ -86,6 +100,8 @@ class Pretrained(nn.Module):
         try:
             for name, given in (("kernel", kernel), ("support", support)):
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
+            if "group" in arguments:
+                arguments["group"] = group if group is not None else built_group(arguments["group"])
             with torch.random.fork_rng(devices=[]):  # the weights that are drawn are thrown away
                 model = kind(**arguments, device=device)
         except (TypeError, ValueError, RuntimeError, MemoryError) as error:
@@ -139,6 +155,34 @@ def built_value(name: str, described: Any) -> Any:
     if isinstance(described, list):
         return [built_value(name, item) for item in described]
     return built_part(name, described) if isinstance(described, dict) else described
+
+
+def describe_group(group: Group) -> dict[str, Any]:
+    """A group as JSON: the name of the class and its parameters; groups among them are described as it is."""
+    known = type(group).__name__
+    own = getattr(groups, known, None) is type(group)
+    fields = {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}  # type: ignore[arg-type]
+    described = {
+        name: [describe_group(factor) for factor in value] if isinstance(value, tuple) else value
+        for name, value in fields.items()
+    }
+    return {"class": known if own else f"{type(group).__module__}.{known}", **described}
+
+
+def built_group(described: Any) -> Group:
+    """The group that `describe_group` described; only public classes of the library are looked up."""
+    known = str(described.get("class")) if isinstance(described, dict) else repr(described)
+    kind = getattr(groups, known) if known in groups.__all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, Group)):
+        raise ValueError(
+            f"`group` {known!r} is not part of omniconv.groups. Give it: from_pretrained(folder, group=...)."
+        )
+    parameters = {
+        name: tuple(built_group(item) for item in value) if isinstance(value, list) else value
+        for name, value in described.items()
+        if name != "class"
+    }
+    return kind(**parameters)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

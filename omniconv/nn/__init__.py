@@ -8,9 +8,16 @@ from omniconv.nn.conv import Conv as Conv
 from omniconv.nn.conv import Conv1d as Conv1d
 from omniconv.nn.conv import Conv2d as Conv2d
 from omniconv.nn.conv import Conv3d as Conv3d
+from omniconv.nn.downsample import Downsample as Downsample
 from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
+from omniconv.nn.group_attention import GroupAttention as GroupAttention
+from omniconv.nn.group_block import GroupBasicBlock as GroupBasicBlock
+from omniconv.nn.group_block import GroupConvBlock as GroupConvBlock
+from omniconv.nn.group_block import GroupResidualBlock as GroupResidualBlock
 from omniconv.nn.group_conv import GroupConv as GroupConv
 from omniconv.nn.group_project import GroupProject as GroupProject
+from omniconv.nn.group_self_attention import GroupSelfAttention as GroupSelfAttention
+from omniconv.nn.group_self_attention import LiftingSelfAttention as LiftingSelfAttention
 from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
@@ -37,11 +44,18 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "DenseHead",
+    "Downsample",
+    "GroupAttention",
+    "GroupBasicBlock",
     "GroupConv",
+    "GroupConvBlock",
     "GroupProject",
+    "GroupResidualBlock",
+    "GroupSelfAttention",
     "LastHead",
     "LayerNorm",
     "LiftingConv",
+    "LiftingSelfAttention",
     "NonStationaryConv",
     "Partial",
     "Pointwise",

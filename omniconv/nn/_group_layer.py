@@ -21,11 +21,11 @@ from omniconv.nn._checks import check_placed
 from omniconv.nn._group_steps import GroupSignal, Step
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel, build_support
-from omniconv.nn._poses import Poses, poses
+from omniconv.nn._poses import Poses, keeps_axes, poses
 from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import THRESHOLD, strict_precision
 from omniconv.nn.relaxed import Relaxation
-from omniconv.supports import Disk, SupportFactory
+from omniconv.supports import Disk, Full, SupportFactory
 
 SAMPLINGS = ("grid", "offset", "independent")
 
@@ -80,7 +80,7 @@ class GroupLayer(Cited, Refreshed):
         self.engine = check_choice("engine", engine, ("auto", *ENGINES))
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         where = {"reach": (self.reach,) * self.dim, "causal": (False,) * self.dim, **place}
-        self.support = build_support(support, self.dim, where)
+        self.support = build_support(support if self.reach else Full, self.dim, where)
         self.register_buffer("gain", torch.ones((), **place))
         self.bias = nn.Parameter(torch.zeros(self.out_channels, **place)) if bias else None
         self.extent = 1.0
@@ -158,7 +158,7 @@ class GroupLayer(Cited, Refreshed):
         inputs = self._reference_inputs()
         sampled = self._sample(inputs, self.samples, None)
         variance = self.gain.new_ones(self.in_channels, len(inputs), dtype=torch.float64)
-        met = self._met(sampled[-1].shape[-self.dim :])
+        met = self._met((2 * self._window() + 1,) * self.dim)
         for step, weights in zip(self.chain, sampled, strict=True):
             variance = step.variance(variance, weights.double(), met)
         total = variance.mean().item()
@@ -178,8 +178,7 @@ class GroupLayer(Cited, Refreshed):
                 met = met * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
         return met
 
-    @property
-    def random(self) -> bool:
+    def is_random(self) -> bool:
         """Whether `draw` gives other elements at each call."""
         return self.training and self.sampling != "grid"
 
@@ -189,7 +188,7 @@ class GroupLayer(Cited, Refreshed):
         In training as `sampling` says: "grid"; "offset", the grid moved as a whole by a part of a cell that is drawn
         uniformly, from torch's global generator on the CPU; "independent", elements drawn one by one.
         """
-        if not self.random:
+        if self.sampling == "grid" or not self.training:
             return self.samples
         if self.sampling == "offset":
             offset = torch.rand(self.group.coordinates, dtype=torch.float64, device="cpu")
@@ -201,13 +200,16 @@ class GroupLayer(Cited, Refreshed):
         """The elements at which inputs are sampled if nothing else is said."""
         return self.samples
 
+    def _window(self) -> int:
+        """How far taps reach in samples of the reference grid: as far as the most magnified kernel."""
+        return math.ceil(self.group.magnification * self.extent * self.reach - 1e-6)
+
     def _poses(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> Poses:
         """Poses of the outputs among the inputs, with the support in their volumes."""
         grid = self.grid if spacing is None else self.grid.resampled(spacing)
-        window = math.ceil(self.group.magnification * self.extent * self.reach - 1e-6)
         dtype = torch.promote_types(self.gain.dtype, torch.float32)
         found = poses(
-            *(self.group, inputs, outputs, grid, window),
+            *(self.group, inputs, outputs, grid, self._window()),
             reach=self.reach,
             extent=self.extent,
             ball=self.ball,
@@ -234,7 +236,7 @@ class GroupLayer(Cited, Refreshed):
         self, x: GroupSignal, inputs: Samples, outputs: Samples | None, spacing: PerAxis[float] | None
     ) -> GroupSignal:
         """The steps one after the other, what a relaxed layer adds, and the bias; of a signal that was checked."""
-        if outputs is None and self.random:
+        if outputs is None and self.is_random():
             raise ValueError(
                 f"`outputs` must be given in training, where they are random here: outputs=layer.draw(). The next "
                 f'layer takes them as `inputs`. Or build the layer with sampling="grid"; this has {self.sampling!r}.'
@@ -280,10 +282,3 @@ class GroupLayer(Cited, Refreshed):
             f"samples={self.count}, reach={self.reach}, boundary={self.grid.boundary}, bias={self.bias is not None}, "
             f"engine={self.engine!r}, sampling={self.sampling!r}"
         )
-
-
-def keeps_axes(group: Group) -> bool:
-    """Whether every element maps axes to axes, and so cubes to cubes: then kernels fill a cube, else a ball."""
-    drawn = group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements
-    matrices = group.matrix(drawn).abs()
-    return bool((matrices.amax(-1) - matrices.sum(-1)).abs().max() < 1e-9)

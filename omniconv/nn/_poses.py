@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv.domains.grid import Grid
@@ -73,3 +74,19 @@ def poses(
     volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
     relative = group.describe(group.relative(elements[:, None], inputs.elements))
     return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), inputs.weights.to(dtype))
+
+
+def keeps_axes(group: Group) -> bool:
+    """Whether every element maps axes to axes, and so cubes to cubes: then kernels fill a cube, else a ball."""
+    drawn = group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements
+    matrices = group.matrix(drawn).abs()
+    return bool((matrices.amax(-1) - matrices.sum(-1)).abs().max() < 1e-9)
+
+
+def neighbourhoods(x: Tensor, kernel: torch.Size) -> Tensor:
+    """x at position - lag, for the lags of the taps: (batch, in, group, positions, taps)."""
+    dim = len(kernel)
+    near = F.pad(x, [k // 2 for k in reversed(kernel) for _ in range(2)])
+    for axis, taps in enumerate(kernel):
+        near = near.unfold(3 + axis, taps, 1)
+    return near.flip(list(range(-dim, 0))).flatten(-dim).flatten(3, -2)

@@ -60,6 +60,11 @@ def depthwise_group_separable(
     return [OverChannels(linear), over_group, OverSpace(make, out_channels)]
 
 
+def on_the_group(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+    """K_H(eta)[out, in], and nothing in space."""
+    return [OverGroup(make, in_channels, out_channels)]
+
+
 FACTORIZATIONS: dict[str, Factorization] = {
     "none": joint,
     "group-separable": group_separable,
@@ -76,10 +81,11 @@ class GroupConv(GroupLayer):
     From `batch channels group *size` to the same. Where f is moved by an element of the group, y moves with it. The
     weights w_g of the samples g sum to 1, so that the layer computes one integral whatever their number.
 
-    `in_channels`, `out_channels`, `size`, `group`, `samples`, `support`, `reach`, `boundary`, `bias`, `engine`,
+    `in_channels`, `out_channels`, `size`, `group`, `samples`, `support`, `boundary`, `bias`, `engine`,
     `sampling`: as in `LiftingConv`.
     `kernel`: as in `Conv`, a function of the position as the pose h sees it, and of the features of h^-1 g
     (`Group.describe`), which have no cut: for rotations their cosine and sine.
+    `reach`: with 0 there is no kernel in space, and no support: y(x, h) = sum_g w_g k(h^-1 g) f(x, g).
     `factorization`: what the kernel k(r, eta), a matrix of output and input channels, is a product of.
     "none": nothing;  "group-separable": K_H(eta)[out, in] K_X(r)[out, in];
     "separable": K_H(eta)[out, in] K_X(r)[out];  "depthwise-separable": W[out, in] K(r, eta)[out];
@@ -134,16 +140,15 @@ class GroupConv(GroupLayer):
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
         self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
         make = functools.partial(self._make, kernel, place)
-        steps = FACTORIZATIONS[factorization](make, in_channels, out_channels, place)
+        steps = (FACTORIZATIONS[factorization] if self.reach else on_the_group)(make, in_channels, out_channels, place)
 
         def branch(channels: int) -> GroupConv:
             return GroupConv(channels, *where, kernel=kernel, factorization=factorization, bias=False, **options)
 
         self._build(steps, relaxation_of(relaxed, in_channels, branch, group, self.grid, place))
 
-    @property
-    def random(self) -> bool:
-        return super().random or (self.training and self.partial is not None and self.partial.random)
+    def is_random(self) -> bool:
+        return super().is_random() or (self.training and self.partial is not None and self.partial.random)
 
     def draw(self) -> Samples:
         whole = super().draw()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniconv._precision import at_least_float32
@@ -17,7 +16,7 @@ from omniconv.kernels import SIREN, Kernel, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import GroupSignal, OverBoth
 from omniconv.nn._parts import build_kernel
-from omniconv.nn._poses import Poses
+from omniconv.nn._poses import Poses, neighbourhoods
 from omniconv.nn.conv import strict_precision
 from omniconv.nn.relaxed import REACH, absolute_poses
 from omniconv.supports import SupportFactory
@@ -128,12 +127,3 @@ class AtRest(Kernel):
     def forward(self, positions: Positions) -> Values:
         values: Values = self.kernel(torch.cat([positions, torch.zeros_like(positions)], -1))
         return values
-
-
-def neighbourhoods(x: GroupSignal, kernel: torch.Size) -> Tensor:
-    """x at position - lag, for the lags of the taps: (batch, in, group, positions, taps)."""
-    dim = len(kernel)
-    near = F.pad(x, [k // 2 for k in reversed(kernel) for _ in range(2)])
-    for axis, taps in enumerate(kernel):
-        near = near.unfold(3 + axis, taps, 1)
-    return near.flip(list(range(-dim, 0))).flatten(-dim).flatten(3, -2)

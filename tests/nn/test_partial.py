@@ -9,7 +9,7 @@ import torch
 
 from omniconv import convolve
 from omniconv.groups import O2, SL2, SO2, Cyclic, Dihedral, Samples
-from omniconv.nn import GroupConv, LiftingConv, Partial, refresh
+from omniconv.nn import GroupConv, GroupProject, LiftingConv, Partial, refresh
 from omniconv.testing import assert_close
 from tests.cases import GROUP_SAMPLES, GROUPS
 
@@ -196,3 +196,29 @@ def test_the_part_is_kept_at_evaluation_until_the_width_changes() -> None:
         before = layer.draw().elements
         layer.partial.width.mul_(0.5)
         assert not torch.equal(layer.draw().elements, before)
+
+
+def test_a_choice_with_a_fixed_grid_draws_no_other_elements() -> None:
+    layer = GroupConv(1, 1, 5, O2(), 8, reach=1, partial=True)
+    assert_close(layer.draw().elements, O2().grid(8).elements)
+
+
+def test_a_maximum_is_felt_by_the_weights_it_is_part_of() -> None:
+    part = Partial(Cyclic(4), dtype=F64).eval()
+    x = torch.rand(1, 1, 4, 3, 3, dtype=F64) + 0.5
+    y = GroupProject("max")(x, part(Cyclic(4).grid()))
+    assert torch.equal(y, x.amax(2))
+    (slope,) = torch.autograd.grad(y.sum(), part.choice)
+    assert (slope != 0).all()
+
+
+def test_elements_that_are_dropped_leave_gradients_finite() -> None:
+    part = Partial(Cyclic(4), dtype=F64).eval()
+    with torch.no_grad():
+        part.choice[1] = -5.0
+    x = torch.randn(1, 1, 4, 3, 3, dtype=F64, requires_grad=True)
+    found = part(Cyclic(4).grid())
+    y = GroupProject("max")(x, found)
+    assert torch.equal(y, x[:, :, found.weights > 0].amax(2))
+    for slope in torch.autograd.grad(y.sum(), [x, part.choice]):
+        assert slope.isfinite().all()
