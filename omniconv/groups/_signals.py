@@ -30,9 +30,18 @@ def transform(
     [2.0, 4.0, 1.0, 3.0]
     """
     check_floating_tensor("x", x)
+    if not isinstance(group, Group):
+        raise TypeError(f"`group` must be an omniconv.groups.Group; got {describe(group)}.")
+    if samples is not None and not isinstance(samples, Samples):
+        raise TypeError(f"`samples` must be omniconv.groups.Samples; got {describe(samples)}.")
+    check_floating_tensor("g", g)
+    if g.shape != (group.numbers,):
+        raise ValueError(f"`g` must be one element of {group}, ({group.numbers},); got {describe(g)}.")
     if x.ndim != group.dim + (2 if samples is None else 3):
         axes = "" if samples is None else ", group"
         raise ValueError(f"`x` must be (batch, channels{axes}, *size), {group.dim} axes in size; got {describe(x)}.")
+    if samples is not None and x.shape[2] != len(samples):
+        raise ValueError(f"`x` must have {len(samples)} elements on its group axis, as `samples`; got {describe(x)}.")
     check_choice("interpolation", interpolation, ("bilinear", "nearest"))
     if samples is not None:
         x = x.index_select(2, sources(group, g, samples).to(x.device))

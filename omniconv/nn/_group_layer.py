@@ -15,6 +15,7 @@ from omniconv._references import GCNN_PAPER, Cited, Reference
 from omniconv._typing import PerAxis, Signal, Taps, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
+from omniconv.engines._shorten import fold
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import Kernel, KernelFactory
 from omniconv.nn._checks import check_placed
@@ -52,6 +53,7 @@ class GroupLayer(Cited, Refreshed):
         group: Group,
         samples: Count | None,
         *,
+        on_group: bool,
         support: SupportFactory,
         reach: int | None,
         boundary: PerAxis[str],
@@ -73,7 +75,10 @@ class GroupLayer(Cited, Refreshed):
                 f"`group` must act on the {self.grid.dim} axes of signals of `size` {self.grid.size}; {group} acts on "
                 f"{group.dim}."
             )
-        self.group, self.count, self.samples = group, samples, group.grid(samples)
+        self.group, self.count = group, samples
+        self.samples = sampled(group, samples)
+        self.inputs = self.samples if on_group else Samples(group.identity()[None], self.samples.weights.new_ones(1))
+        self.magnification = torch.linalg.matrix_norm(group.matrix(self.samples.elements), ord=2).max().item()
         self.sampling = check_choice("sampling", sampling, SAMPLINGS)
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
         self.ball = not keeps_axes(group)
@@ -118,9 +123,15 @@ class GroupLayer(Cited, Refreshed):
         self.steps, self.relaxation = nn.ModuleList(steps), relaxation
         self._settle()
 
+    def _move_samples(self) -> None:
+        """Have the elements where the parameters are."""
+        alike = self.inputs is self.samples
+        self.samples = self.samples.to(self.gain.device)
+        self.inputs = self.samples if alike else self.inputs.to(self.gain.device)
+
     def _settle(self) -> None:
         if not self.gain.is_meta:
-            self.samples = self.samples.to(self.gain.device)
+            self._move_samples()
         self.refresh()
         self._calibrate()
 
@@ -155,12 +166,10 @@ class GroupLayer(Cited, Refreshed):
         if self.gain.is_meta:
             return
         self.gain.fill_(1.0)
-        inputs = self._reference_inputs()
-        sampled = self._sample(inputs, self.samples, None)
-        variance = self.gain.new_ones(self.in_channels, len(inputs), dtype=torch.float64)
-        met = self._met((2 * self._window() + 1,) * self.dim)
+        sampled = self._sample(self.inputs, self.samples, None)
+        variance = self.gain.new_ones(self.in_channels, len(self.inputs), dtype=torch.float64)
         for step, weights in zip(self.chain, sampled, strict=True):
-            variance = step.variance(variance, weights.double(), met)
+            variance = step.variance(variance, weights.double(), self._energy)
         total = variance.mean().item()
         if not (math.isfinite(total) and total > 0):
             raise ValueError(
@@ -169,14 +178,18 @@ class GroupLayer(Cited, Refreshed):
             )
         self.gain.fill_(total**-0.5)
 
-    def _met(self, kernel: Sequence[int]) -> Tensor:
-        """For every tap the share of the positions at which it meets a sample: less than 1 near the edges."""
-        met = torch.ones(*kernel, device=self.gain.device, dtype=torch.float64)
-        for axis, (taps, size) in enumerate(zip(kernel, self.grid.size, strict=True)):
+    def _energy(self, taps: Tensor) -> Tensor:
+        """The energy of taps (*channels, *kernel) on the reference grid, for each of the channels, as in `Conv`."""
+        for axis, edge in enumerate(self.grid.boundary):
+            if edge == "circular":
+                taps = fold(taps, axis - self.dim, self.grid.size[axis])
+        energy = taps.square()
+        for axis, size in enumerate(self.grid.size):
             if self.grid.boundary[axis] == "zero":
-                lags = torch.arange(taps, device=met.device) - taps // 2
-                met = met * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
-        return met
+                taps_there = energy.shape[axis - self.dim]
+                lags = torch.arange(taps_there, device=energy.device) - taps_there // 2
+                energy = energy * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
+        return energy.flatten(-self.dim).sum(-1)
 
     def is_random(self) -> bool:
         """Whether `draw` gives other elements at each call."""
@@ -196,20 +209,20 @@ class GroupLayer(Cited, Refreshed):
         drawn = self.group.draw(len(self.samples), generator=torch.default_generator)
         return drawn.to(self.gain.device)
 
-    def _reference_inputs(self) -> Samples:
-        """The elements at which inputs are sampled if nothing else is said."""
-        return self.samples
+    def _window(self, outputs: Samples) -> int:
+        """How far taps reach in samples of the reference grid: as far as the most magnified kernel.
 
-    def _window(self) -> int:
-        """How far taps reach in samples of the reference grid: as far as the most magnified kernel."""
-        return math.ceil(self.group.magnification * self.extent * self.reach - 1e-6)
+        Of other elements than those of the grid it is only known how far they may magnify: nothing is read in `forward`.
+        """
+        magnified = self.magnification if outputs is self.samples else self.group.magnification
+        return math.ceil(magnified * self.extent * self.reach - 1e-6)
 
     def _poses(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> Poses:
         """Poses of the outputs among the inputs, with the support in their volumes."""
         grid = self.grid if spacing is None else self.grid.resampled(spacing)
         dtype = torch.promote_types(self.gain.dtype, torch.float32)
         found = poses(
-            *(self.group, inputs, outputs, grid, self._window()),
+            *(self.group, inputs, outputs, grid, self._window(outputs)),
             reach=self.reach,
             extent=self.extent,
             ball=self.ball,
@@ -233,7 +246,7 @@ class GroupLayer(Cited, Refreshed):
         return self.kept_taps.get((spacing, self.extent), sources, lambda: self._sample(inputs, outputs, spacing))
 
     def run(
-        self, x: GroupSignal, inputs: Samples, outputs: Samples | None, spacing: PerAxis[float] | None
+        self, x: GroupSignal, inputs: Samples | None, outputs: Samples | None, spacing: PerAxis[float] | None
     ) -> GroupSignal:
         """The steps one after the other, what a relaxed layer adds, and the bias; of a signal that was checked."""
         if outputs is None and self.is_random():
@@ -241,6 +254,7 @@ class GroupLayer(Cited, Refreshed):
                 f"`outputs` must be given in training, where they are random here: outputs=layer.draw(). The next "
                 f'layer takes them as `inputs`. Or build the layer with sampling="grid"; this has {self.sampling!r}.'
             )
+        inputs = self._placed("inputs", self.inputs if inputs is None else inputs)
         outputs = self._placed("outputs", self.draw() if outputs is None else outputs)
         steps = None if spacing is None else per_axis("spacing", spacing, self.dim, check_spacing)
         y = x
@@ -258,7 +272,12 @@ class GroupLayer(Cited, Refreshed):
     def _placed(self, name: str, samples: Any) -> Samples:
         """Samples on the device of the layer."""
         if not isinstance(samples, Samples) or samples.elements.shape[-1] != self.group.numbers:
-            raise TypeError(f"`{name}` must be omniconv.groups.Samples of {self.group}; got {describe(samples)}.")
+            raise TypeError(
+                f"`{name}` must be omniconv.groups.Samples of {self.group}, as from its `grid`; got "
+                f"{describe(samples.elements if isinstance(samples, Samples) else samples)}."
+            )
+        if samples.elements.dtype != torch.float64:
+            raise TypeError(f"`{name}` must be in float64, as groups make them; got {samples.elements.dtype}.")
         return samples if samples.elements.device == self.gain.device else samples.to(self.gain.device)
 
     def _check_signal(self, x: Any, axes: str, count: int | None) -> None:
@@ -273,7 +292,7 @@ class GroupLayer(Cited, Refreshed):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         if not self.gain.is_meta:
-            self.samples = self.samples.to(self.gain.device)
+            self._move_samples()
         return self
 
     def extra_repr(self) -> str:
@@ -282,3 +301,11 @@ class GroupLayer(Cited, Refreshed):
             f"samples={self.count}, reach={self.reach}, boundary={self.grid.boundary}, bias={self.bias is not None}, "
             f"engine={self.engine!r}, sampling={self.sampling!r}"
         )
+
+
+def sampled(group: Group, samples: Any) -> Samples:
+    """The grid of so many samples, or an error that names the argument of the layer."""
+    try:
+        return group.grid(samples)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("`count`", "`samples`")) from None

@@ -18,6 +18,7 @@ GroupSignal: TypeAlias = Annotated[Tensor, "batch channels group *size"]
 MakeKernel: TypeAlias = Callable[[str, int], Kernel]
 """A kernel of "space", "group" or "both", with so many channels."""
 Convolve: TypeAlias = Callable[[Signal, Taps], Signal]
+Energy: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Step(nn.Module, ABC):
@@ -32,10 +33,10 @@ class Step(nn.Module, ABC):
         """The map."""
 
     @abstractmethod
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         """Variances (channels, group) of what comes out where white noise of the variances `before` goes in.
 
-        `met`: for every tap, (*kernel), at which share of the positions it meets a sample.
+        `energy`: of taps (*channels, *kernel), for each of the channels.
         """
 
     @abstractmethod
@@ -63,7 +64,7 @@ class OverChannels(Step):
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return mix(weights, x.flatten(2)).unflatten(2, x.shape[2:])
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return weights.square() @ before
 
 
@@ -90,7 +91,7 @@ class OverGroup(Step):
         y = mix(weights, x.flatten(1, 2).flatten(2))
         return y.unflatten(2, x.shape[3:]).unflatten(1, (self.out_channels, -1))
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         if self.depthwise:
             return (weights.square() @ before[..., None])[..., 0]
         return (weights.square() @ before.flatten()).unflatten(0, (self.out_channels, -1))
@@ -114,9 +115,8 @@ class Lift(Step):
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
-        energy = (weights.square() * met).flatten(2).sum(2)
-        return (energy @ before.flatten()).unflatten(0, (self.out_channels, -1))
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
+        return (energy(weights) @ before.flatten()).unflatten(0, (self.out_channels, -1))
 
 
 class OverSpace(Step):
@@ -140,9 +140,8 @@ class OverSpace(Step):
         x = x.expand(-1, -1, count, *x.shape[3:])
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.channels, count))
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
-        energy = (weights.square() * met).flatten(1).sum(1)
-        return energy.unflatten(0, (self.channels, -1)) * before
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
+        return energy(weights).unflatten(0, (self.channels, -1)) * before
 
 
 class OverBoth(Step):
@@ -178,9 +177,8 @@ class OverBoth(Step):
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
-        energy = (weights.square() * met).flatten(2).sum(2)
-        return (energy @ before.flatten()).unflatten(0, (self.out_channels, -1))
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
+        return (energy(weights) @ before.flatten()).unflatten(0, (self.out_channels, -1))
 
 
 class OverBothByChannel(Step):
@@ -201,8 +199,8 @@ class OverBothByChannel(Step):
         pairs = zip(x.unbind(1), weights.unbind(0), strict=True)
         return torch.stack([convolve(channel, taps) for channel, taps in pairs], 1)
 
-    def variance(self, before: Tensor, weights: Tensor, met: Tensor) -> Tensor:
-        return ((weights.square() * met).flatten(3).sum(3) @ before[..., None])[..., 0]
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
+        return (energy(weights) @ before[..., None])[..., 0]
 
 
 def channels_first(values: Tensor, out_channels: int, in_channels: int) -> Tensor:

@@ -136,7 +136,7 @@ class GroupConv(GroupLayer):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "engine": engine, **place}
         where = (out_channels, size, group, samples)
-        super().__init__(in_channels, *where, bias=bias, sampling=sampling, **options)
+        super().__init__(in_channels, *where, on_group=True, bias=bias, sampling=sampling, **options)
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
         self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
         make = functools.partial(self._make, kernel, place)
@@ -173,7 +173,7 @@ class GroupConv(GroupLayer):
         *,
         spacing: PerAxis[float] | None = None,
     ) -> GroupSignal:
-        inputs = self._placed("inputs", self.samples if inputs is None else inputs)
+        inputs = self._placed("inputs", self.inputs if inputs is None else inputs)
         self._check_signal(x, f", {len(inputs)}", len(inputs))
         return self.run(x, inputs, outputs, spacing)
 

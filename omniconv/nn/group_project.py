@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from omniconv._errors import check_choice, describe
+from omniconv._errors import check_choice, check_floating_tensor, describe
 from omniconv._typing import Signal
 from omniconv.groups import Samples
 from omniconv.nn._group_steps import GroupSignal
@@ -29,8 +29,11 @@ class GroupProject(nn.Module):
         self.reduce = check_choice("reduce", reduce, ("max", "mean"))
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> Signal:
-        if not isinstance(x, Tensor) or x.ndim < 4:
+        check_floating_tensor("x", x)
+        if x.ndim < 4:
             raise ValueError(f"`x` must be (batch, channels, group, *size); got {describe(x)}.")
+        if inputs is not None and not isinstance(inputs, Samples):
+            raise TypeError(f"`inputs` must be omniconv.groups.Samples; got {describe(inputs)}.")
         if inputs is not None and len(inputs) != x.shape[2]:
             raise ValueError(f"`inputs` must be the {x.shape[2]} elements of `x`; got {len(inputs)}.")
         if inputs is None:

@@ -17,6 +17,7 @@ from omniconv.domains.grid import Grid
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._checks import check_placed
+from omniconv.nn._group_layer import sampled
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn._parts import build_kernel
 from omniconv.nn._poses import Poses, keeps_axes, neighbourhoods, poses
@@ -59,7 +60,7 @@ class SelfAttention(Cited, nn.Module):
         self.grid = Grid(per_axis("size", size, dim, check_integer))
         if dim != group.dim:
             raise ValueError(f"`group` must act on the {dim} axes of `size`; {group} acts on {group.dim}.")
-        self.group, self.count, self.samples = group, samples, group.grid(samples)
+        self.group, self.count, self.samples = group, samples, sampled(group, samples)
         self.reach, self.ball = check_reach("reach", reach), not keeps_axes(group)
         self.dropout = check_probability("dropout", dropout)
         self.project = Pointwise(in_channels, 3 * self.width, **place)

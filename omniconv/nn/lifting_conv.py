@@ -88,7 +88,7 @@ class LiftingConv(GroupLayer):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "engine": engine, **place}
         where = (out_channels, size, group, samples)
-        super().__init__(in_channels, *where, bias=bias, sampling=sampling, **options)
+        super().__init__(in_channels, *where, on_group=False, bias=bias, sampling=sampling, **options)
         self.mixing = check_choice("mixing", mixing, tuple(LIFTINGS))
         steps = LIFTINGS[mixing](functools.partial(self._make, kernel, place), in_channels, out_channels, place)
 
@@ -101,11 +101,7 @@ class LiftingConv(GroupLayer):
         self, x: Signal, outputs: Samples | None = None, *, spacing: PerAxis[float] | None = None
     ) -> GroupSignal:
         self._check_signal(x, "", None)
-        return self.run(x.unsqueeze(2), self._reference_inputs(), outputs, spacing)
-
-    def _reference_inputs(self) -> Samples:
-        """The signal is that of every element: one stands for all."""
-        return Samples(self.samples.elements[:1], self.samples.weights.new_ones(1))
+        return self.run(x.unsqueeze(2), None, outputs, spacing)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, mixing={self.mixing!r}"

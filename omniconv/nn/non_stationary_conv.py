@@ -64,6 +64,7 @@ class NonStationaryConv(GroupLayer, Tagged):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(
             *(in_channels, out_channels, size, group, samples),
+            on_group=True,
             support=support,
             reach=reach,
             boundary="zero",

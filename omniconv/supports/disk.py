@@ -85,7 +85,7 @@ class Disk(Support):
     def extent(self, threshold: float) -> tuple[float, ...]:
         check_number("threshold", threshold, low=0.0, high=1.0)
         far = whole(self.radius) + self.edge * math.acos(2 * threshold - 1) / math.pi
-        return (min(1.0, far.item()),) * self.dim
+        return (min(far.item(), 1.0),) * self.dim  # in this order what is not a number stays it
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

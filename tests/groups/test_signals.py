@@ -252,7 +252,7 @@ IMAGE = torch.ones(1, 1, 4, 4)
             ValueError,
             "`interpolation` must be one of 'bilinear', 'nearest'; got 'cubic'",
         ),
-        (lambda: transform(IMAGE, O2(), element(0.1)), ValueError, "`g` must have 2 numbers on its last axis for O2"),
+        (lambda: transform(IMAGE, O2(), element(0.1)), ValueError, "`g` must be one element of O2"),
         (lambda: transform(IMAGE, SO2(), mistyped(0.1)), TypeError, "`g` must be a torch.Tensor; got float 0.1"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_partial_network_is_no_longer_invariant() -> None:
     with torch.no_grad():
         assert_close(model(x.rot90(1, (2, 3))), model(x), tolerance=1e-12)
         for block in model.blocks:
-            block.conv_2.partial.width.fill_(0.3)
+            block.get_parameter("conv_2.partial.width").fill_(0.3)
         change = (model(x.rot90(1, (2, 3))) - model(x)).norm() / model(x).norm()
     assert change > 1e-3
 
@@ -123,7 +123,7 @@ def test_what_it_cannot_take_is_named(options: dict[str, Any], named: str) -> No
     ("options", "named"),
     [
         ({"group": "SO2"}, "`group`"),
-        ({"group": SO2()}, "`count`"),
+        ({"group": SO2()}, "`samples`"),
         ({"group": Cyclic(4), "body": "deep"}, "`body`"),
         ({"group": Cyclic(4), "widths": (4, 8), "blocks": (1,)}, "`blocks` and `widths`"),
         ({"group": Cyclic(4), "factorization": "all"}, "`factorization`"),
