@@ -212,7 +212,7 @@ class GroupLayer(Cited, Refreshed):
     def _window(self, outputs: Samples) -> int:
         """How far taps reach in samples of the reference grid: as far as the most magnified kernel.
 
-        Of other elements than those of the grid it is only known how far they may magnify: nothing is read in `forward`.
+        Of elements that are not the grid it is only known how far they may magnify: nothing is read in `forward`.
         """
         magnified = self.magnification if outputs is self.samples else self.group.magnification
         return math.ceil(magnified * self.extent * self.reach - 1e-6)
