@@ -191,6 +191,18 @@ class GroupLayer(Cited, Refreshed):
                 energy = energy * (1 - lags.abs() / size).clamp(min=0).reshape(-1, *[1] * (self.dim - 1 - axis))
         return energy.flatten(-self.dim).sum(-1)
 
+    def flattened(self, inputs: Samples, outputs: Samples) -> list[tuple[Tensor, int]]:
+        """The steps at these elements as grouped convolutions of channels times elements, channels first.
+
+        For each its taps (out, in / groups, *kernel) and the number of groups. The bias, and what a relaxed layer adds,
+        are not among them.
+        """
+        found, count = [], len(inputs)
+        for step, weights in zip(self.chain, self._sample(inputs, outputs, None), strict=True):
+            found.append(step.flattened(weights, count, self.dim))
+            count = found[-1][0].shape[0] // self.out_channels
+        return found
+
     def is_random(self) -> bool:
         """Whether `draw` gives other elements at each call."""
         return self.training and self.sampling != "grid"

@@ -40,6 +40,13 @@ class Step(nn.Module, ABC):
         """
 
     @abstractmethod
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        """The map as a grouped convolution of channels times elements, channels first, for so many elements in.
+
+        Its taps (out, in / groups, *kernel) with `dim` axes, in the order of the library's, and the number of groups.
+        """
+
+    @abstractmethod
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
 
@@ -63,6 +70,9 @@ class OverChannels(Step):
 
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return mix(weights, x.flatten(2)).unflatten(2, x.shape[2:])
+
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        return pointwise(torch.kron(weights, torch.eye(inputs).to(weights)), dim), 1
 
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return weights.square() @ before
@@ -91,6 +101,11 @@ class OverGroup(Step):
         y = mix(weights, x.flatten(1, 2).flatten(2))
         return y.unflatten(2, x.shape[3:]).unflatten(1, (self.out_channels, -1))
 
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        if self.depthwise:
+            return pointwise(weights.flatten(0, 1), dim), self.out_channels
+        return pointwise(weights, dim), 1
+
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         if self.depthwise:
             return (weights.square() @ before[..., None])[..., 0]
@@ -114,6 +129,9 @@ class Lift(Step):
 
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
+
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        return weights, 1
 
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return (energy(weights) @ before.flatten()).unflatten(0, (self.out_channels, -1))
@@ -139,6 +157,9 @@ class OverSpace(Step):
         count = len(weights) // self.channels
         x = x.expand(-1, -1, count, *x.shape[3:])
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.channels, count))
+
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        return weights.unsqueeze(1), self.channels * inputs
 
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return energy(weights).unflatten(0, (self.channels, -1)) * before
@@ -177,6 +198,9 @@ class OverBoth(Step):
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
         return convolve(x.flatten(1, 2), weights).unflatten(1, (self.out_channels, -1))
 
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        return weights, 1
+
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return (energy(weights) @ before.flatten()).unflatten(0, (self.out_channels, -1))
 
@@ -199,6 +223,9 @@ class OverBothByChannel(Step):
         pairs = zip(x.unbind(1), weights.unbind(0), strict=True)
         return torch.stack([convolve(channel, taps) for channel, taps in pairs], 1)
 
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        return weights.flatten(0, 1), weights.shape[0]
+
     def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
         return (energy(weights) @ before[..., None])[..., 0]
 
@@ -211,3 +238,8 @@ def channels_first(values: Tensor, out_channels: int, in_channels: int) -> Tenso
 def mix(weights: Tensor, x: Tensor) -> Tensor:
     """The matrix product, in the dtype of the signal."""
     return torch.matmul(weights.to(x.dtype), x)
+
+
+def pointwise(weights: Tensor, dim: int) -> Taps:
+    """Taps (out, in) of a convolution that looks at one position."""
+    return weights.reshape(*weights.shape, *[1] * dim)

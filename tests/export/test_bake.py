@@ -1,0 +1,102 @@
+"""Group networks as plain convolutions: the same function, and nothing but `torch.nn.ConvNd`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from omniconv.export import bake
+from omniconv.export.bake import BakedConv
+from omniconv.groups import SO2, SO3, Cyclic, Group, Scaling
+from omniconv.models import GCNN
+from omniconv.nn import GroupConv, LiftingConv
+from omniconv.nn._group_layer import GroupLayer
+from omniconv.nn.group_conv import FACTORIZATIONS
+from omniconv.nn.lifting_conv import LIFTINGS
+from omniconv.testing import assert_close
+
+F64 = torch.float64
+
+
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+@pytest.mark.parametrize("factorization", FACTORIZATIONS)
+@pytest.mark.parametrize(("group", "size"), [(SO2(), (8, 7)), (Scaling(1, high=4.0), (16,)), (SO3(), (5, 5, 5))])
+def test_a_baked_layer_computes_the_same(
+    group: Group, size: tuple[int, ...], factorization: str, boundary: str
+) -> None:
+    count = 12 if group.dim == 3 else 4
+    layer = GroupConv(
+        *(2, 3, size, group, count), reach=1, factorization=factorization, boundary=boundary, dtype=F64
+    ).eval()
+    nn.init.normal_(layer.get_parameter("bias"))
+    plain = bake(layer)
+    for longer in (0, 3):
+        x = torch.randn(2, 2, count, *(n + longer for n in size), dtype=F64)
+        assert_close(plain(x), layer(x), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("mixing", LIFTINGS)
+def test_a_baked_lifting_computes_the_same(mixing: str) -> None:
+    layer = LiftingConv(2, 3, (8, 7), SO2(), 5, reach=2, mixing=mixing, dtype=F64).eval()
+    x = torch.randn(2, 2, 8, 7, dtype=F64)
+    assert_close(bake(layer)(x), layer(x), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"partial": True}, {"attention": True}, {"body": "plain"}])
+def test_a_baked_network_computes_the_same(options: dict[str, Any]) -> None:
+    model = GCNN(1, 3, 9, group=SO2(), samples=4, widths=(3, 4), reach=2, dtype=F64, **options)
+    x = torch.randn(4, 1, 9, 9, dtype=F64)
+    model(x)
+    for name, parameter in model.named_parameters():
+        if name.endswith("partial.width"):
+            nn.init.constant_(parameter, 0.4)
+    model.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    plain = bake(model)
+    assert_close(plain(x), model(x), tolerance=1e-12)
+    assert not [module for module in plain.modules() if isinstance(module, GroupLayer)]
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_baked_network_is_exported_and_holds_no_kernel_network() -> None:
+    model = GCNN(1, 3, 9, group=Cyclic(4), widths=(3,), reach=2).eval()
+    plain, x = bake(model), torch.randn(1, 1, 9, 9)
+    exported = torch.export.export(plain, (x,))
+    torch.testing.assert_close(exported.module()(x), model(x))
+    assert not [node for node in exported.graph.nodes if ".sin." in str(node.target)]
+
+
+def test_any_model_is_baked_with_an_input() -> None:
+    model = nn.Sequential(LiftingConv(1, 2, 9, Cyclic(4), reach=2), nn.ReLU(), GroupConv(2, 2, 9, Cyclic(4), reach=1))
+    x = torch.randn(1, 1, 9, 9)
+    plain = bake(model.eval(), x)
+    assert isinstance(plain, nn.Sequential)
+    torch.testing.assert_close(plain(x), model(x))
+    assert isinstance(plain[0], BakedConv)
+    with pytest.raises(ValueError, match="`x` must be given"):
+        bake(model)
+
+
+def test_relaxed_layers_stay_with_a_warning() -> None:
+    model = GCNN(1, 3, 9, group=Cyclic(4), widths=(3,), reach=2, relaxed=2).eval()
+    x = torch.randn(1, 1, 9, 9)
+    with pytest.warns(UserWarning, match="is relaxed, no convolution"):
+        plain = bake(model)
+    torch.testing.assert_close(plain(x), model(x))
+
+
+def test_what_cannot_be_baked_is_named() -> None:
+    with pytest.raises(TypeError, match="`model` must be"):
+        bake("model")  # type: ignore[arg-type]
+    layer = LiftingConv(1, 2, 9, Cyclic(4), reach=2)
+    with pytest.raises(ValueError, match="evaluation mode"):
+        bake(layer)
+    with pytest.raises(ValueError, match="same boundary"):
+        bake(LiftingConv(1, 2, 9, Cyclic(4), reach=2, boundary=("zero", "circular")).eval())
+    with pytest.raises(ValueError, match="`spacing`"):
+        bake(layer.eval())(torch.zeros(1, 1, 9, 9), spacing=0.5)
