@@ -297,6 +297,12 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: oc.CCNN(2, 3, 6, blocks=1, width=4, kernel=small, tokens=TOKENS, dtype=F64).eval(),
         (2, 6),
     ),
+    "ccnn-group": (
+        lambda: oc.CCNN(
+            1, 2, (5, 4), blocks=1, width=4, kernel=small, group=SO2(), samples=4, reach=1, dtype=F64
+        ).eval(),
+        (2, 1, 5, 4),
+    ),
     "ckcnn": (lambda: oc.CKCNN(2, 3, 6, blocks=1, width=4, kernel=small, dtype=F64), (2, 2, 6)),
     "flexnet": (
         lambda: oc.FlexNet(1, 2, (3, 4), blocks=(1, 1), widths=(2, 3), kernel=small, dtype=F64).eval(),

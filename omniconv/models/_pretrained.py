@@ -100,7 +100,7 @@ class Pretrained(nn.Module):
         try:
             for name, given in (("kernel", kernel), ("support", support)):
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
-            if "group" in arguments:
+            if arguments.get("group") is not None:
                 arguments["group"] = group if group is not None else built_group(arguments["group"])
             with torch.random.fork_rng(devices=[]):  # the weights that are drawn are thrown away
                 model = kind(**arguments, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_probability
 from omniconv._references import CCNN_PAPER
-from omniconv._typing import Condition, Mask, PerAxis, Signal
+from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
+from omniconv.groups import Count, Group
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models._published import published_kernel, published_support
 from omniconv.models._registry import register_model
-from omniconv.nn import BatchNorm, Conv, Pointwise, ResidualBlock
+from omniconv.nn import BatchNorm, Conv, GroupConv, GroupResidualBlock, LiftingConv, Pointwise, ResidualBlock
 from omniconv.supports import Gaussian, SupportFactory
 
 
@@ -33,6 +35,11 @@ class CCNN(Network):
     `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1). `input_dropout`: that of the standardised input, [0, 1).
     `tokens`: number of tokens, for signals that are ids: the network embeds them in `in_channels`; None for signals.
+    `group`, `samples`: from `omniconv.groups`, and its elements as in `Group.grid`: the same network with convolutions
+    on that group in place of translations, whose output does not change (head "pool") or moves (head "dense") when a
+    group element moves the signal; see `LiftingConv`, `GroupConv`. Mixing "separable" is then the factorization of that
+    name, "dense" is "none"; `reach` is one number, and there is no `causal`, `mask`, `times` or `condition`. None for
+    translations alone.
     `span`: how long the reference grid of a series is, in the unit of its `times`, (0, inf); None for `size`, so that
     times count samples of the reference grid.
 
@@ -74,6 +81,8 @@ class CCNN(Network):
         input_dropout: float = 0.0,
         tokens: int | None = None,
         span: float | None = None,
+        group: Group | None = None,
+        samples: Count | None = None,
         engine: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -94,21 +103,51 @@ class CCNN(Network):
             "engine": engine,
         }
 
-        def conv(channels: int) -> Conv:
-            return Conv(channels, width, size, **options, **place)
-
         def norm() -> BatchNorm:
             return BatchNorm(width, **place)
 
-        self.stem, self.stem_norm = conv(in_channels), norm()
-        self.blocks = nn.ModuleList(
-            ResidualBlock(norm(), conv(width), Pointwise(width, width, **place), dropped) for _ in range(blocks)
-        )
+        def linear() -> Pointwise:
+            return Pointwise(width, width, **place)
+
+        self.group = group
+        self.stem: Conv  # on a group, a LiftingConv
+        if group is None:
+
+            def conv(channels: int) -> Conv:
+                return Conv(channels, width, size, **options, **place)
+
+            self.stem, self.stem_norm = conv(in_channels), norm()
+            self.blocks = nn.ModuleList(ResidualBlock(norm(), conv(width), linear(), dropped) for _ in range(blocks))
+        else:
+            convs = self._group_convs(width, size, group, samples, blocks, options, place)
+            self.stem, self.stem_norm = next(convs), norm()  # type: ignore[assignment]
+            self.blocks = nn.ModuleList(GroupResidualBlock(norm(), part, linear(), dropped) for part in convs)  # type: ignore[arg-type]
+            check_choice("head", head, ("pool", "dense"))
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, **place)
         self._refer_to(self.stem.grid)
         body = {"blocks": blocks, "width": width, "head": head, "dropout": dropout}
-        self.arguments = {**self._shape(), **options, **body}
+        self.arguments = {**self._shape(), **options, **body, "group": group, "samples": samples}
+
+    def _group_convs(
+        self,
+        width: int,
+        size: PerAxis[int],
+        group: Group,
+        samples: Count | None,
+        blocks: int,
+        options: dict[str, Any],
+        place: dict[str, Any],
+    ) -> Iterator[LiftingConv | GroupConv]:
+        """The stem, and the convolutions of the blocks."""
+        shared = {name: options[name] for name in ("kernel", "support", "reach", "boundary", "engine")}
+        if any(per_axis("causal", options["causal"], group.dim, check_bool)):
+            raise ValueError("`causal` has no meaning on a group that moves all axes; got True. Leave it out.")
+        mixing = options["mixing"]
+        yield LiftingConv(self.in_channels, width, size, group, samples, mixing=mixing, **shared, **place)
+        factorization = "separable" if mixing == "separable" else "none"
+        for _ in range(blocks):
+            yield GroupConv(width, width, size, group, samples, factorization=factorization, **shared, **place)
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
@@ -125,6 +164,8 @@ class CCNN(Network):
         times: Tensor | None = None,
         condition: Condition | None = None,
     ) -> Tensor:
+        if self.group is not None:
+            return self._on_group(x, spacing, {"mask": mask, "times": times, "condition": condition})
         x, where = self._prepare(x, spacing, mask, times, condition)
         x = self.stem(x, where.spacing, **where.options)
         where = where.united()
@@ -132,6 +173,17 @@ class CCNN(Network):
         for block in self.blocks:
             x = block(x, where.spacing, where.mask, **where.options)
         return self.head(self.norm(x, where.mask), where.mask, where.measure)
+
+    def _on_group(self, x: Signal, spacing: PerAxis[float] | None, others: dict[str, Any]) -> Tensor:
+        """The same network on a group, and the mean over the group."""
+        for name, value in (others | {"lowpass": self.lowpass or None}).items():
+            if value is not None:
+                raise ValueError(f"`{name}` is not for networks on a group. Leave it out.")
+        x, where = self._prepare(x, spacing, None, None, None)
+        x = F.gelu(self.stem_norm(self.stem(x, spacing=where.spacing)))
+        for block in self.blocks:
+            x = block(x, spacing=where.spacing)
+        return self.head(self.norm(x).mean(2))
 
 
 @register_model

@@ -115,6 +115,10 @@ class SelfAttention(Cited, nn.Module):
         weights = torch.where(seen, where.weights[:, None], 0.0)
         return weights.log().flatten(2).unsqueeze(1).repeat(batch, 1, 1, 1)
 
+    def draw(self) -> Samples:
+        """The elements of the outputs if nothing else is said: those of the grid."""
+        return self.samples
+
     def _placed(self, samples: Samples | None) -> Samples:
         return (self.samples if samples is None else samples).to(self.project.weight.device)
 

@@ -1,0 +1,114 @@
+"""Reports of symmetry: small where there is one, large where there is none, with what was learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import omniconv as oc
+from omniconv.groups import O2, SO2, Dihedral, Product, Scaling
+from omniconv.models import GCNN
+from omniconv.nn import GroupSelfAttention, LiftingSelfAttention
+from omniconv.symmetry import equivariance_report
+
+F64 = torch.float64
+
+
+def smooth(size: int) -> torch.Tensor:
+    """A few soft spots."""
+    axis = torch.linspace(-1, 1, size, dtype=F64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    spots = [((y - a) ** 2 + (x - b) ** 2).div(-0.05).exp() for a, b in ((0.4, 0.0), (-0.2, 0.3), (0.1, -0.5))]
+    return torch.stack(spots).sum(0)[None, None]
+
+
+def gcnn(**options: Any) -> GCNN:
+    """A small network in evaluation mode."""
+    arguments = {"group": SO2(), "samples": 8, "widths": (4,), "reach": 3, "reduce": "mean", "dtype": F64, **options}
+    return GCNN(1, 3, 21, **arguments).eval()
+
+
+def test_quarter_turns_are_exact_and_all_turns_are_near() -> None:
+    report = equivariance_report(gcnn(), smooth(21), count=16)
+    quarter = report.elements[:, 0].abs() % (torch.pi / 2) < 1e-9
+    assert quarter.sum() == 4
+    assert report.errors[quarter].max() < 1e-12
+    assert report.errors.max() < 0.1
+    assert [layer.name for layer in report.layers][:2] == ["lift", "blocks.0.conv_1"]
+    assert all(layer.error < 0.2 for layer in report.layers)
+
+
+def mean_error(samples: int) -> float:
+    """Over the orbit, of four networks."""
+    errors = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        errors.append(equivariance_report(gcnn(samples=samples, body="plain"), smooth(21), count=24).errors.mean())
+    return torch.stack(errors).mean().item()
+
+
+def test_invariance_improves_with_samples() -> None:
+    best = mean_error(8)
+    assert mean_error(1) > 2 * best
+    assert mean_error(2) > 2 * best
+
+
+def test_a_plain_network_is_not_invariant() -> None:
+    torch.manual_seed(0)
+    plain = oc.CCNN(1, 3, (21, 21), blocks=1, width=8, dtype=F64)
+    report = equivariance_report(plain, smooth(21), SO2(), count=8)
+    assert report.layers == ()
+    assert report.errors.max() > 0.1
+    assert plain.training
+
+
+def test_what_was_learned_is_told() -> None:
+    model = gcnn(group=O2(), partial=True, relaxed=1)
+    with torch.no_grad():
+        model.last.conv.get_parameter("partial.width").fill_(0.25)
+    report = equivariance_report(model, smooth(21), count=4)
+    last = {layer.name: layer for layer in report.layers}["last.conv"]
+    assert last.learned["widths"] == (0.25,)
+    assert last.learned["kept with"] == pytest.approx((0.8808,), abs=1e-4)
+    assert last.learned["relaxed by"] == pytest.approx((0.01,))
+    assert math.isnan(last.error)
+    assert "widths 0.25" in str(report)
+    assert str(report).count("\n") == 2 + len(report.layers)
+
+
+@pytest.mark.parametrize(
+    ("group", "samples"), [(Dihedral(4), None), (Product((SO2(), Scaling(2, high=2.0))), (4, 2)), (Scaling(2), 2)]
+)
+def test_other_groups(group: Any, samples: Any) -> None:
+    report = equivariance_report(gcnn(group=group, samples=samples), smooth(21), count=None)
+    assert report.errors.isfinite().all()
+    assert report.distances.min() < 0.6
+
+
+def test_self_attention_is_looked_at_too() -> None:
+    layers = [
+        LiftingSelfAttention(1, 4, 9, SO2(), 4, dtype=F64),
+        GroupSelfAttention(4, 4, 9, SO2(), 4, dtype=F64),
+    ]
+    model = nn.Sequential(*layers, nn.Flatten(3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    report = equivariance_report(model, smooth(9), count=4)
+    assert [layer.kind for layer in report.layers] == ["LiftingSelfAttention", "GroupSelfAttention"]
+    assert all(layer.error < 1e-12 for layer in report.layers)
+
+
+def test_the_figure_has_both_views() -> None:
+    axes = equivariance_report(gcnn(), smooth(21), count=4).figure().axes
+    assert [axis.get_xlabel() for axis in axes] == ["distance from the identity", "relative error of the layer"]
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(TypeError, match="`model` must be"):
+        equivariance_report("model", smooth(9))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`group` must be given"):
+        equivariance_report(nn.Identity(), smooth(9))
+    with pytest.raises(ValueError, match="`x` must be"):
+        equivariance_report(gcnn(), torch.zeros(3, 9))
