@@ -57,7 +57,7 @@ from omniconv.nn import (
     Standardize,
     TokenEmbedding,
 )
-from omniconv.nn.group_conv import FACTORIZATIONS
+from omniconv.nn.group_conv import FACTORIZATIONS as ALL_FACTORIZATIONS
 from omniconv.supports import Decay, Disk, Full, Gaussian, Product, Sigmoid, SupportFactory
 
 GROUPS: dict[str, Group] = {
@@ -82,6 +82,9 @@ GROUPS: dict[str, Group] = {
     "sl2": SL2(),
 }
 """By name, each with the parameters that matter."""
+
+FACTORIZATIONS = tuple(name for name in ALL_FACTORIZATIONS if name != "factor-separable")
+"""Those for any group."""
 
 GROUP_SAMPLES: dict[str, Count] = {
     "trivial-1": 1,
@@ -243,6 +246,17 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         )
         for factorization in FACTORIZATIONS
     },
+    "group-conv-factor-separable": (
+        partial(
+            GroupConv,
+            *(2, 3, 4, GROUPS["sim2"], (2, 2)),
+            kernel=small,
+            factorization="factor-separable",
+            reach=1,
+            dtype=F64,
+        ),
+        (2, 2, 4, 4, 4),
+    ),
     "group-conv-partial": (
         partial_conv,
         (2, 2, 4, 5, 5),

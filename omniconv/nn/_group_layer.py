@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, describe
+from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._references import GCNN_PAPER, Cited, Reference
 from omniconv._typing import PerAxis, Signal, Taps, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
-from omniconv.groups import Count, Group, Samples
+from omniconv.groups import Count, Group, Product, Samples
 from omniconv.kernels import Kernel, KernelFactory
 from omniconv.nn._checks import check_placed
-from omniconv.nn._group_steps import GroupSignal, Step
+from omniconv.nn._group_steps import GroupSignal, Maker, Step
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn._poses import Poses, keeps_axes, poses
@@ -60,6 +60,7 @@ class GroupLayer(Cited, Refreshed):
         bias: bool,
         engine: str,
         sampling: str,
+        group_reach: float | None = None,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ):
@@ -79,6 +80,7 @@ class GroupLayer(Cited, Refreshed):
         self.samples = sampled(group, samples)
         self.inputs = self.samples if on_group else Samples(group.identity()[None], self.samples.weights.new_ones(1))
         self.magnification = torch.linalg.matrix_norm(group.matrix(self.samples.elements), ord=2).max().item()
+        self.group_reach = None if group_reach is None else check_number("group_reach", group_reach, low=0.0)
         self.sampling = check_choice("sampling", sampling, SAMPLINGS)
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
         self.ball = not keeps_axes(group)
@@ -95,15 +97,19 @@ class GroupLayer(Cited, Refreshed):
         """Number of axes of the space."""
         return self.grid.dim
 
-    def _make(self, kernel: KernelFactory, place: dict[str, Any], what: str, channels: int) -> Kernel:
-        """A kernel of positions in "space", of features of the "group", or of "both" side by side.
+    def _maker(self, kernel: KernelFactory, place: dict[str, Any]) -> Maker:
+        """What makes kernels whose unit of frequency on the group is that of the samples, as it is in space."""
+        space, on_group = (self.reach,) * self.dim, self._group_reach()
+        factors = self.group.factors if isinstance(self.group, Product) else ()
+        reaches = {"space": space, "group": on_group, "both": space + on_group}
+        reaches |= {f"factor {i}": on_group[: factor.features] for i, factor in enumerate(factors)}
 
-        Its unit of frequency on the group is that of the samples, as it is in space.
-        """
-        axes = {"space": (self.reach,) * self.dim, "group": self._group_reach()}
-        reach = axes["space"] + axes["group"] if what == "both" else axes[what]
-        where = {"reach": reach, "causal": (False,) * len(reach), **place}
-        return build_kernel(kernel, len(reach), channels, where)
+        def make(what: str, channels: int) -> Kernel:
+            reach = reaches[what]
+            where = {"reach": reach, "causal": (False,) * len(reach), **place}
+            return build_kernel(kernel, len(reach), channels, where)
+
+        return Maker(make, self.group, self.count, place)
 
     def _group_reach(self) -> tuple[int, ...]:
         """Samples of the group between features that differ by 1, on average over an element's nearest neighbours."""
@@ -239,6 +245,7 @@ class GroupLayer(Cited, Refreshed):
             extent=self.extent,
             ball=self.ball,
             dtype=dtype,
+            group_reach=self.group_reach,
         )
         return Poses(found.positions, found.volume * self.support(found.positions), found.relative, found.weights)
 

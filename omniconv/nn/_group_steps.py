@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from omniconv._typing import Signal, Taps
+from omniconv.groups import Count, Group, Product
 from omniconv.kernels import Kernel
 from omniconv.nn._poses import Poses
 from omniconv.nn.pointwise import Pointwise
 
 GroupSignal: TypeAlias = Annotated[Tensor, "batch channels group *size"]
-MakeKernel: TypeAlias = Callable[[str, int], Kernel]
-"""A kernel of "space", "group" or "both", with so many channels."""
 Convolve: TypeAlias = Callable[[Signal, Taps], Signal]
 Energy: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes the parts of a layer's steps.
+
+    `kernel(what, channels)`: a kernel of positions in "space", of features of the "group", of "both", or of those of
+    one factor of the group, "factor 0" and so on. `group`, `count`: of the layer.
+    """
+
+    kernel: Callable[[str, int], Kernel]
+    group: Group
+    count: Count | None
+    place: dict[str, Any]
+
+    def linear(self, in_channels: int, out_channels: int) -> Pointwise:
+        """A map of the channels."""
+        return Pointwise(in_channels, out_channels, bias=False, **self.place)
 
 
 class Step(nn.Module, ABC):
@@ -51,16 +70,16 @@ class Step(nn.Module, ABC):
         """Draw the parameters anew."""
 
 
-Factorization: TypeAlias = Callable[[MakeKernel, int, int, dict[str, Any]], list[Step]]
-"""The steps for so many input and output channels, of kernels that are made so, and factory keywords."""
+Factorization: TypeAlias = Callable[[Maker, int, int], list[Step]]
+"""The steps for so many input and output channels."""
 
 
 class OverChannels(Step):
     """A linear map of the channels, the same everywhere on the group and in space."""
 
-    def __init__(self, linear: Pointwise):
+    def __init__(self, make: Maker, in_channels: int, out_channels: int):
         super().__init__()
-        self.linear = linear
+        self.linear = make.linear(in_channels, out_channels)
 
     def reset_parameters(self) -> None:
         self.linear.reset_parameters()
@@ -81,10 +100,10 @@ class OverChannels(Step):
 class OverGroup(Step):
     """y(o, h) = sum_g w_g sum_c K(h^-1 g)[o, c] x(c, g); `depthwise`: of every channel for itself."""
 
-    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int, *, depthwise: bool = False):
+    def __init__(self, make: Maker, in_channels: int, out_channels: int, *, depthwise: bool = False):
         super().__init__()
         self.in_channels, self.out_channels, self.depthwise = in_channels, out_channels, depthwise
-        self.kernel = make("group", out_channels if depthwise else in_channels * out_channels)
+        self.kernel = make.kernel("group", out_channels if depthwise else in_channels * out_channels)
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
@@ -112,13 +131,69 @@ class OverGroup(Step):
         return (weights.square() @ before.flatten()).unflatten(0, (self.out_channels, -1))
 
 
+class OverFactor(Step):
+    """`OverGroup` along one factor of a product of groups.
+
+    y(o, .. h ..) = sum_g w_g sum_c K(h^-1 g)[o, c] x(c, .. g ..);  `depthwise`: of every channel for itself.
+    `index`: of the factor. `count`s of the samples are those of the layer, in and out.
+    """
+
+    def __init__(self, make: Maker, index: int, in_channels: int, out_channels: int, *, depthwise: bool = False):
+        super().__init__()
+        assert isinstance(make.group, Product)  # as the layer has checked
+        assert isinstance(make.count, (tuple, list))
+        self.in_channels, self.out_channels, self.depthwise = in_channels, out_channels, depthwise
+        self.index, self.counts = index, tuple(make.count)
+        first = sum(factor.features for factor in make.group.factors[:index])
+        self.features = slice(first, first + make.group.factors[index].features)
+        self.kernel = make.kernel(f"factor {index}", out_channels if depthwise else in_channels * out_channels)
+
+    def reset_parameters(self) -> None:
+        self.kernel.reset_parameters()
+
+    def sample(self, poses: Poses) -> Tensor:
+        """(out, outputs, in, inputs) of this factor's elements, or (channels, outputs, inputs)."""
+        relative = along(
+            along(poses.relative[..., self.features], self.counts, self.index, 0), self.counts, self.index, 1
+        )
+        others = [axis for axis in range(len(self.counts)) if axis != self.index]
+        weights = poses.weights[0].unflatten(0, self.counts)
+        weights = weights.sum(others) if others else weights
+        values = self.kernel(relative) * weights[:, None]
+        if self.depthwise:
+            return values.movedim(-1, 0)
+        return channels_first(values, self.out_channels, self.in_channels)
+
+    def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        apart = x.unflatten(2, self.counts).movedim(2 + self.index, 2)
+        flat, weights = apart.flatten(3), weights.to(x.dtype)
+        if self.depthwise:
+            y = torch.matmul(weights, flat)
+        else:
+            y = torch.matmul(weights.flatten(2, 3).flatten(0, 1), flat.flatten(1, 2)).unflatten(1, weights.shape[:2])
+        y = y.unflatten(3, apart.shape[3:]).movedim(2, 2 + self.index)
+        return y.flatten(2, 1 + len(self.counts))
+
+    def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
+        before, after = (math.prod(part) for part in (self.counts[: self.index], self.counts[self.index + 1 :]))
+        eye, tail = torch.eye(before).to(weights), torch.eye(after).to(weights)
+        if self.depthwise:
+            full = torch.einsum("chg,pq,rs->cphrqgs", weights, eye, tail)
+            return pointwise(full.flatten(4).flatten(0, 3), dim), self.out_channels
+        full = torch.einsum("ohig,pq,rs->ophriqgs", weights, eye, tail)
+        return pointwise(full.flatten(4).flatten(0, 3), dim), 1
+
+    def variance(self, before: Tensor, weights: Tensor, energy: Energy) -> Tensor:
+        return self.run(before[None, :, :, None], weights.square(), torch.add)[0, :, :, 0]
+
+
 class Lift(Step):
     """y(o, h) = sum_c K(h^-1 lag)[o, c] * x(c), from a signal without a group, whose axis has one element."""
 
-    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int):
+    def __init__(self, make: Maker, in_channels: int, out_channels: int):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel = make("space", in_channels * out_channels)
+        self.kernel = make.kernel("space", in_channels * out_channels)
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
@@ -143,9 +218,9 @@ class OverSpace(Step):
     A signal without a group, whose axis has one element, is taken as the same at every element.
     """
 
-    def __init__(self, make: MakeKernel, channels: int):
+    def __init__(self, make: Maker, channels: int):
         super().__init__()
-        self.channels, self.kernel = channels, make("space", channels)
+        self.channels, self.kernel = channels, make.kernel("space", channels)
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
@@ -171,12 +246,12 @@ class OverBoth(Step):
     `factored`: whether k(o, c, h, g) is K(h^-1 g)[o, c] K(h^-1 lag)[o, c] rather than K(h^-1 lag, h^-1 g)[o, c].
     """
 
-    def __init__(self, make: MakeKernel, in_channels: int, out_channels: int, *, factored: bool = False):
+    def __init__(self, make: Maker, in_channels: int, out_channels: int, *, factored: bool = False):
         super().__init__()
         self.in_channels, self.out_channels, self.factored = in_channels, out_channels, factored
         channels = in_channels * out_channels
-        self.kernel = make("space" if factored else "both", channels)
-        self.group_kernel = make("group", channels) if factored else None
+        self.kernel = make.kernel("space" if factored else "both", channels)
+        self.group_kernel = make.kernel("group", channels) if factored else None
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
@@ -208,9 +283,9 @@ class OverBoth(Step):
 class OverBothByChannel(Step):
     """Space and group at once, of every channel for itself: y(c, h) = sum_g w_g K(h^-1 lag, h^-1 g)[c] * x(c, g)."""
 
-    def __init__(self, make: MakeKernel, channels: int):
+    def __init__(self, make: Maker, channels: int):
         super().__init__()
-        self.kernel = make("both", channels)
+        self.kernel = make.kernel("both", channels)
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
@@ -243,3 +318,12 @@ def mix(weights: Tensor, x: Tensor) -> Tensor:
 def pointwise(weights: Tensor, dim: int) -> Taps:
     """Taps (out, in) of a convolution that looks at one position."""
     return weights.reshape(*weights.shape, *[1] * dim)
+
+
+def along(values: Tensor, counts: tuple[int, ...], index: int, axis: int) -> Tensor:
+    """Values on a product's samples, on one axis, at those of the one factor and the first of the others."""
+    apart = values.unflatten(axis, counts)
+    for other in reversed(range(len(counts))):
+        if other != index:
+            apart = apart.select(axis + other, 0)
+    return apart

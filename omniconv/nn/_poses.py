@@ -22,7 +22,7 @@ class Poses:
     `positions`: h^-1 lag / reach, (outputs, *kernel, dim), what the kernel that stands upright is a function of.
     `volume`: what every tap stands for, (outputs, *kernel): the volume of a sample over |det h|, 0 beyond the kernel.
     `relative`: features of h^-1 g for the inputs' elements g, (outputs, inputs, features).
-    `weights`: of the inputs' elements, (inputs,), which sum to 1.
+    `weights`: of the inputs' elements, which sum to 1, (outputs, inputs); 0 for those out of the kernel's reach.
     """
 
     positions: Tensor
@@ -45,7 +45,7 @@ class Poses:
 
     def weigh(self, values: Tensor) -> Tensor:
         """Values (outputs, inputs, *points, channels) times the weights of the inputs."""
-        return values * self.weights.reshape(-1, *[1] * (values.ndim - 2))
+        return values * self.weights.reshape(*self.weights.shape, *[1] * (values.ndim - 2))
 
 
 def poses(
@@ -59,10 +59,12 @@ def poses(
     extent: float,
     ball: bool,
     dtype: torch.dtype,
+    group_reach: float | None = None,
 ) -> Poses:
     """Poses on a grid, for taps as far as `window` samples of the reference grid; made in float64, then rounded.
 
     `extent`: where the kernel ends, in units of the reach. `ball`: whether it fills a ball rather than a cube.
+    `group_reach`: where it ends on the group, as a distance; None: nowhere.
     """
     elements = outputs.elements
     axes = grid.lags(window, device=elements.device)
@@ -73,7 +75,11 @@ def poses(
     magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)
     volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
     relative = group.describe(group.relative(elements[:, None], inputs.elements))
-    return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), inputs.weights.to(dtype))
+    weights = inputs.weights.expand(len(elements), -1)
+    if group_reach is not None:
+        near = group.distance(elements[:, None], inputs.elements) <= group_reach * INSIDE
+        weights = torch.where(near, weights, 0.0)
+    return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), weights.to(dtype))
 
 
 def keeps_axes(group: Group) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -10,57 +9,65 @@ import torch
 from omniconv._errors import check_choice
 from omniconv._references import SEPARABLE_PAPER
 from omniconv._typing import PerAxis, check_bool
-from omniconv.groups import Count, Group, Samples
+from omniconv.groups import Count, Group, Product, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import (
     Factorization,
     GroupSignal,
-    MakeKernel,
+    Maker,
     OverBoth,
     OverBothByChannel,
     OverChannels,
+    OverFactor,
     OverGroup,
     OverSpace,
     Step,
 )
 from omniconv.nn.partial import Partial
-from omniconv.nn.pointwise import Pointwise
 from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
 
 
-def joint(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def joint(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """K(r, eta)[out, in]."""
     return [OverBoth(make, in_channels, out_channels)]
 
 
-def group_separable(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def group_separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """K_H(eta)[out, in] K_X(r)[out, in]."""
     return [OverBoth(make, in_channels, out_channels, factored=True)]
 
 
-def separable(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """K_H(eta)[out, in] K_X(r)[out]."""
     return [OverGroup(make, in_channels, out_channels), OverSpace(make, out_channels)]
 
 
-def depthwise_separable(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def depthwise_separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """W[out, in] K(r, eta)[out]."""
-    linear = Pointwise(in_channels, out_channels, bias=False, **place)
-    return [OverChannels(linear), OverBothByChannel(make, out_channels)]
+    return [OverChannels(make, in_channels, out_channels), OverBothByChannel(make, out_channels)]
 
 
-def depthwise_group_separable(
-    make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]
-) -> list[Step]:
+def depthwise_group_separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """W[out, in] K_H(eta)[out] K_X(r)[out]."""
-    linear = Pointwise(in_channels, out_channels, bias=False, **place)
+    over_channels = OverChannels(make, in_channels, out_channels)
     over_group = OverGroup(make, out_channels, out_channels, depthwise=True)
-    return [OverChannels(linear), over_group, OverSpace(make, out_channels)]
+    return [over_channels, over_group, OverSpace(make, out_channels)]
 
 
-def on_the_group(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def factor_separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
+    """K_1(eta_1)[out, in] K_2(eta_2)[out] .. K_X(r)[out], one factor of the kernel for each factor of the group."""
+    if not isinstance(make.group, Product):
+        raise ValueError(f'`factorization` "factor-separable" needs a Product of groups; got {make.group}.')
+    first = OverFactor(make, 0, in_channels, out_channels)
+    others = [
+        OverFactor(make, i, out_channels, out_channels, depthwise=True) for i in range(1, len(make.group.factors))
+    ]
+    return [first, *others, OverSpace(make, out_channels)]
+
+
+def on_the_group(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """K_H(eta)[out, in], and nothing in space."""
     return [OverGroup(make, in_channels, out_channels)]
 
@@ -71,6 +78,7 @@ FACTORIZATIONS: dict[str, Factorization] = {
     "separable": separable,
     "depthwise-separable": depthwise_separable,
     "depthwise-group-separable": depthwise_group_separable,
+    "factor-separable": factor_separable,
 }
 """By name, the steps whose kernels multiply to that of the convolution."""
 
@@ -86,10 +94,13 @@ class GroupConv(GroupLayer):
     `kernel`: as in `Conv`, a function of the position as the pose h sees it, and of the features of h^-1 g
     (`Group.describe`), which have no cut: for rotations their cosine and sine.
     `reach`: with 0 there is no kernel in space, and no support: y(x, h) = sum_g w_g k(h^-1 g) f(x, g).
+    `group_reach`: the kernel is zero for relative elements farther than this, |log(h^-1 g)|, (0, inf); None: nowhere. On
+    groups that are not compact, such as scalings, it keeps what lies beyond the sampled range out of most outputs.
     `factorization`: what the kernel k(r, eta), a matrix of output and input channels, is a product of.
     "none": nothing;  "group-separable": K_H(eta)[out, in] K_X(r)[out, in];
     "separable": K_H(eta)[out, in] K_X(r)[out];  "depthwise-separable": W[out, in] K(r, eta)[out];
-    "depthwise-group-separable": W[out, in] K_H(eta)[out] K_X(r)[out].
+    "depthwise-group-separable": W[out, in] K_H(eta)[out] K_X(r)[out];  "factor-separable", for a `Product` of groups:
+    K_1(eta_1)[out, in] K_2(eta_2)[out] .. K_X(r)[out], on samples of as many elements of each factor as the layer's.
 
     `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it.
 
@@ -126,6 +137,7 @@ class GroupConv(GroupLayer):
         partial: bool = False,
         relaxed: int = 0,
         reach: int | None = None,
+        group_reach: float | None = None,
         boundary: PerAxis[str] = "zero",
         bias: bool = True,
         engine: str = "auto",
@@ -135,12 +147,15 @@ class GroupConv(GroupLayer):
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"support": support, "reach": reach, "boundary": boundary, "engine": engine, **place}
+        options |= {"group_reach": group_reach}
         where = (out_channels, size, group, samples)
         super().__init__(in_channels, *where, on_group=True, bias=bias, sampling=sampling, **options)
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
+        if factorization == "factor-separable" and sampling == "independent":
+            raise ValueError('`sampling` "independent" has no factors. Use "grid" or "offset" with "factor-separable".')
         self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
-        make = functools.partial(self._make, kernel, place)
-        steps = (FACTORIZATIONS[factorization] if self.reach else on_the_group)(make, in_channels, out_channels, place)
+        make = self._maker(kernel, place)
+        steps = (FACTORIZATIONS[factorization] if self.reach else on_the_group)(make, in_channels, out_channels)
 
         def branch(channels: int) -> GroupConv:
             return GroupConv(channels, *where, kernel=kernel, factorization=factorization, bias=False, **options)

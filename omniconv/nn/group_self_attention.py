@@ -112,7 +112,7 @@ class SelfAttention(Cited, nn.Module):
         """
         inside = neighbourhoods(where.volume.new_ones(1, 1, 1, *size), where.kernel)[0, 0, 0]  # positions, window
         seen = (inside[:, None, None] > 0) & (where.volume.flatten(1)[:, None] > 0)
-        weights = torch.where(seen, where.weights[:, None], 0.0)
+        weights = torch.where(seen, where.weights[..., None], 0.0)
         return weights.log().flatten(2).unsqueeze(1).repeat(batch, 1, 1, 1)
 
     def draw(self) -> Samples:

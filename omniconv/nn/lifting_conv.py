@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -12,21 +11,19 @@ from omniconv._typing import PerAxis, Signal
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
-from omniconv.nn._group_steps import Factorization, GroupSignal, Lift, MakeKernel, OverChannels, OverSpace, Step
-from omniconv.nn.pointwise import Pointwise
+from omniconv.nn._group_steps import Factorization, GroupSignal, Lift, Maker, OverChannels, OverSpace, Step
 from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
 
 
-def dense(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def dense(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """K(r)[out, in]."""
     return [Lift(make, in_channels, out_channels)]
 
 
-def separable(make: MakeKernel, in_channels: int, out_channels: int, place: dict[str, Any]) -> list[Step]:
+def separable(make: Maker, in_channels: int, out_channels: int) -> list[Step]:
     """W[out, in] K(r)[out]."""
-    linear = Pointwise(in_channels, out_channels, bias=False, **place)
-    return [OverChannels(linear), OverSpace(make, out_channels)]
+    return [OverChannels(make, in_channels, out_channels), OverSpace(make, out_channels)]
 
 
 LIFTINGS: dict[str, Factorization] = {"dense": dense, "separable": separable}
@@ -90,7 +87,7 @@ class LiftingConv(GroupLayer):
         where = (out_channels, size, group, samples)
         super().__init__(in_channels, *where, on_group=False, bias=bias, sampling=sampling, **options)
         self.mixing = check_choice("mixing", mixing, tuple(LIFTINGS))
-        steps = LIFTINGS[mixing](functools.partial(self._make, kernel, place), in_channels, out_channels, place)
+        steps = LIFTINGS[mixing](self._maker(kernel, place), in_channels, out_channels)
 
         def branch(channels: int) -> LiftingConv:
             return LiftingConv(channels, *where, kernel=kernel, mixing=mixing, bias=False, **options)

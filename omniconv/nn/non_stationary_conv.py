@@ -14,7 +14,7 @@ from omniconv._typing import PerAxis, Positions, Values
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, Kernel, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
-from omniconv.nn._group_steps import GroupSignal, OverBoth
+from omniconv.nn._group_steps import GroupSignal, Maker, OverBoth
 from omniconv.nn._parts import build_kernel
 from omniconv.nn._poses import Poses, neighbourhoods
 from omniconv.nn.conv import strict_precision
@@ -79,7 +79,8 @@ class NonStationaryConv(GroupLayer, Tagged):
         dim, absolute = 2 * len(relative), (REACH,) * len(relative)
         where = {"reach": relative + absolute, "causal": (False,) * dim, **place}
         self.kernel = build_kernel(kernel, dim, in_channels * out_channels, where)
-        self._build([OverBoth(lambda what, channels: AtRest(self.kernel), in_channels, out_channels)], None)
+        make = Maker(lambda what, channels: AtRest(self.kernel), group, samples, place)
+        self._build([OverBoth(make, in_channels, out_channels)], None)
 
     def reset_parameters(self) -> None:
         with torch.no_grad():
@@ -106,7 +107,7 @@ class NonStationaryConv(GroupLayer, Tagged):
         absolute = (absolute.to(relative) * self.amount).flatten(1, -2).movedim(0, 1)[:, :, None, None]
         shape = (absolute.shape[0], *relative.shape[:3])
         poses = torch.cat([relative.expand(*shape, -1), absolute.expand(*shape, -1)], -1)
-        values = self.kernel(poses) * (where.weights[:, None, None] * self.gain.to(poses.dtype))
+        values = self.kernel(poses) * (where.weights[..., None, None] * self.gain.to(poses.dtype))
         values = values * where.volume.flatten(1)[:, None, :, None]
         return values.unflatten(-1, (self.out_channels, self.in_channels))
 

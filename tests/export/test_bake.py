@@ -14,9 +14,9 @@ from omniconv.groups import SO2, SO3, Cyclic, Group, Scaling
 from omniconv.models import GCNN
 from omniconv.nn import GroupConv, LiftingConv
 from omniconv.nn._group_layer import GroupLayer
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.nn.lifting_conv import LIFTINGS
 from omniconv.testing import assert_close
+from tests.cases import FACTORIZATIONS
 
 F64 = torch.float64
 

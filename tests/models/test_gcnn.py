@@ -10,8 +10,8 @@ import torch
 
 from omniconv.groups import GL2, O2, SO2, SO3, Count, Cyclic, Dihedral, Group, Product, Scaling
 from omniconv.models import GCNN
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.testing import assert_close, assert_equivariant
+from tests.cases import FACTORIZATIONS
 
 F64 = torch.float64
 

@@ -7,9 +7,8 @@ import torch
 
 from omniconv.groups import Group
 from omniconv.nn import GroupConv, GroupProject, LiftingConv
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.testing import assert_equivariant
-from tests.cases import GROUP_SAMPLES, GROUPS
+from tests.cases import FACTORIZATIONS, GROUP_SAMPLES, GROUPS
 
 TURNING = [
     "cyclic",

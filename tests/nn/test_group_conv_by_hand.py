@@ -15,9 +15,9 @@ from omniconv.groups import O2, SO2, Cyclic, Dihedral, Group, Product, Samples, 
 from omniconv.kernels import Gabor, Kernel, Table
 from omniconv.nn import GroupConv, LiftingConv
 from omniconv.nn._group_layer import GroupLayer
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.supports import Full
 from omniconv.testing import assert_close
+from tests.cases import FACTORIZATIONS
 from tests.nn.group_makers import F64, relative_error
 
 EXACT = 1e-12

@@ -14,8 +14,8 @@ from torch import Tensor
 from omniconv.groups import O2, SO2, Cyclic, Dihedral, Group, Product, Samples, Scaling
 from omniconv.kernels import SIREN, Gabor, KernelFactory
 from omniconv.nn import GroupConv, LiftingConv
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.supports import Disk, Full, SupportFactory
+from tests.cases import FACTORIZATIONS
 from tests.nn.group_makers import F64, Bump, relative_error, waves
 
 narrow = partial(Bump, width=0.15)

@@ -17,8 +17,8 @@ from omniconv.kernels import Gabor, Table
 from omniconv.nn import GroupConv, GroupProject, LiftingConv
 from omniconv.nn._group_layer import GroupLayer
 from omniconv.nn._group_steps import Step
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.testing import assert_close
+from tests.cases import FACTORIZATIONS
 from tests.nn.group_makers import F64, relative_error
 
 small = partial(Gabor, hidden=4, depth=1)

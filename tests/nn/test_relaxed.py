@@ -12,10 +12,10 @@ from torch import Tensor
 from omniconv.groups import SO2, Cyclic, Trivial, transform
 from omniconv.kernels import Table
 from omniconv.nn import GroupConv, LiftingConv, NonStationaryConv
-from omniconv.nn.group_conv import FACTORIZATIONS
 from omniconv.nn.relaxed import Modulation
 from omniconv.supports import Full
 from omniconv.testing import assert_close, assert_equivariant
+from tests.cases import FACTORIZATIONS
 
 F64 = torch.float64
 
