@@ -46,6 +46,7 @@ from omniconv.nn import (
     GroupProject,
     GroupResidualBlock,
     GroupSelfAttention,
+    GroupSelfAttentionBlock,
     LastHead,
     LayerNorm,
     LiftingConv,
@@ -207,6 +208,12 @@ def group_block(kind: str) -> nn.Module:
     blocks: dict[str, Callable[[], nn.Module]] = {
         "basic": lambda: GroupBasicBlock(conv(2), norms[0], conv(3), norms[1], conv(2, 0)),
         "conv": lambda: GroupConvBlock(conv(2), norms[0], attention=maps),
+        "self-attention": lambda: GroupSelfAttentionBlock(
+            BatchNorm(2, dtype=F64),
+            GroupSelfAttention(2, 3, *where, heads=3, kernel=small, reach=1, dtype=F64),
+            norms[0],
+            *(Pointwise(3, 2, dtype=F64), Pointwise(2, 3, dtype=F64), Pointwise(2, 3, dtype=F64)),
+        ),
         "residual": lambda: GroupResidualBlock(norms[0], conv(3), Pointwise(3, 3, dtype=F64)),
     }
     return blocks[kind]().eval()
@@ -278,6 +285,28 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "group-basic-block": (partial(group_block, "basic"), (2, 2, 4, 5, 5)),
     "group-conv-block": (partial(group_block, "conv"), (2, 2, 4, 5, 5)),
+    "group-self-attention-block": (partial(group_block, "self-attention"), (2, 2, 4, 5, 5)),
+    "group-self-attention-net": (
+        lambda: oc.models.GroupSelfAttentionNet(
+            *(1, 2, (5, 4)), group=SO2(), samples=4, widths=(4,), heads=2, reach=1, kernel=small, dtype=F64
+        ).eval(),
+        (2, 1, 5, 4),
+    ),
+    "wavelet-net": (
+        lambda: oc.models.WaveletNet(
+            *(1, 2, 16),
+            scales=2,
+            blocks=1,
+            width=4,
+            pools=1,
+            lift_reach=2,
+            reach=1,
+            kernel=small,
+            support=Gaussian,  # smooth: second derivatives are looked at
+            dtype=F64,
+        ).eval(),
+        (2, 1, 16),
+    ),
     "group-residual-block": (partial(group_block, "residual"), (2, 3, 4, 5, 5)),
     "downsample": (lambda: Downsample(2), (2, 3, 4, 5, 6)),
     "gcnn": (

@@ -26,17 +26,22 @@ class Samples:
     """Elements of a group with the weights of a quadrature: the mean of f over the group is sum_i weights_i f(g_i).
 
     `elements`: (count, numbers). `weights`: (count,), which sum to 1. Groups make them on the CPU in float64.
+    `kept`: of a choice that is learned, 1 for every element that is kept and 0 for others, with its slope; None: all.
+    `magnification`: by which they lengthen a vector at most, if that is known.
     """
 
     elements: Tensor
     weights: Tensor
+    kept: Tensor | None = None
+    magnification: float | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
         """The same on another device or in another precision."""
-        return Samples(self.elements.to(device, dtype), self.weights.to(device, dtype))
+        kept = None if self.kept is None else self.kept.to(device, dtype)
+        return Samples(self.elements.to(device, dtype), self.weights.to(device, dtype), kept, self.magnification)
 
 
 class Group(Cited, ABC):
@@ -165,13 +170,18 @@ class Group(Cited, ABC):
         offset = self._checked("offset", offset, self.coordinates).to("cpu", torch.float64)
         if offset.ndim != 1 or bool(((offset < 0) | (offset >= 1)).any()):
             raise ValueError(f"`offset` must be {self.coordinates} numbers in [0, 1); got {offset.tolist()}.")
-        return self._grid(count, offset)
+        return self._measured(self._grid(count, offset))
 
     def draw(self, count: int, *, generator: torch.Generator) -> Samples:
         """Elements that are drawn independently of one another from the Haar measure."""
         size = check_integer("count", count), self.coordinates
         uniform = torch.rand(*size, generator=generator, dtype=torch.float64, device=generator.device)
-        return evenly(self._at(uniform))
+        return self._measured(evenly(self._at(uniform)))
+
+    def _measured(self, samples: Samples) -> Samples:
+        """The samples, with what they magnify."""
+        lengths = torch.linalg.matrix_norm(self._matrix(samples.elements), ord=2)
+        return Samples(samples.elements, samples.weights, samples.kept, lengths.max().item())
 
     def _checked(self, name: str, value: Any, numbers: int | None = None) -> Tensor:
         """Return the tensor, or raise unless it holds so many floating-point numbers on its last axis."""

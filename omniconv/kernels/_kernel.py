@@ -102,6 +102,8 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
 
     def reference_positions(self, limit: int = 4096) -> Tensor:
         """About `limit` or fewer even positions that cover the window, as `points dim` in float64 on the CPU."""
+        if 3**self.dim > limit:  # not even three per axis: spread at random, in pairs that keep the middle
+            return self._random_positions(limit // 2)
         side = max(2, round(limit ** (1 / self.dim)))
         axes = []
         for far, past in zip(self.reach, self.causal, strict=True):
@@ -110,6 +112,17 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
             axis = torch.linspace(*ends, min(side, points), dtype=torch.float64, device="cpu")
             axes.append(axis if past else (axis - axis.flip(0)) / 2)  # rounded, the middle would not be zero
         return torch.cartesian_prod(*axes).reshape(-1, self.dim)
+
+    def _random_positions(self, pairs: int) -> Tensor:
+        """The same positions at every call, each with its mirror image, or on causal axes with itself."""
+        generator = torch.Generator("cpu").manual_seed(0)
+        half = torch.rand(pairs, self.dim, dtype=torch.float64, device="cpu", generator=generator)
+        half *= torch.tensor([float(far > 0) for far in self.reach], device="cpu")
+        mirror = torch.tensor([1.0 if past else -1.0 for past in self.causal], dtype=torch.float64, device="cpu")
+        if self.dim > 1:  # a random sign for every axis, or only two orthants would be seen
+            signs = torch.randint(2, half.shape, device="cpu", generator=generator) * 2.0 - 1.0
+            half = torch.where(mirror < 0, half * signs, half)
+        return torch.cat([half, half * mirror])
 
     def extra_repr(self) -> str:
         return f"{self.dim}, {self.channels}, reach={self.reach}, causal={self.causal}"

@@ -9,16 +9,20 @@ from omniconv.models.ccnn import CCNN as CCNN
 from omniconv.models.ckcnn import CKCNN as CKCNN
 from omniconv.models.flexnet import FlexNet as FlexNet
 from omniconv.models.gcnn import GCNN as GCNN
+from omniconv.models.group_self_attention_net import GroupSelfAttentionNet as GroupSelfAttentionNet
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
+from omniconv.models.wavelet import WaveletNet as WaveletNet
 
 __all__ = [
     "CCNN",
     "CKCNN",
     "GCNN",
     "FlexNet",
+    "GroupSelfAttentionNet",
     "Network",
     "Preset",
+    "WaveletNet",
     "create_model",
     "list_models",
     "preset",

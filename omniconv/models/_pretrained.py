@@ -99,6 +99,8 @@ class Pretrained(nn.Module):
         arguments = dict(config["arguments"])
         try:
             for name, given in (("kernel", kernel), ("support", support)):
+                if name not in arguments:
+                    continue
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
             if arguments.get("group") is not None:
                 arguments["group"] = group if group is not None else built_group(arguments["group"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -79,7 +79,7 @@ class GCNN(Network):
         kernel: KernelFactory = SIREN,
         support: SupportFactory = UPRIGHT,
         factorization: str = "separable",
-        partial: bool = False,
+        partial: bool | float = False,
         relaxed: int = 0,
         attention: bool = False,
         reach: int = 3,
@@ -101,8 +101,8 @@ class GCNN(Network):
         turned = {"factorization": factorization, "partial": partial}
 
         def conv(channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
-            options = {**shared, **turned, **place, "relaxed": relaxed, "reach": reach}
-            return GroupConv(channels, width, size, group, samples, **options)
+            options = {**shared, **turned, **place, "relaxed": relaxed, "reach": reach, "bias": False}
+            return GroupConv(channels, width, size, group, samples, **options)  # a norm has the bias
 
         def pointwise(channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
             return GroupConv(channels, width, size, group, samples, kernel=kernel, reach=0, **place)
@@ -125,9 +125,8 @@ class GCNN(Network):
             return GroupConvBlock(part, BatchNorm(width, **place), dropout=dropped, attention=maps(channels, size))
 
         make = {"residual": residual, "plain": plain}[check_choice("body", body, ("residual", "plain"))]
-        lifted = LiftingConv(
-            in_channels, widths[0], size, group, samples, reach=reach, relaxed=relaxed, **shared, **place
-        )
+        options = {**shared, **place, "reach": reach, "relaxed": relaxed, "bias": False}
+        lifted = LiftingConv(in_channels, widths[0], size, group, samples, **options)
         self.lift, self.lift_norm = lifted, BatchNorm(widths[0], **place)
         at, channels = lifted.grid.size, widths[0]
         self.blocks, self.last_of_stage = nn.ModuleList(), [False] * sum(blocks)
@@ -168,7 +167,7 @@ class GCNN(Network):
         times: Tensor | None = None,
         condition: Condition | None = None,
     ) -> Tensor:
-        self._check_whole(spacing=spacing, mask=mask, times=times, condition=condition)
+        check_whole(self, {"spacing": spacing, "mask": mask, "times": times, "condition": condition})
         x, _ = self._prepare(x, None, None, None, None)
         at = self.lift.draw()
         x = F.relu(self.lift_norm(self.lift(x, at)))
@@ -181,12 +180,11 @@ class GCNN(Network):
             x = x.flatten(2).amax(2, keepdim=True)
         return self.head(x)
 
-    def _check_whole(self, **options: object) -> None:
-        """Raise for what networks with one resolution cannot be told."""
-        for name, value in options.items():
-            if value is not None:
-                raise ValueError(f"`{name}` is not for {type(self).__name__}, which takes whole signals. Leave it out.")
-        if any(step != 1.0 for step in self.spacing):
-            raise ValueError(
-                f"{type(self).__name__} has one resolution: call the model itself, no view at another one."
-            )
+
+def check_whole(model: Network, options: Mapping[str, object]) -> None:
+    """Raise for what networks with one resolution cannot be told."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"`{name}` is not for {type(model).__name__}, which takes whole signals. Leave it out.")
+    if any(step != 1.0 for step in model.spacing):
+        raise ValueError(f"{type(model).__name__} has one resolution: call the model itself, no view at another.")

@@ -14,6 +14,7 @@ from omniconv.nn.group_attention import GroupAttention as GroupAttention
 from omniconv.nn.group_block import GroupBasicBlock as GroupBasicBlock
 from omniconv.nn.group_block import GroupConvBlock as GroupConvBlock
 from omniconv.nn.group_block import GroupResidualBlock as GroupResidualBlock
+from omniconv.nn.group_block import GroupSelfAttentionBlock as GroupSelfAttentionBlock
 from omniconv.nn.group_conv import GroupConv as GroupConv
 from omniconv.nn.group_project import GroupProject as GroupProject
 from omniconv.nn.group_self_attention import GroupSelfAttention as GroupSelfAttention
@@ -30,9 +31,13 @@ from omniconv.nn.norm import LayerNorm as LayerNorm
 from omniconv.nn.norm import Standardize as Standardize
 from omniconv.nn.norm import synchronize as synchronize
 from omniconv.nn.partial import Partial as Partial
+from omniconv.nn.penalties import admissibility as admissibility
 from omniconv.nn.penalties import aliasing as aliasing
 from omniconv.nn.penalties import all_pass as all_pass
 from omniconv.nn.penalties import kernel_norm as kernel_norm
+from omniconv.nn.penalties import narrowness as narrowness
+from omniconv.nn.penalties import regrowth as regrowth
+from omniconv.nn.penalties import relaxation as relaxation
 from omniconv.nn.pointwise import Pointwise as Pointwise
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "GroupProject",
     "GroupResidualBlock",
     "GroupSelfAttention",
+    "GroupSelfAttentionBlock",
     "LastHead",
     "LayerNorm",
     "LiftingConv",
@@ -63,11 +69,15 @@ __all__ = [
     "ResidualBlock",
     "Standardize",
     "TokenEmbedding",
+    "admissibility",
     "aliasing",
     "all_pass",
     "check_mask",
     "kernel_norm",
+    "narrowness",
     "observed",
     "refresh",
+    "regrowth",
+    "relaxation",
     "synchronize",
 ]

@@ -22,7 +22,7 @@ from omniconv.nn._checks import check_placed
 from omniconv.nn._group_steps import GroupSignal, Maker, Step
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel, build_support
-from omniconv.nn._poses import Poses, keeps_axes, poses
+from omniconv.nn._poses import Poses, keeps_axes, placed, poses, sampled
 from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import THRESHOLD, strict_precision
 from omniconv.nn.relaxed import Relaxation
@@ -78,8 +78,8 @@ class GroupLayer(Cited, Refreshed):
             )
         self.group, self.count = group, samples
         self.samples = sampled(group, samples)
-        self.inputs = self.samples if on_group else Samples(group.identity()[None], self.samples.weights.new_ones(1))
-        self.magnification = torch.linalg.matrix_norm(group.matrix(self.samples.elements), ord=2).max().item()
+        one = Samples(group.identity(device="cpu")[None], self.samples.weights.new_ones(1), magnification=1.0)
+        self.inputs = self.samples if on_group else one
         self.group_reach = None if group_reach is None else check_number("group_reach", group_reach, low=0.0)
         self.sampling = check_choice("sampling", sampling, SAMPLINGS)
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
@@ -131,13 +131,13 @@ class GroupLayer(Cited, Refreshed):
 
     def _move_samples(self) -> None:
         """Have the elements where the parameters are."""
+        if self.samples.elements.device == self.gain.device:
+            return
         alike = self.inputs is self.samples
         self.samples = self.samples.to(self.gain.device)
         self.inputs = self.samples if alike else self.inputs.to(self.gain.device)
 
     def _settle(self) -> None:
-        if not self.gain.is_meta:
-            self._move_samples()
         self.refresh()
         self._calibrate()
 
@@ -158,6 +158,7 @@ class GroupLayer(Cited, Refreshed):
         if self.gain.is_meta:
             return
         self.kept_taps.clear()
+        self._move_samples()
         extents = self.support.extent(THRESHOLD)
         if len(extents) != self.dim or not all(0 < extent <= 1 for extent in extents):
             raise ValueError(
@@ -211,7 +212,8 @@ class GroupLayer(Cited, Refreshed):
 
     def is_random(self) -> bool:
         """Whether `draw` gives other elements at each call."""
-        return self.training and self.sampling != "grid"
+        moves = any(self.group.continuous) or self.sampling == "independent"
+        return self.training and self.sampling != "grid" and moves
 
     def draw(self) -> Samples:
         """The elements at which an output is to be computed: at evaluation those of the grid.
@@ -230,9 +232,9 @@ class GroupLayer(Cited, Refreshed):
     def _window(self, outputs: Samples) -> int:
         """How far taps reach in samples of the reference grid: as far as the most magnified kernel.
 
-        Of elements that are not the grid it is only known how far they may magnify: nothing is read in `forward`.
+        Of elements of which nothing else is known, that is what the group may magnify: none are read in `forward`.
         """
-        magnified = self.magnification if outputs is self.samples else self.group.magnification
+        magnified = self.group.magnification if outputs.magnification is None else outputs.magnification
         return math.ceil(magnified * self.extent * self.reach - 1e-6)
 
     def _poses(self, inputs: Samples, outputs: Samples, spacing: tuple[float, ...] | None) -> Poses:
@@ -290,14 +292,7 @@ class GroupLayer(Cited, Refreshed):
 
     def _placed(self, name: str, samples: Any) -> Samples:
         """Samples on the device of the layer."""
-        if not isinstance(samples, Samples) or samples.elements.shape[-1] != self.group.numbers:
-            raise TypeError(
-                f"`{name}` must be omniconv.groups.Samples of {self.group}, as from its `grid`; got "
-                f"{describe(samples.elements if isinstance(samples, Samples) else samples)}."
-            )
-        if samples.elements.dtype != torch.float64:
-            raise TypeError(f"`{name}` must be in float64, as groups make them; got {samples.elements.dtype}.")
-        return samples if samples.elements.device == self.gain.device else samples.to(self.gain.device)
+        return placed(name, samples, self.group, self.gain.device)
 
     def _check_signal(self, x: Any, axes: str, count: int | None) -> None:
         """Raise unless `x` has the axes of the layer's inputs."""
@@ -320,11 +315,3 @@ class GroupLayer(Cited, Refreshed):
             f"samples={self.count}, reach={self.reach}, boundary={self.grid.boundary}, bias={self.bias is not None}, "
             f"engine={self.engine!r}, sampling={self.sampling!r}"
         )
-
-
-def sampled(group: Group, samples: Any) -> Samples:
-    """The grid of so many samples, or an error that names the argument of the layer."""
-    try:
-        return group.grid(samples)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("`count`", "`samples`")) from None

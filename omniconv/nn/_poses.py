@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omniconv._errors import describe
 from omniconv.domains.grid import Grid
 from omniconv.groups import Group, Samples
 
@@ -74,12 +76,31 @@ def poses(
     far = positions.norm(dim=-1) if ball else positions.abs().amax(-1)
     magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)
     volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
+    volume = volume if reach else torch.ones_like(volume)  # one lag stands for the whole kernel
     relative = group.describe(group.relative(elements[:, None], inputs.elements))
     weights = inputs.weights.expand(len(elements), -1)
     if group_reach is not None:
         near = group.distance(elements[:, None], inputs.elements) <= group_reach * INSIDE
         weights = torch.where(near, weights, 0.0)
     return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), weights.to(dtype))
+
+
+def sampled(group: Group, samples: Any) -> Samples:
+    """The grid of so many samples, or an error that names the argument of the layer."""
+    try:
+        return group.grid(samples)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("`count`", "`samples`")) from None
+
+
+def placed(name: str, samples: Any, group: Group, device: torch.device) -> Samples:
+    """Samples of the group on that device, or an error that names them."""
+    if not isinstance(samples, Samples) or samples.elements.shape[-1] != group.numbers:
+        came = describe(samples.elements if isinstance(samples, Samples) else samples)
+        raise TypeError(f"`{name}` must be omniconv.groups.Samples of {group}, as from its `grid`; got {came}.")
+    if samples.elements.dtype != torch.float64:
+        raise TypeError(f"`{name}` must be in float64, as groups make them; got {samples.elements.dtype}.")
+    return samples if samples.elements.device == device else samples.to(device)
 
 
 def keeps_axes(group: Group) -> bool:

@@ -17,7 +17,7 @@ from omniconv.nn.group_conv import GroupConv
 
 
 class GroupAttention(Cited, nn.Module):
-    """Takes from a group signal what is attended to, in channels and in space: y = (1 - A_x(z)) z, z = A_c(f) f.
+    """Takes from a group signal what maps of channels and of space mark: y = f - A_x(z) z, z = A_c(f) f.
 
     A_c = sigmoid(E(ReLU(D(mean_x f))) + E(ReLU(D(max_x f)))), with convolutions D and E on the group alone;
     A_x = sigmoid(C(mean_c z, max_c z)), with a convolution C in space and on the group. Both are maps on the group that
@@ -65,8 +65,8 @@ class GroupAttention(Cited, nn.Module):
     def channel_map(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
         """A_c, `batch channels group 1 ..`, in (0, 1)."""
         space = tuple(range(3, x.ndim))
-        both = torch.cat([x.mean(space, keepdim=True), x.amax(space, keepdim=True)])
-        mean, highest = self.excite(self.squeeze(both, inputs, inputs).relu(), inputs, inputs).chunk(2)
+        both = (x.mean(space, keepdim=True), x.amax(space, keepdim=True))
+        mean, highest = (self.excite(self.squeeze(part, inputs, inputs).relu(), inputs, inputs) for part in both)
         return torch.sigmoid(mean + highest)
 
     def spatial_map(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
@@ -75,5 +75,5 @@ class GroupAttention(Cited, nn.Module):
         return torch.sigmoid(self.spatial(both, inputs, inputs))
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
-        attended = self.channel_map(x, inputs) * x
-        return attended - self.spatial_map(attended, inputs) * attended
+        marked = self.channel_map(x, inputs) * x
+        return x - self.spatial_map(marked, inputs) * marked

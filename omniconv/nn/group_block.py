@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from omniconv._errors import check_probability
-from omniconv._references import PARTIAL_PAPER, RESNET_PAPER, Cited
+from omniconv._references import GROUP_ATTENTION_PAPER, PARTIAL_PAPER, RESNET_PAPER, Cited
 from omniconv._typing import PerAxis
 from omniconv.groups import Samples
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn.group_attention import GroupAttention
 from omniconv.nn.group_conv import GroupConv
+from omniconv.nn.group_self_attention import GroupSelfAttention
 from omniconv.nn.norm import BatchNorm, LayerNorm
 from omniconv.nn.pointwise import Pointwise
 
@@ -56,6 +57,12 @@ class GroupBasicBlock(Cited, nn.Module):
         self.conv_1, self.norm_1, self.conv_2, self.norm_2 = conv_1, norm_1, conv_2, norm_2
         self.shortcut, self.dropout = shortcut, nn.Dropout(check_probability("dropout", dropout))
         self.attention_1, self.attention_2 = attention_1, attention_2
+        check_chain(conv_1, conv_2)
+        if shortcut is None and conv_2.partial is not None:
+            raise ValueError(
+                "`shortcut` must be a GroupConv of reach 0 where `conv_2` is partial: x itself can only be added at "
+                "its own elements."
+            )
         skipped = conv_1.in_channels if shortcut is None else shortcut.out_channels
         if skipped != conv_2.out_channels:
             raise ValueError(
@@ -85,6 +92,15 @@ class GroupBasicBlock(Cited, nn.Module):
         y = y if self.attention_2 is None else self.attention_2(y, between)
         y = self.norm_2(self.conv_2(y, between, outputs))
         return F.relu((x if self.shortcut is None else self.shortcut(x, inputs, outputs)) + y)
+
+
+def check_chain(first: GroupConv, second: GroupConv) -> None:
+    """Raise unless the second convolution takes what the first gives."""
+    if second.in_channels != first.out_channels or second.group != first.group:
+        raise ValueError(
+            f"`conv_2` must take the {first.out_channels} channels of `conv_1` on {first.group}; it takes "
+            f"{second.in_channels} on {second.group}."
+        )
 
 
 class GroupConvBlock(nn.Module):
@@ -135,6 +151,8 @@ class GroupResidualBlock(Cited, nn.Module):
 
     def __init__(self, norm: BatchNorm | LayerNorm, conv: GroupConv, linear: Pointwise, dropout: float = 0.0):
         super().__init__()
+        if conv.in_channels != conv.out_channels or conv.partial is not None:
+            raise ValueError("`conv` must keep the number of channels and the elements; got one that does not.")
         self.norm, self.conv, self.linear = norm, conv, linear
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
@@ -149,3 +167,50 @@ class GroupResidualBlock(Cited, nn.Module):
         at = self.conv.samples if inputs is None else inputs
         y = F.gelu(self.conv(self.norm(x), at, at, spacing=spacing))
         return x + F.gelu(self.linear(self.dropout(y)))
+
+
+class GroupSelfAttentionBlock(Cited, nn.Module):
+    """Residual block of self-attention: y = shortcut(x) + dropout(attention(GELU(norm_1(x)))), and then
+    y + widen(GELU(narrow(norm_2(y)))), at the elements of x.
+
+    `norm_1`, `attention`, `norm_2`, `narrow`, `widen`: in this order. `shortcut`: to the channels of the attention;
+    None is x itself. `dropout`: probability, [0, 1). `forward(x, inputs=None)`: with the `Samples` of x.
+    Raises `ValueError` if the channels do not fit together.
+
+    Romero and Cordonnier 2021.
+    """
+
+    references = (GROUP_ATTENTION_PAPER,)
+
+    def __init__(
+        self,
+        norm_1: BatchNorm | LayerNorm,
+        attention: GroupSelfAttention,
+        norm_2: BatchNorm | LayerNorm,
+        narrow: Pointwise,
+        widen: Pointwise,
+        shortcut: Pointwise | None = None,
+        *,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.norm_1, self.attention, self.norm_2 = norm_1, attention, norm_2
+        self.narrow, self.widen, self.shortcut = narrow, widen, shortcut
+        self.dropout = nn.Dropout(check_probability("dropout", dropout))
+        skipped = attention.in_channels if shortcut is None else shortcut.out_channels
+        if skipped != attention.out_channels:
+            raise ValueError(
+                f"`shortcut` must lead to the channels of `attention`, {attention.out_channels}; it leads to {skipped}."
+            )
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all parts anew."""
+        for part in (self.norm_1, self.attention, self.norm_2, self.narrow, self.widen):
+            part.reset_parameters()
+        if self.shortcut is not None:
+            self.shortcut.reset_parameters()
+
+    def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
+        y = self.dropout(self.attention(F.gelu(self.norm_1(x)), inputs))
+        y = (x if self.shortcut is None else self.shortcut(x)) + y
+        return y + self.widen(F.gelu(self.narrow(self.norm_2(y))))

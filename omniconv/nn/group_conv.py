@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from omniconv._errors import check_choice
+from omniconv._errors import check_choice, check_number
 from omniconv._references import SEPARABLE_PAPER
-from omniconv._typing import PerAxis, check_bool
+from omniconv._typing import PerAxis
 from omniconv.groups import Count, Group, Product, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_layer import UPRIGHT, GroupLayer
@@ -83,6 +83,14 @@ FACTORIZATIONS: dict[str, Factorization] = {
 """By name, the steps whose kernels multiply to that of the convolution."""
 
 
+def part_of(partial: Any, group: Group, samples: Count | None, place: dict[str, Any]) -> Partial | None:
+    """What the argument `partial` of a layer asks for."""
+    if partial is False:
+        return None
+    begin = 1.0 if partial is True else check_number("partial", partial, low=0.0, high=1.0)
+    return Partial(group, samples, begin=begin, **place)
+
+
 class GroupConv(GroupLayer):
     """Convolution on R^dim x| H: y(x, h) = |det h|^-1 sum_g w_g sum_lag k(h^-1 lag / reach, h^-1 g) f(x - lag, g).
 
@@ -94,15 +102,16 @@ class GroupConv(GroupLayer):
     `kernel`: as in `Conv`, a function of the position as the pose h sees it, and of the features of h^-1 g
     (`Group.describe`), which have no cut: for rotations their cosine and sine.
     `reach`: with 0 there is no kernel in space, and no support: y(x, h) = sum_g w_g k(h^-1 g) f(x, g).
-    `group_reach`: the kernel is zero for relative elements farther than this, |log(h^-1 g)|, (0, inf); None: nowhere. On
-    groups that are not compact, such as scalings, it keeps what lies beyond the sampled range out of most outputs.
+    `group_reach`: the kernel is zero for relative elements farther than this, |log(h^-1 g)|, (0, inf); None: nowhere.
+    On groups that are not compact, such as scalings, it keeps what lies beyond the sampled range out of most outputs.
     `factorization`: what the kernel k(r, eta), a matrix of output and input channels, is a product of.
     "none": nothing;  "group-separable": K_H(eta)[out, in] K_X(r)[out, in];
     "separable": K_H(eta)[out, in] K_X(r)[out];  "depthwise-separable": W[out, in] K(r, eta)[out];
     "depthwise-group-separable": W[out, in] K_H(eta)[out] K_X(r)[out];  "factor-separable", for a `Product` of groups:
     K_1(eta_1)[out, in] K_2(eta_2)[out] .. K_X(r)[out], on samples of as many elements of each factor as the layer's.
 
-    `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it.
+    `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it; a number is
+    where its widths begin, True is 1.
 
     `relaxed`: rank of a part with other kernels at every absolute pose (x, g) of its inputs, 0 or False for none, True
     for 4: y = C_0(f) + s C_1(c f), with `rank` functions c(x, g) that multiply all channels. The part begins with
@@ -134,7 +143,7 @@ class GroupConv(GroupLayer):
         kernel: KernelFactory = SIREN,
         support: SupportFactory = UPRIGHT,
         factorization: str = "none",
-        partial: bool = False,
+        partial: bool | float = False,
         relaxed: int = 0,
         reach: int | None = None,
         group_reach: float | None = None,
@@ -153,7 +162,7 @@ class GroupConv(GroupLayer):
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
         if factorization == "factor-separable" and sampling == "independent":
             raise ValueError('`sampling` "independent" has no factors. Use "grid" or "offset" with "factor-separable".')
-        self.partial = Partial(group, samples, **place) if check_bool("partial", partial) else None
+        self.partial = part_of(partial, group, samples, place)
         make = self._maker(kernel, place)
         steps = (FACTORIZATIONS[factorization] if self.reach else on_the_group)(make, in_channels, out_channels)
 
@@ -167,7 +176,7 @@ class GroupConv(GroupLayer):
 
     def draw(self) -> Samples:
         whole = super().draw()
-        return whole if self.partial is None else self.partial(whole)
+        return whole if self.partial is None else self.partial(whole, centred=whole is self.samples)
 
     def refresh(self) -> None:
         """Read the learned extent of the support, and bring the learned part of the group back into its bounds."""

@@ -41,9 +41,9 @@ class GroupProject(nn.Module):
         weights = inputs.weights.to(x).reshape(-1, *[1] * (x.ndim - 3))
         if self.reduce == "mean":
             return (x * weights).sum(2)
-        # A weight that is learned must feel the maximum it is part of: a factor of 1, with a slope.
-        felt = weights / torch.where(weights > 0, weights, 1.0).detach()
-        return torch.where(weights > 0, x * felt, -torch.inf).amax(2)
+        if inputs.kept is not None:  # a choice must feel the maximum that it is part of: a factor of 1, with a slope
+            x = x * inputs.kept.to(x).reshape(weights.shape)
+        return torch.where(weights > 0, x, -torch.inf).amax(2)
 
     def extra_repr(self) -> str:
         return repr(self.reduce)

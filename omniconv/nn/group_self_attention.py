@@ -17,10 +17,9 @@ from omniconv.domains.grid import Grid
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._checks import check_placed
-from omniconv.nn._group_layer import sampled
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn._parts import build_kernel
-from omniconv.nn._poses import Poses, keeps_axes, neighbourhoods, poses
+from omniconv.nn._poses import Poses, keeps_axes, neighbourhoods, placed, poses, sampled
 from omniconv.nn.conv import strict_precision
 from omniconv.nn.pointwise import Pointwise
 
@@ -92,10 +91,10 @@ class SelfAttention(Cited, nn.Module):
         keys, values = (per_window(part, window, self.heads) for part in (key, value))
         encoding = encoding.flatten(1, 2).unflatten(-1, (self.heads, -1)).to(query.dtype)
         scores = torch.einsum("nhsd,skhd->nhsk", query, encoding) * (self.width // self.heads) ** -0.5
-        scores = scores + self._seen(where, tuple(x.shape[3:]), len(x)).to(scores.dtype)
+        scores = scores + self._seen(where, tuple(x.shape[3:]), x.shape[0]).to(scores.dtype)
         dropped = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(query, keys, values, attn_mask=scores, dropout_p=dropped)
-        y = y.unflatten(0, (len(x), -1)).permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
+        y = y.unflatten(0, (x.shape[0], -1)).permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
         return self.unite(y).unflatten(3, x.shape[3:]).to(x.dtype)
 
     def _poses(self, inputs: Samples, outputs: Samples) -> Poses:
@@ -112,15 +111,24 @@ class SelfAttention(Cited, nn.Module):
         """
         inside = neighbourhoods(where.volume.new_ones(1, 1, 1, *size), where.kernel)[0, 0, 0]  # positions, window
         seen = (inside[:, None, None] > 0) & (where.volume.flatten(1)[:, None] > 0)
-        weights = torch.where(seen, where.weights[..., None], 0.0)
-        return weights.log().flatten(2).unsqueeze(1).repeat(batch, 1, 1, 1)
+        weights = where.weights[..., None]
+        seen = seen & (weights > 0)
+        # No slope of a logarithm at 0: elements that weigh nothing are out of sight.
+        scores = torch.where(seen, torch.where(weights > 0, weights, 1.0).log(), -torch.inf)
+        return scores.flatten(2).unsqueeze(1).repeat(batch, 1, 1, 1)
 
     def draw(self) -> Samples:
         """The elements of the outputs if nothing else is said: those of the grid."""
         return self.samples
 
-    def _placed(self, samples: Samples | None) -> Samples:
-        return (self.samples if samples is None else samples).to(self.project.weight.device)
+    def _placed(self, name: str, samples: Samples | None) -> Samples:
+        return placed(name, self.samples if samples is None else samples, self.group, self.project.weight.device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if not self.project.weight.is_meta:
+            self.samples = self.samples.to(self.project.weight.device)
+        return self
 
     def _check_signal(self, x: Any, axes: str, fits: bool) -> None:
         if not fits or x.shape[1] != self.in_channels:
@@ -157,7 +165,7 @@ class LiftingSelfAttention(SelfAttention):
 
     def forward(self, x: Signal, outputs: Samples | None = None) -> GroupSignal:
         self._check_signal(x, "", isinstance(x, Tensor) and x.ndim == self.grid.dim + 2)
-        outputs = self._placed(outputs)
+        outputs = self._placed("outputs", outputs)
         one = Samples(outputs.elements[:1], outputs.weights.new_ones(1))
         return self._attend(x.unsqueeze(2), one, outputs)
 
@@ -194,7 +202,7 @@ class GroupSelfAttention(SelfAttention):
         return self.encoding(where.joint)
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
-        inputs = self._placed(inputs)
+        inputs = self._placed("inputs", inputs)
         fits = isinstance(x, Tensor) and x.ndim == self.grid.dim + 3 and x.shape[2] == len(inputs)
         self._check_signal(x, f", {len(inputs)}", fits)
         return self._attend(x, inputs, inputs)

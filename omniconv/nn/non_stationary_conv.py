@@ -78,9 +78,13 @@ class NonStationaryConv(GroupLayer, Tagged):
         relative = (self.reach,) * self.dim + self._group_reach()
         dim, absolute = 2 * len(relative), (REACH,) * len(relative)
         where = {"reach": relative + absolute, "causal": (False,) * dim, **place}
-        self.kernel = build_kernel(kernel, dim, in_channels * out_channels, where)
-        make = Maker(lambda what, channels: AtRest(self.kernel), group, samples, place)
+        make = Maker(lambda what, channels: AtRest(build_kernel(kernel, dim, channels, where)), group, samples, place)
         self._build([OverBoth(make, in_channels, out_channels)], None)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of relative and absolute poses."""
+        return self.chain[0].kernel.kernel  # type: ignore[union-attr, return-value]
 
     def reset_parameters(self) -> None:
         with torch.no_grad():

@@ -6,6 +6,7 @@ Each is a sum over the convolutions of a model, and zero for a model without one
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_number
 from omniconv._typing import Taps, check_bool
 from omniconv.engines.fft import fast_length
+from omniconv.nn._group_layer import GroupLayer
 from omniconv.nn.conv import Conv, strict_precision
+from omniconv.nn.non_stationary_conv import NonStationaryConv
+from omniconv.nn.partial import Partial
+from omniconv.nn.relaxed import Modulation
 
 
 def kernel_norm(model: nn.Module) -> Tensor:
@@ -118,6 +123,49 @@ def excess(layer: Conv, widths: Tensor, per: str, nyquist: float, supports: bool
     if per == "filter":
         return (filters + (highest - nyquist) / len(filters)).clamp(min=0).square().sum()
     return (filters.sum() + highest - nyquist).clamp(min=0).square()
+
+
+def admissibility(model: nn.Module) -> Tensor:
+    """How far the filters of liftings and group convolutions are from wavelets, whose mean is zero.
+
+    A layer adds the mean, over outputs and inputs, of (sum of taps)^2, as they are sampled on the reference grid.
+
+    Romero et al. 2024 (Wavelet Networks).
+    """
+    layers = (module for module in model.modules() if isinstance(module, GroupLayer) and module.reach > 0)
+    return summed(
+        layer.flattened(layer.inputs, layer.samples)[-1][0].flatten(2).sum(2).square().mean() for layer in layers
+    )
+
+
+def narrowness(model: nn.Module) -> Tensor:
+    """The sum over learned parts of groups of -ln u - ln p, of their widths u and probabilities p.
+
+    Times a small factor it lets parts shrink only where the task gains by it. At a width of zero the logarithm is that
+    of 1e-3.
+    """
+    found = parts(model)
+    return summed(-part.widths.clamp(min=1e-3).log().sum() - part.probabilities.log().sum() for part in found)
+
+
+def regrowth(model: nn.Module) -> Tensor:
+    """The sum of max(u' - u, 0) over learned parts of groups that follow one another in the model, of widths u and u'.
+
+    Romero and Lohit 2022, who ask that later layers have no more symmetry than those before.
+    """
+    widths = [part.widths for part in parts(model)]
+    return summed((later - first).clamp(min=0).sum() for first, later in pairwise(widths))
+
+
+def relaxation(model: nn.Module) -> Tensor:
+    """The sum over relaxed layers of s^2: a pull towards symmetry."""
+    amounts = (m.amount for m in model.modules() if isinstance(m, (Modulation, NonStationaryConv)))
+    return summed(amount.square() for amount in amounts)
+
+
+def parts(model: nn.Module) -> Iterator[Partial]:
+    """Every learned part of a group in a model."""
+    return (module for module in model.modules() if isinstance(module, Partial))
 
 
 def convolutions(model: nn.Module) -> Iterator[Conv]:

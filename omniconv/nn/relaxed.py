@@ -16,8 +16,9 @@ from omniconv.domains.grid import Grid
 from omniconv.groups import Elements, Group, Samples
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._group_steps import GroupSignal
-from omniconv.nn._kept_taps import KeptTaps, may_be_kept
+from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel
+from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import strict_precision
 
 RANK = 4
@@ -26,7 +27,7 @@ REACH = 4
 """How finely modulations may vary: their unit of frequency is that of a grid of so many samples to either side."""
 
 
-class Modulation(Cited, Tagged, AtLeastFloat32):
+class Modulation(Cited, Tagged, AtLeastFloat32, Refreshed):
     """The signal times functions of the absolute pose: the channels s c_m(x, g) f_c(x, g), for m = 1 .. rank.
 
     A convolution of these is the part of low rank, sum_m s c_m(v) k_m(v^-1 u), of a filter that is another one at every
@@ -59,8 +60,11 @@ class Modulation(Cited, Tagged, AtLeastFloat32):
         where: dict[str, Any] = {"reach": (REACH,) * dim, "causal": (False,) * dim, "device": device, "dtype": dtype}
         self.kernel = build_kernel(kernel, dim, rank, where)
         self.amount = nn.Parameter(torch.empty((), device=device, dtype=at_least_float32(dtype)))
-        self.kept = KeptTaps()
         self.reset_parameters()
+
+    def refresh(self) -> None:
+        """Forget the functions that were made."""
+        self.kept_taps.clear()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -77,7 +81,7 @@ class Modulation(Cited, Tagged, AtLeastFloat32):
         if self.training or not may_be_kept(sources):
             return self._values(size, inputs, spacing)
         make = [(size, spacing), sources, lambda: [self._values(size, inputs, spacing)]]
-        return self.kept.get(*make)[0]  # type: ignore[arg-type]
+        return self.kept_taps.get(*make)[0]  # type: ignore[arg-type]
 
     def _values(self, size: tuple[int, ...], inputs: Samples, spacing: tuple[float, ...] | None) -> Tensor:
         poses = absolute_poses(self.group, self.grid, size, inputs.elements, spacing).to(self.amount.dtype)

@@ -81,7 +81,7 @@ def test_attentive_maps_suppress_what_they_mark() -> None:
     assert space.shape == (2, 1, 4, 5, 5)
     assert channels.min() > 0
     assert channels.max() < 1
-    assert_close(layer(x), x * channels * (1 - space))
+    assert_close(layer(x), x * (1 - channels * space))
 
 
 def test_bad_arguments_are_named() -> None:
