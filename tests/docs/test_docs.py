@@ -37,11 +37,13 @@ DOCUMENTED = (
     "omniconv.engines",
     "omniconv.estimators",
     "omniconv.export",
+    "omniconv.groups",
     "omniconv.kernels",
     "omniconv.models",
     "omniconv.nn",
     "omniconv.plots",
     "omniconv.supports",
+    "omniconv.symmetry",
     "omniconv.testing",
     "omniconv.training",
 )
