@@ -117,7 +117,8 @@ def group_convs(channels: int) -> dict[str, GroupConv]:
     """A layer for each factorization."""
     return {
         name: GroupConv(channels, channels, SIZE, GROUP, SAMPLES, reach=REACH, factorization=name)
-        for name in FACTORIZATIONS if name != "factor-separable"
+        for name in FACTORIZATIONS
+        if name != "factor-separable"
     }
 
 

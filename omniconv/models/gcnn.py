@@ -14,7 +14,7 @@ from omniconv._errors import check_choice, check_probability
 from omniconv._references import GCNN_PAPER, PARTIAL_PAPER, SEPARABLE_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
 from omniconv.groups import Count, Group
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import KernelFactory
 from omniconv.models._network import Network
 from omniconv.models.flexnet import check_stages
 from omniconv.nn import (
@@ -28,7 +28,7 @@ from omniconv.nn import (
     LiftingConv,
     PoolHead,
 )
-from omniconv.nn._group_layer import UPRIGHT
+from omniconv.nn._group_layer import SHARP, UPRIGHT
 from omniconv.nn.downsample import halved
 from omniconv.supports import SupportFactory
 
@@ -43,7 +43,7 @@ class GCNN(Network):
     `in_channels`, `out_features`: at least 1. `size`: samples per axis of the reference grid, one int for all.
     `group`, `samples`: from `omniconv.groups`, and its elements as in `Group.grid`.
     `widths`: channels of each stage. `blocks`: residual blocks, or convolutions, of each stage.
-    `body`: "residual", of `GroupBasicBlock`s, or "plain". `reduce`: "max" or "mean", over group and space.
+    `body`: "residual", of blocks with two convolutions (`GroupBasicBlock`), or "plain". `reduce`: "max" or "mean", over group and space.
     `kernel`, `support`, `factorization`, `relaxed`: as in `GroupConv`, for every convolution. `reach`: of the kernels,
     in samples of the resolution at which they stand.
     `partial`: whether the outputs of convolutions are on learned parts of the group, as in `Partial`; the first layer
@@ -76,7 +76,7 @@ class GCNN(Network):
         blocks: Sequence[int] | None = None,
         body: str = "residual",
         reduce: str = "max",
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         support: SupportFactory = UPRIGHT,
         factorization: str = "separable",
         partial: bool | float = False,

@@ -14,7 +14,7 @@ from omniconv._errors import check_probability
 from omniconv._references import GROUP_ATTENTION_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.groups import Count, Group
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import KernelFactory
 from omniconv.models._network import Network
 from omniconv.models.flexnet import check_stages
 from omniconv.models.gcnn import check_whole
@@ -27,14 +27,15 @@ from omniconv.nn import (
     Pointwise,
     PoolHead,
 )
+from omniconv.nn._group_layer import SHARP
 from omniconv.nn.downsample import halved
 
 
 class GroupSelfAttentionNet(Network):
     """Group-equivariant network without convolutions: the class of a signal by self-attention among its poses.
 
-    standardize; lift by self-attention; stages of `GroupSelfAttentionBlock`s, each at half the resolution of the one
-    before; norm; the mean over space and the maximum over the group, read out.
+    standardize; lift by self-attention; stages of blocks (`GroupSelfAttentionBlock`), each at half the resolution of the
+    one before; norm; the mean over space and the maximum over the group, read out.
 
     `in_channels`, `out_features`: at least 1. `size`: samples per axis of the reference grid, one int for all.
     `group`, `samples`: as in `GCNN`. `widths`, `blocks`: channels and number of blocks of each stage.
@@ -66,7 +67,7 @@ class GroupSelfAttentionNet(Network):
         blocks: Sequence[int] | None = None,
         heads: int = 4,
         reach: int = 2,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         input_dropout: float = 0.0,

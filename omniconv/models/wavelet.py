@@ -14,11 +14,11 @@ from omniconv._errors import check_integer, check_probability
 from omniconv._references import WAVELET_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.groups import Scaling
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import KernelFactory
 from omniconv.models._network import Network
 from omniconv.models.gcnn import check_whole
 from omniconv.nn import BatchNorm, Downsample, GroupConv, GroupConvBlock, GroupProject, LiftingConv, PoolHead
-from omniconv.nn._group_layer import UPRIGHT
+from omniconv.nn._group_layer import SHARP, UPRIGHT
 from omniconv.nn.downsample import halved
 from omniconv.supports import SupportFactory
 
@@ -65,7 +65,7 @@ class WaveletNet(Network):
         pools: int = 2,
         lift_reach: int = 15,
         reach: int = 2,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         support: SupportFactory = UPRIGHT,
         factorization: str = "none",
         dropout: float = 0.0,

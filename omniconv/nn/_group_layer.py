@@ -17,7 +17,7 @@ from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
 from omniconv.groups import Count, Group, Product, Samples
-from omniconv.kernels import Kernel, KernelFactory
+from omniconv.kernels import SIREN, Kernel, KernelFactory
 from omniconv.nn._checks import check_placed
 from omniconv.nn._group_steps import GroupSignal, Maker, Step
 from omniconv.nn._kept_taps import may_be_kept
@@ -29,6 +29,9 @@ from omniconv.nn.relaxed import Relaxation
 from omniconv.supports import Disk, Full, SupportFactory
 
 SAMPLINGS = ("grid", "offset", "independent")
+
+SHARP = partial(SIREN, bandwidth=0.5)
+"""The kernel of group layers if none is given, for few samples in space and on the group: it tells them apart."""
 
 UPRIGHT = partial(Disk, radius=0.75)
 """The support of group layers if none is given: the same in all directions, and soft where it ends."""

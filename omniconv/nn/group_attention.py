@@ -11,7 +11,8 @@ from omniconv._errors import check_integer
 from omniconv._references import ATTENTIVE_PAPER, Cited
 from omniconv._typing import PerAxis
 from omniconv.groups import Count, Group, Samples
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import KernelFactory
+from omniconv.nn._group_layer import SHARP
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn.group_conv import GroupConv
 
@@ -46,7 +47,7 @@ class GroupAttention(Cited, nn.Module):
         *,
         reduction: int = 2,
         reach: int = 3,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):

@@ -10,8 +10,8 @@ from omniconv._errors import check_choice, check_number
 from omniconv._references import SEPARABLE_PAPER
 from omniconv._typing import PerAxis
 from omniconv.groups import Count, Group, Product, Samples
-from omniconv.kernels import SIREN, KernelFactory
-from omniconv.nn._group_layer import UPRIGHT, GroupLayer
+from omniconv.kernels import KernelFactory
+from omniconv.nn._group_layer import SHARP, UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import (
     Factorization,
     GroupSignal,
@@ -140,7 +140,7 @@ class GroupConv(GroupLayer):
         group: Group,
         samples: Count | None = None,
         *,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         support: SupportFactory = UPRIGHT,
         factorization: str = "none",
         partial: bool | float = False,

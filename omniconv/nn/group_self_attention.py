@@ -15,8 +15,9 @@ from omniconv._references import GROUP_ATTENTION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, check_reach, per_axis
 from omniconv.domains.grid import Grid
 from omniconv.groups import Count, Group, Samples
-from omniconv.kernels import SIREN, KernelFactory
+from omniconv.kernels import KernelFactory
 from omniconv.nn._checks import check_placed
+from omniconv.nn._group_layer import SHARP
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn._parts import build_kernel
 from omniconv.nn._poses import Poses, keeps_axes, neighbourhoods, placed, poses, sampled
@@ -39,7 +40,7 @@ class SelfAttention(Cited, nn.Module):
         *,
         heads: int = 4,
         width: int | None = None,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         reach: int = 2,
         dropout: float = 0.0,
         device: torch.device | str | None = None,

@@ -9,8 +9,8 @@ import torch
 from omniconv._errors import check_choice
 from omniconv._typing import PerAxis, Signal
 from omniconv.groups import Count, Group, Samples
-from omniconv.kernels import SIREN, KernelFactory
-from omniconv.nn._group_layer import UPRIGHT, GroupLayer
+from omniconv.kernels import KernelFactory
+from omniconv.nn._group_layer import SHARP, UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import Factorization, GroupSignal, Lift, Maker, OverChannels, OverSpace, Step
 from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
@@ -70,7 +70,7 @@ class LiftingConv(GroupLayer):
         group: Group,
         samples: Count | None = None,
         *,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         support: SupportFactory = UPRIGHT,
         mixing: str = "dense",
         relaxed: int = 0,

@@ -12,8 +12,8 @@ from omniconv._references import RELAXED_PAPER, Reference
 from omniconv._tags import Tag, Tagged
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.groups import Count, Group, Samples
-from omniconv.kernels import SIREN, Kernel, KernelFactory
-from omniconv.nn._group_layer import UPRIGHT, GroupLayer
+from omniconv.kernels import Kernel, KernelFactory
+from omniconv.nn._group_layer import SHARP, UPRIGHT, GroupLayer
 from omniconv.nn._group_steps import GroupSignal, Maker, OverBoth
 from omniconv.nn._parts import build_kernel
 from omniconv.nn._poses import Poses, neighbourhoods
@@ -54,7 +54,7 @@ class NonStationaryConv(GroupLayer, Tagged):
         group: Group,
         samples: Count | None = None,
         *,
-        kernel: KernelFactory = SIREN,
+        kernel: KernelFactory = SHARP,
         support: SupportFactory = UPRIGHT,
         reach: int | None = None,
         bias: bool = True,

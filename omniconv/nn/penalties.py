@@ -5,8 +5,8 @@ Each is a sum over the convolutions of a model, and zero for a model without one
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from omniconv.nn.relaxed import Modulation
 
 
 def kernel_norm(model: nn.Module) -> Tensor:
-    """The sum over the convolutions of |taps|^2, on the kernels as they are sampled.
+    """The sum over the convolutions, those on groups too, of |taps|^2, on the kernels as they are sampled.
 
     The square, unlike the norm itself, has a gradient where all taps are zero.
 
@@ -32,7 +32,12 @@ def kernel_norm(model: nn.Module) -> Tensor:
 
     After Romero et al. 2022 (CKConv, FlexConv), who add the norm.
     """
-    return summed(layer.taps().square().sum() for layer in convolutions(model))
+    on_groups = (module for module in model.modules() if isinstance(module, GroupLayer))
+    every = itertools.chain(
+        (layer.taps().square().sum() for layer in convolutions(model)),
+        (taps.square().sum() for layer in on_groups for taps, _ in layer.flattened(layer.inputs, layer.samples)),
+    )
+    return summed(every)
 
 
 def all_pass(model: nn.Module, *, frequencies: int = 1024) -> Tensor:
@@ -154,7 +159,7 @@ def regrowth(model: nn.Module) -> Tensor:
     Romero and Lohit 2022, who ask that later layers have no more symmetry than those before.
     """
     widths = [part.widths for part in parts(model)]
-    return summed((later - first).clamp(min=0).sum() for first, later in pairwise(widths))
+    return summed((later - first).clamp(min=0).sum() for first, later in itertools.pairwise(widths))
 
 
 def relaxation(model: nn.Module) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from omniconv.groups import O2, SO2
-from omniconv.nn import GroupConv, Partial, narrowness, regrowth, relaxation
+from omniconv.nn import GroupConv, LiftingConv, Partial, kernel_norm, narrowness, regrowth, relaxation
 
 
 def part(width: float) -> Partial:
@@ -36,3 +36,10 @@ def test_relaxation_is_the_square_of_the_amounts() -> None:
     assert abs(relaxation(model).item() - 2e-4) < 1e-9
     (slope,) = torch.autograd.grad(relaxation(model), model[0].get_parameter("relaxation.modulation.amount"))
     assert abs(slope.item() - 0.02) < 1e-7
+
+
+def test_the_norm_of_kernels_counts_those_on_groups() -> None:
+    layer = LiftingConv(1, 2, 7, SO2(), 4, reach=2)
+    (taps, _), *rest = layer.flattened(layer.inputs, layer.samples)
+    assert not rest
+    assert torch.equal(kernel_norm(nn.Sequential(layer)), taps.square().sum())

@@ -54,7 +54,7 @@ def mean_error(samples: int) -> float:
 def test_invariance_improves_with_samples() -> None:
     best = mean_error(8)
     assert mean_error(1) > 2 * best
-    assert mean_error(2) > 2 * best
+    assert mean_error(2) > 1.5 * best
 
 
 def test_a_plain_network_is_not_invariant() -> None:
