@@ -43,7 +43,8 @@ class GCNN(Network):
     `in_channels`, `out_features`: at least 1. `size`: samples per axis of the reference grid, one int for all.
     `group`, `samples`: from `omniconv.groups`, and its elements as in `Group.grid`.
     `widths`: channels of each stage. `blocks`: residual blocks, or convolutions, of each stage.
-    `body`: "residual", of blocks with two convolutions (`GroupBasicBlock`), or "plain". `reduce`: "max" or "mean", over group and space.
+    `body`: "residual", of blocks with two convolutions (`GroupBasicBlock`), or "plain".
+    `reduce`: "max" or "mean", over group and space.
     `kernel`, `support`, `factorization`, `relaxed`: as in `GroupConv`, for every convolution. `reach`: of the kernels,
     in samples of the resolution at which they stand.
     `partial`: whether the outputs of convolutions are on learned parts of the group, as in `Partial`; the first layer

@@ -34,8 +34,8 @@ from omniconv.nn.downsample import halved
 class GroupSelfAttentionNet(Network):
     """Group-equivariant network without convolutions: the class of a signal by self-attention among its poses.
 
-    standardize; lift by self-attention; stages of blocks (`GroupSelfAttentionBlock`), each at half the resolution of the
-    one before; norm; the mean over space and the maximum over the group, read out.
+    standardize; lift by self-attention; stages of blocks (`GroupSelfAttentionBlock`), each at half the resolution of
+    the one before; norm; the mean over space and the maximum over the group, read out.
 
     `in_channels`, `out_features`: at least 1. `size`: samples per axis of the reference grid, one int for all.
     `group`, `samples`: as in `GCNN`. `widths`, `blocks`: channels and number of blocks of each stage.
