@@ -29,6 +29,7 @@ FOLDERS = [
     "models",
     "export",
     "plots",
+    "symmetry",
     "training",
     "bench",
     "data",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ class Pretrained(nn.Module):
         arguments = dict(config["arguments"])
         try:
             for name, given in (("kernel", kernel), ("support", support)):
-                if name not in arguments:
+                if name not in inspect.signature(kind).parameters:
                     continue
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
             if arguments.get("group") is not None:
