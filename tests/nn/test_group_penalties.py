@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from omniconv.groups import O2, SO2
-from omniconv.nn import GroupConv, LiftingConv, Partial, kernel_norm, narrowness, regrowth, relaxation
+from omniconv.groups import O2, SO2, Scaling
+from omniconv.nn import GroupConv, LiftingConv, Partial, admissibility, kernel_norm, narrowness, regrowth, relaxation
 
 
 def part(width: float) -> Partial:
@@ -43,3 +43,9 @@ def test_the_norm_of_kernels_counts_those_on_groups() -> None:
     (taps, _), *rest = layer.flattened(layer.inputs, layer.samples)
     assert not rest
     assert torch.equal(kernel_norm(nn.Sequential(layer)), taps.square().sum())
+
+
+def test_admissibility_is_the_square_of_the_sums_of_taps() -> None:
+    layer = LiftingConv(2, 3, 16, Scaling(1, high=4.0), 2, reach=3)
+    ((taps, _),) = layer.flattened(layer.inputs, layer.samples)
+    assert torch.allclose(admissibility(nn.Sequential(layer)), taps.sum(-1).square().mean())

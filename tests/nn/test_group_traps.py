@@ -142,3 +142,12 @@ def test_bad_samples_are_named() -> None:
         Partial(SO2())
     with pytest.raises(TypeError, match=r"`samples` must be omniconv\.groups\.Samples"):
         Partial(SO2(), 4)("all")
+
+
+def test_a_block_that_adds_x_itself_ends_at_its_elements() -> None:
+    convs = [GroupConv(3, 3, 5, SO2(), 4, reach=1, sampling="offset") for _ in range(2)]
+    block = GroupBasicBlock(convs[0], LayerNorm(3), convs[1], LayerNorm(3))
+    at = convs[0].draw()
+    assert block.draw(at) is at
+    shortcut = GroupConv(3, 3, 5, SO2(), 4, reach=0)
+    assert GroupBasicBlock(convs[0], LayerNorm(3), convs[1], LayerNorm(3), shortcut).draw(at) is not at

@@ -112,3 +112,9 @@ def test_bad_arguments_are_named() -> None:
         equivariance_report(nn.Identity(), smooth(9))
     with pytest.raises(ValueError, match="`x` must be"):
         equivariance_report(gcnn(), torch.zeros(3, 9))
+
+
+def test_signals_that_move_are_compared_moved() -> None:
+    model = oc.CCNN(1, 2, (9, 9), blocks=1, width=4, group=SO2(), samples=4, reach=2, head="dense", dtype=F64)
+    report = equivariance_report(model, smooth(9), count=4)
+    assert report.errors.max() < 1e-12
