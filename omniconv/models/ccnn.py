@@ -112,17 +112,14 @@ class CCNN(Network):
         self.group = group
         self.stem: Conv  # on a group, a LiftingConv
         if group is None:
-
-            def conv(channels: int) -> Conv:
-                return Conv(channels, width, size, **options, **place)
-
-            self.stem, self.stem_norm = conv(in_channels), norm()
-            self.blocks = nn.ModuleList(ResidualBlock(norm(), conv(width), linear(), dropped) for _ in range(blocks))
+            convs = (Conv(c, width, size, **options, **place) for c in (in_channels, *[width] * blocks))
+            self.stem, self.stem_norm = next(convs), norm()
+            self.blocks = nn.ModuleList(ResidualBlock(norm(), conv, linear(), dropped) for conv in convs)
         else:
-            convs = self._group_convs(width, size, group, samples, blocks, options, place)
-            self.stem, self.stem_norm = next(convs), norm()  # type: ignore[assignment]
-            self.blocks = nn.ModuleList(GroupResidualBlock(norm(), part, linear(), dropped) for part in convs)  # type: ignore[arg-type]
             check_choice("head", head, ("pool", "dense"))
+            parts = self._group_convs(width, size, group, samples, blocks, options, place)
+            self.stem, self.stem_norm = next(parts), norm()  # type: ignore[assignment]
+            self.blocks = nn.ModuleList(GroupResidualBlock(norm(), part, linear(), dropped) for part in parts)  # type: ignore[arg-type]
         self.norm = norm()
         self.head = HEADS[check_choice("head", head, tuple(HEADS))](width, out_features, **place)
         self._refer_to(self.stem.grid)

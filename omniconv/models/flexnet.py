@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_probability, describe
+from omniconv._errors import check_choice, check_probability
 from omniconv._references import FLEXCONV_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.kernels import Gabor, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models._published import FLEXCONV_OMEGA_0, published_kernel, published_support
 from omniconv.models._registry import register_model
+from omniconv.models._stages import check_stages
 from omniconv.nn import BasicBlock, BatchNorm, Conv, Pointwise
 from omniconv.supports import Gaussian, SupportFactory
 
@@ -122,13 +123,6 @@ class FlexNet(Network):
         for block in self.blocks:
             x = block(x, where.spacing, where.mask, **where.options)
         return self.head(x, where.mask, where.measure)
-
-
-def check_stages(name: str, value: Any) -> tuple[int, ...]:
-    """One integer of at least 1 per stage, or raise."""
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise TypeError(f"`{name}` must be a sequence of integers, one per stage; got {describe(value)}.")
-    return tuple(check_integer(name, item) for item in value)
 
 
 def flexnet(

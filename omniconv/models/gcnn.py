@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniconv._errors import check_choice, check_probability
 from omniconv._references import GCNN_PAPER, PARTIAL_PAPER, SEPARABLE_PAPER
@@ -16,7 +16,7 @@ from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
 from omniconv.groups import Count, Group
 from omniconv.kernels import KernelFactory
 from omniconv.models._network import Network
-from omniconv.models.flexnet import check_stages
+from omniconv.models._stages import build_stages, check_same_stages
 from omniconv.nn import (
     BatchNorm,
     Downsample,
@@ -29,7 +29,6 @@ from omniconv.nn import (
     PoolHead,
 )
 from omniconv.nn._group_layer import SHARP, UPRIGHT
-from omniconv.nn.downsample import halved
 from omniconv.supports import SupportFactory
 
 
@@ -93,63 +92,27 @@ class GCNN(Network):
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_features, input_dropout=input_dropout, **place)
-        widths = check_stages("widths", widths)
-        blocks = (1,) * len(widths) if blocks is None else check_stages("blocks", blocks)
-        if len(blocks) != len(widths):
-            raise ValueError(f"`blocks` and `widths` must name the same stages; got {blocks} and {widths}.")
-        dropped, attentive = check_probability("dropout", dropout), check_bool("attention", attention)
+        widths, blocks = check_same_stages(widths, blocks)
         shared: dict[str, Any] = {"kernel": kernel, "support": support, "sampling": sampling, "engine": engine}
-        turned = {"factorization": factorization, "partial": partial}
-
-        def conv(channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
-            options = {**shared, **turned, **place, "relaxed": relaxed, "reach": reach, "bias": False}
-            return GroupConv(channels, width, size, group, samples, **options)  # a norm has the bias
-
-        def pointwise(channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
-            return GroupConv(channels, width, size, group, samples, kernel=kernel, reach=0, **place)
-
-        def maps(channels: int, size: tuple[int, ...]) -> GroupAttention | None:
-            return GroupAttention(channels, size, group, samples, kernel=kernel, **place) if attentive else None
-
-        def residual(channels: int, width: int, size: tuple[int, ...]) -> GroupBasicBlock:
-            return GroupBasicBlock(
-                *(conv(channels, width, size), BatchNorm(width, **place)),
-                *(conv(width, width, size), BatchNorm(width, **place)),
-                pointwise(channels, width, size) if partial or channels != width else None,
-                dropout=dropped,
-                attention_1=maps(channels, size),
-                attention_2=maps(width, size),
-            )
-
-        def plain(channels: int, width: int, size: tuple[int, ...]) -> GroupConvBlock:
-            part = conv(channels, width, size)
-            return GroupConvBlock(part, BatchNorm(width, **place), dropout=dropped, attention=maps(channels, size))
-
-        make = {"residual": residual, "plain": plain}[check_choice("body", body, ("residual", "plain"))]
-        options = {**shared, **place, "reach": reach, "relaxed": relaxed, "bias": False}
-        lifted = LiftingConv(in_channels, widths[0], size, group, samples, **options)
-        self.lift, self.lift_norm = lifted, BatchNorm(widths[0], **place)
-        at, channels = lifted.grid.size, widths[0]
-        self.blocks, self.last_of_stage = nn.ModuleList(), [False] * sum(blocks)
-        for width, count in zip(widths, blocks, strict=True):
-            outputs = [channels] + [width] * count
-            self.blocks.extend(make(*pair, at) for pair in pairwise(outputs))
-            self.last_of_stage[len(self.blocks) - 1] = True
-            at, channels = halved(at), width
+        dial: dict[str, Any] = {"factorization": factorization, "partial": partial, "relaxed": relaxed, "reach": reach}
+        make = Maker(
+            *(group, samples, kernel, place, {**shared, **dial, **place, "bias": False}),
+            partial=partial is not False,
+            attention=check_bool("attention", attention),
+            dropout=check_probability("dropout", dropout),
+        )
+        lifting = {**shared, **place, "relaxed": relaxed, "reach": reach, "bias": False}  # a norm has the bias
+        self.lift = LiftingConv(in_channels, widths[0], size, group, samples, **lifting)
+        self.lift_norm = BatchNorm(widths[0], **place)
+        made = {"residual": make.residual, "plain": make.plain}[check_choice("body", body, ("residual", "plain"))]
+        self.blocks, self.last_of_stage, at = build_stages(made, widths, blocks, self.lift.grid.size)
         self.downsample = Downsample(group.dim)
-        self.last = plain(channels, channels, at)
+        self.last = make.plain(widths[-1], widths[-1], at)
         self.project = GroupProject(reduce)
-        self.head = PoolHead(channels, out_features, **place)
-        self._refer_to(lifted.grid)
+        self.head = PoolHead(widths[-1], out_features, **place)
+        self._refer_to(self.lift.grid)
         body_of = {"widths": widths, "blocks": blocks, "body": body, "reduce": reduce, "dropout": dropout}
-        dial = {
-            **turned,
-            "relaxed": relaxed,
-            "attention": attention,
-            "group": group,
-            "samples": samples,
-            "reach": reach,
-        }
+        body_of |= {"attention": attention, "group": group, "samples": samples}
         shape = {name: value for name, value in self._shape().items() if name not in ("tokens", "span")}
         self.arguments = {**shape, **shared, **dial, **body_of}
 
@@ -180,6 +143,50 @@ class GCNN(Network):
         if self.project.reduce == "max":
             x = x.flatten(2).amax(2, keepdim=True)
         return self.head(x)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes the blocks of a network on a group, from so many channels to so many, for signals of a size."""
+
+    group: Group
+    samples: Count | None
+    kernel: KernelFactory
+    place: dict[str, Any]
+    options: dict[str, Any]
+    """Of the convolutions."""
+
+    partial: bool
+    attention: bool
+    dropout: float
+
+    def residual(self, channels: int, width: int, size: tuple[int, ...]) -> GroupBasicBlock:
+        """A residual block; what it skips is x itself where channels and elements stay."""
+        skips = self.partial or channels != width
+        return GroupBasicBlock(
+            *(self._conv(channels, width, size), BatchNorm(width, **self.place)),
+            *(self._conv(width, width, size), BatchNorm(width, **self.place)),
+            self._pointwise(channels, width, size) if skips else None,
+            dropout=self.dropout,
+            attention_1=self._maps(channels, size),
+            attention_2=self._maps(width, size),
+        )
+
+    def plain(self, channels: int, width: int, size: tuple[int, ...]) -> GroupConvBlock:
+        """A convolution, norm and ReLU."""
+        part, norm = self._conv(channels, width, size), BatchNorm(width, **self.place)
+        return GroupConvBlock(part, norm, dropout=self.dropout, attention=self._maps(channels, size))
+
+    def _conv(self, channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
+        return GroupConv(channels, width, size, self.group, self.samples, **self.options)
+
+    def _pointwise(self, channels: int, width: int, size: tuple[int, ...]) -> GroupConv:
+        return GroupConv(channels, width, size, self.group, self.samples, kernel=self.kernel, reach=0, **self.place)
+
+    def _maps(self, channels: int, size: tuple[int, ...]) -> GroupAttention | None:
+        if not self.attention:
+            return None
+        return GroupAttention(channels, size, self.group, self.samples, kernel=self.kernel, **self.place)
 
 
 def check_whole(model: Network, options: Mapping[str, object]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from omniconv._errors import check_probability
 from omniconv._references import GROUP_ATTENTION_PAPER
@@ -16,7 +15,7 @@ from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.groups import Count, Group
 from omniconv.kernels import KernelFactory
 from omniconv.models._network import Network
-from omniconv.models.flexnet import check_stages
+from omniconv.models._stages import build_stages, check_same_stages
 from omniconv.models.gcnn import check_whole
 from omniconv.nn import (
     BatchNorm,
@@ -28,7 +27,6 @@ from omniconv.nn import (
     PoolHead,
 )
 from omniconv.nn._group_layer import SHARP
-from omniconv.nn.downsample import halved
 
 
 class GroupSelfAttentionNet(Network):
@@ -76,10 +74,7 @@ class GroupSelfAttentionNet(Network):
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_features, input_dropout=input_dropout, **place)
-        widths = check_stages("widths", widths)
-        blocks = (1,) * len(widths) if blocks is None else check_stages("blocks", blocks)
-        if len(blocks) != len(widths):
-            raise ValueError(f"`blocks` and `widths` must name the same stages; got {blocks} and {widths}.")
+        widths, blocks = check_same_stages(widths, blocks)
         dropped = check_probability("dropout", dropout)
         options: dict[str, Any] = {"heads": heads, "reach": reach, "kernel": kernel}
         scores: dict[str, Any] = {"dropout": check_probability("attention_dropout", attention_dropout)}
@@ -96,15 +91,9 @@ class GroupSelfAttentionNet(Network):
                 dropout=dropped,
             )
 
-        at, channels = self.lift.grid.size, widths[0]
-        self.blocks, self.last_of_stage = nn.ModuleList(), [False] * sum(blocks)
-        for width, count in zip(widths, blocks, strict=True):
-            outputs = [channels] + [width] * count
-            self.blocks.extend(block(*pair, at) for pair in pairwise(outputs))
-            self.last_of_stage[len(self.blocks) - 1] = True
-            at, channels = halved(at), width
+        self.blocks, self.last_of_stage, _ = build_stages(block, widths, blocks, self.lift.grid.size)
         self.downsample = Downsample(group.dim)
-        self.norm, self.head = BatchNorm(channels, **place), PoolHead(channels, out_features, **place)
+        self.norm, self.head = BatchNorm(widths[-1], **place), PoolHead(widths[-1], out_features, **place)
         self._refer_to(self.lift.grid)
         shape = {name: value for name, value in self._shape().items() if name not in ("tokens", "span")}
         body = {"widths": widths, "blocks": blocks, "dropout": dropout, "attention_dropout": attention_dropout}
