@@ -92,7 +92,7 @@ def errors(models: dict[str, nn.Module], images: Tensor) -> Figure:
         label = f"{name}, {count:,} parameters"
         axes.plot(degrees[order], report.errors[order].clamp(min=FLOOR), ".-", color=color, linewidth=0.8, label=label)
     axes.set(xlabel="angle (degrees)", ylabel="relative change of the output", yscale="log", xticks=range(0, 360, 45))
-    figure.legend(loc="outside upper center", ncols=len(COLORS), frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(COLORS), frameon=False, fontsize="small")
     return figure
 
 
