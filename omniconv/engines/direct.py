@@ -38,6 +38,12 @@ LAGS = 256
 LANES = 16
 """Channels that the framework's kernels work on at a time: fewer cost as much."""
 
+FAST_PADDING = 6 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 4
+"""Samples by which the framework's fast depthwise kernels pad by themselves: as many as they hold in registers, which
+depends on the processor. Beyond, it calls others that are ten to forty times slower; of a signal that is extended
+already the fast ones take any taps.
+"""
+
 
 def prepare(taps: Taps, problem: Problem) -> Tensor:
     """Taps in the framework's order: (out, in / groups, *size), by decreasing lag."""
@@ -163,9 +169,9 @@ def slices_of(problem: Problem) -> tuple[Block, ...]:
 
 @lru_cache(maxsize=4096)
 def padding_of(margin: Margin, circular: tuple[bool, ...]) -> list[int] | None:
-    """What to ask the framework to pad with; None where it cannot, or leaves its fast path: beyond 13 taps per axis."""
+    """What to ask the framework to pad with; None where it cannot, or leaves its fast path."""
     alike = all(before == after for before, after in margin) and not any(circular)
-    return [before for before, _ in margin] if alike and 2 * max(max(margin)) + 1 <= 13 else None
+    return [before for before, _ in margin] if alike and max(max(margin)) <= FAST_PADDING else None
 
 
 def tap_gradient(grad: Signal, x: Signal, problem: Problem) -> Taps:

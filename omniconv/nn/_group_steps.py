@@ -15,7 +15,7 @@ from omniconv._typing import Signal, Taps
 from omniconv.groups import Count, Group, Product
 from omniconv.kernels import Kernel
 from omniconv.nn._poses import Poses
-from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.pointwise import Pointwise, mixed
 
 GroupSignal: TypeAlias = Annotated[Tensor, "batch channels group *size"]
 Convolve: TypeAlias = Callable[[Signal, Taps], Signal]
@@ -88,7 +88,7 @@ class OverChannels(Step):
         return self.linear.weight
 
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
-        return mix(weights, x.flatten(2)).unflatten(2, x.shape[2:])
+        return mixed(weights.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
 
     def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
         return pointwise(torch.kron(weights, torch.eye(inputs).to(weights)), dim), 1
@@ -115,9 +115,10 @@ class OverGroup(Step):
         return channels_first(values, self.out_channels, self.in_channels).flatten(2, 3).flatten(0, 1)
 
     def run(self, x: GroupSignal, weights: Tensor, convolve: Convolve) -> GroupSignal:
+        weights = weights.to(x.dtype)
         if self.depthwise:
-            return mix(weights, x.flatten(3)).unflatten(3, x.shape[3:])
-        y = mix(weights, x.flatten(1, 2).flatten(2))
+            return torch.matmul(weights, x.flatten(3)).unflatten(3, x.shape[3:])
+        y = mixed(weights, x.flatten(1, 2).flatten(2))
         return y.unflatten(2, x.shape[3:]).unflatten(1, (self.out_channels, -1))
 
     def flattened(self, weights: Tensor, inputs: int, dim: int) -> tuple[Tensor, int]:
@@ -170,7 +171,7 @@ class OverFactor(Step):
         if self.depthwise:
             y = torch.matmul(weights, flat)
         else:
-            y = torch.matmul(weights.flatten(2, 3).flatten(0, 1), flat.flatten(1, 2)).unflatten(1, weights.shape[:2])
+            y = mixed(weights.flatten(2, 3).flatten(0, 1), flat.flatten(1, 2)).unflatten(1, weights.shape[:2])
         y = y.unflatten(3, apart.shape[3:]).movedim(2, 2 + self.index)
         return y.flatten(2, 1 + len(self.counts))
 
@@ -308,11 +309,6 @@ class OverBothByChannel(Step):
 def channels_first(values: Tensor, out_channels: int, in_channels: int) -> Tensor:
     """Values (outputs, inputs, *points, out in) as (out, outputs, in, inputs, *points)."""
     return values.unflatten(-1, (out_channels, in_channels)).movedim((-2, -1), (0, 2))
-
-
-def mix(weights: Tensor, x: Tensor) -> Tensor:
-    """The matrix product, in the dtype of the signal."""
-    return torch.matmul(weights.to(x.dtype), x)
 
 
 def pointwise(weights: Tensor, dim: int) -> Taps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal
@@ -48,10 +48,22 @@ class Pointwise(nn.Module):
     def forward(self, x: Signal) -> Signal:
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, *size); got {describe(x)}.")
-        y = torch.matmul(self.weight.to(x.dtype), x.flatten(2))
+        y = mixed(self.weight.to(x.dtype), x.flatten(2))
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None]
         return y.unflatten(2, x.shape[2:])
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, bias={self.bias is not None}"
+
+
+def mixed(weight: Tensor, x: Tensor) -> Tensor:
+    """y[b] = W x[b], of a weight (out, in) and signals (batch, in, positions).
+
+    The framework's product of a matrix and several copies the signals, and again on the way back. One product per
+    sample copies nothing, but holds a gradient of the weight for every sample, which may be larger than few positions.
+    """
+    count, positions = x.shape[0], x.shape[2]
+    if torch.compiler.is_compiling() or weight.numel() > sum(weight.shape) * positions:
+        return torch.matmul(weight, x)  # compiled code must not depend on sizes
+    return torch.bmm(weight.expand(count, -1, -1), x)

@@ -13,6 +13,7 @@ from torch import Tensor
 from omniconv import Problem, convolve
 from omniconv.engines import direct, fft, overlap_save
 from omniconv.engines._blocks import LONG, ROWS, blocks
+from omniconv.engines._extend import margins
 from omniconv.testing import assert_close
 
 
@@ -79,3 +80,11 @@ def test_one_slice_where_slices_would_gain_nothing() -> None:
     dense = Problem.of(torch.zeros(8, 110, 8), torch.zeros(4, 110, 3))
     assert len(blocks(dense, 2048, 2**19)) == 1
     assert len(blocks(replace(problem(8, 110), device="cuda"), 2048, 2**19)) == 1
+
+
+@pytest.mark.parametrize("k", [3, 9, 11, 13, 21])
+def test_the_framework_pads_no_more_than_its_fast_kernels_do(k: int) -> None:
+    asked = Problem.of(torch.zeros(2, 3, 32, 32), torch.zeros(3, k, k))
+    padding = direct.padding_of(margins(asked), asked.circular)
+    assert direct.FAST_PADDING in (4, 6)
+    assert padding == ([k // 2] * 2 if k // 2 <= direct.FAST_PADDING else None)
