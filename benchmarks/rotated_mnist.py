@@ -3,8 +3,8 @@
 python benchmarks/rotated_mnist.py DATA --out docs/results
 
 DATA: a folder with the four idx files of MNIST, from which the rotated images are made; nothing is downloaded. Results
-of networks that are in the JSON there already, with the same settings, are kept: long runs can be done one by one, with
---networks. Made for a GPU.
+that are in the JSON there already, with the same settings, are kept: long runs can be done one by one or two at a time,
+with --networks and --threads.
 """
 
 from __future__ import annotations
@@ -43,27 +43,44 @@ GROUPS: dict[str, dict[str, Any]] = {
     "full": {"group": SO2(), "samples": 8, "factorization": "none"},
     "separable": {"group": SO2(), "samples": 8},
     "partial": {"group": SO2(), "samples": 8, "partial": True},
-    "sim2": {"group": Product((SO2(), Scaling(2, high=2.0))), "samples": (8, 3)},
+    "sim2": {
+        "group": Product((SO2(), Scaling(2, high=2.0))),
+        "samples": (8, 2),
+        "factorization": "factor-separable",
+    },
 }
 NETWORKS = ("plain", *GROUPS)
 COLORS = dict(zip(NETWORKS, ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7"), strict=True))
 
-ABOUT = """12,000 images for training, of which the last 2,000 are the validation images, and {tests:,} test
-images, all turned by angles drawn uniformly; made from MNIST, with fixed seeds, bilinearly. The original files of
-rotated MNIST are other draws, so figures of papers, of other lengths of training too, compare only roughly. No
-augmentation, no selection by validation: the last weights. One recipe for all: {epochs} epochs in batches of
-{batch}, AdamW, highest learning rate {lr:g}, a tenth of the steps warm-up, cosine to zero.
+ABOUT = """12,000 images for training, of which the last 2,000 are the validation images, and {tests:,} test images,
+all turned by angles drawn uniformly; made from MNIST, with fixed seeds, bilinearly. The original files of rotated
+MNIST are other draws, so figures of papers, of other lengths of training too, compare only roughly. No augmentation,
+no selection by validation: the last weights. One recipe for all: batches of {batch}, AdamW, highest learning rate
+{lr:g}, a tenth of the steps warm-up, cosine to zero; results of different numbers of epochs stand side by side.
 
-*plain*: `CCNN` of six convolutions, all at the full resolution, as wide as fits into the parameters of *separable*.
-The others are `GCNN(1, 10, 28, widths=({width}, {wider}))`, six convolutions in two stages. *translations*:
-`group=Trivial(2)`. *full*: `SO2()`, 8 samples, `factorization="none"`. *separable*: the same with
-`factorization="separable"`. *partial*: *separable* with `partial=True`. *sim2*: *separable* on the product of `SO2()`
-and `Scaling(2, high=2.0)`, 8 rotations at 3 scales. Seconds are of the training steps alone, without validation; ms
-are of one step, the median.
+*plain*: `CCNN` of {convolutions} convolutions, all at the full resolution, as wide as fits into the parameters of
+*separable*. The others are `GCNN(1, 10, 28, widths={widths}, body="plain", reach={reach})`, of as many convolutions,
+a stage each between the first and the last. *translations*: `group=Trivial(2)`. *full*: `SO2()`, 8 samples,
+`factorization="none"`. *separable*: the same with `factorization="separable"`. *partial*: *separable* with
+`partial=True`. *sim2*: the product of `SO2()` and `Scaling(2, high=2.0)`, 8 rotations at 2 scales, with
+`factorization="factor-separable"`. Seconds are of the training steps alone, without validation; ms are of one step,
+the median; after `omniconv tune`, on {threads} thread of a machine on which other work ran beside them.
 
 Published for the networks of the papers, on the original files: 300 epochs in batches of 64, on a graphics processor;
 Knigge et al. 2022 report a test error of 0.59 % for their separable network on Sim(2)."""
-HEAD = ("network", "seed", "width", "parameters", "ms per step", "training s", "validation", "test", "device", "date")
+HEAD = (
+    "network",
+    "epochs",
+    "seed",
+    "width",
+    "parameters",
+    "ms per step",
+    "training s",
+    "validation",
+    "test",
+    "device",
+    "date",
+)
 
 
 @dataclass
@@ -71,8 +88,10 @@ class Result:
     """One network with one seed; what was the same for all networks is in `settings`."""
 
     network: str
+    epochs: int
     seed: int
     width: int
+    """Of its first stage."""
     parameters: int
     step_ms: float
     curve: list[tuple[float, float]]
@@ -139,16 +158,16 @@ def parameters_of(model: Network) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def build(network: str, width: int, seed: int) -> tuple[Network, int]:
+def build(network: str, widths: tuple[int, ...], reach: int, seed: int) -> tuple[Network, int]:
     """The untrained network, and the width of its first stage."""
     torch.manual_seed(seed)
     if network != "plain":
-        return GCNN(1, 10, 28, widths=(width, 2 * width), **GROUPS[network]), width
+        return GCNN(1, 10, 28, widths=widths, body="plain", reach=reach, **GROUPS[network]), widths[0]
 
     def plain(channels: int, device: str) -> CCNN:
-        return CCNN(1, 10, (28, 28), blocks=5, width=channels, reach=3, device=device)
+        return CCNN(1, 10, (28, 28), blocks=len(widths) + 1, width=channels, reach=reach, device=device)
 
-    limit = parameters_of(build("separable", width, seed)[0])
+    limit = parameters_of(build("separable", widths, reach, seed)[0])
     fitting = bisect.bisect_right(range(1, 1024), limit, key=lambda channels: parameters_of(plain(channels, "meta")))
     torch.manual_seed(seed)
     return plain(max(1, fitting), "cpu"), max(1, fitting)
@@ -169,7 +188,7 @@ def half_widths(model: Network) -> dict[str, float]:
 def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], options: argparse.Namespace) -> Result:
     """Train one network, evaluate it after every epoch, and test it."""
     training, validation, test = split
-    model, width = build(network, options.width, seed)
+    model, width = build(network, widths_of(options), options.reach, seed)
     values = np.stack([training[index] for index in range(len(training))])
     model.standardize.set([float(values.mean())], [float(values.std())])
     recipe = Recipe(epochs=options.epochs, batch_size=options.batch, lr=options.lr, warmup=0.1, seed=seed)
@@ -186,6 +205,7 @@ def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], o
     ends = np.cumsum(times)[len(rows) // recipe.epochs - 1 :: len(rows) // recipe.epochs]
     return Result(
         network,
+        options.epochs,
         seed,
         width,
         parameters_of(model),
@@ -199,7 +219,12 @@ def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], o
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What has to be the same for results to stand in one table."""
-    return {name: getattr(options, name) for name in ("epochs", "batch", "lr", "width", "images", "tests")}
+    return {name: getattr(options, name) for name in ("batch", "lr", "widths", "reach", "threads", "images", "tests")}
+
+
+def widths_of(options: argparse.Namespace) -> tuple[int, ...]:
+    """The channels of the stages of the GCNN."""
+    return tuple(map(int, options.widths.split(",")))
 
 
 def kept(path: Path, settings: dict[str, Any]) -> list[Result]:
@@ -215,15 +240,19 @@ def kept(path: Path, settings: dict[str, Any]) -> list[Result]:
 
 
 def merged(results: list[Result], new: Result) -> list[Result]:
-    """The results with one more, in the place of one of the same network and seed, in the order of the networks."""
-    others = [one for one in results if (one.network, one.seed) != (new.network, new.seed)]
-    return sorted([*others, new], key=lambda one: (NETWORKS.index(one.network), one.seed))
+    """The results with one more, in the place of one of the same network, epochs and seed, in the order of these."""
+
+    def place(one: Result) -> tuple[int, int, int]:
+        return NETWORKS.index(one.network), one.epochs, one.seed
+
+    return sorted([*(one for one in results if place(one) != place(new)), new], key=place)
 
 
 def row(result: Result) -> list[str]:
     """The line of one result."""
     return [
         result.network,
+        str(result.epochs),
         str(result.seed),
         str(result.width),
         f"{result.parameters:,}",
@@ -242,7 +271,8 @@ def drawn(results: list[Result]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for result in results:
         seconds, scores = zip(*result.curve, strict=True)
-        look = {"color": COLORS[result.network], "label": result.network if result.seed == 0 else None}
+        name = f"{result.network}, {result.epochs} epochs"
+        look = {"color": COLORS[result.network], "label": name if result.seed == 0 else None}
         panels[0].plot(seconds, scores, "o-", markersize=3, **look)
         panels[1].plot(range(1, len(scores) + 1), scores, "o-", markersize=3, **look)
     panels[0].set_xscale("log")
@@ -260,7 +290,8 @@ def page_of(results: list[Result]) -> str:
     """The page, from the results of this run and of earlier ones."""
     settings = results[0].settings
     about = max((result.about for result in results), key=lambda about: about["time"])
-    text = ABOUT.format(**settings, wider=2 * settings["width"])
+    widths = "(" + ", ".join(settings["widths"].split(",")) + ")"
+    text = ABOUT.format(**{**settings, "widths": widths, "convolutions": widths.count(",") + 3})
     if settings["images"] is not None:
         text += (
             f"\n\n**Only to try the script: {settings['images']:,} images to train, and as many at most to validate.**"
@@ -269,9 +300,11 @@ def page_of(results: list[Result]) -> str:
     learned = [result for result in results if result.half_widths]
     if learned:
         told = "The parts of the rotations that *partial* has learned, in degrees to either side; it begins at 180."
-        rows = [[str(one.seed), *(f"{width:.1f}" for width in one.half_widths.values())] for one in learned]
-        parts += [told, table(["seed", *learned[0].half_widths], rows)]
-    commands = [f"- {one.network}, seed {one.seed}: `{one.about['command']}`" for one in results]
+        rows = [
+            [str(one.epochs), str(one.seed), *(f"{width:.1f}" for width in one.half_widths.values())] for one in learned
+        ]
+        parts += [told, table(["epochs", "seed", *learned[0].half_widths], rows)]
+    commands = [f"- {one.network}, {one.epochs} epochs, seed {one.seed}: `{one.about['command']}`" for one in results]
     return markdown("Rotated MNIST", about, *parts, "\n".join(["Commands:", "", *commands]))
 
 
@@ -288,8 +321,12 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="some of them, with commas in between")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--width", type=int, default=16, help="channels of the first stage of the GCNN")
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument(
+        "--widths", default="8,16,32", help="channels of the stages of the GCNN, with commas in between"
+    )
+    parser.add_argument("--reach", type=int, default=2, help="of the kernels, in samples of their stage")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tests", type=int, default=TESTS, help="only so many test images")
     parser.add_argument("--images", type=int, help="only so many to train and to validate, to try the script")
@@ -306,14 +343,15 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
 def main() -> None:
     options, parser = parsed()
     device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    results = kept(options.out / "rotated_mnist.json", settings_of(options))
+    torch.set_num_threads(options.threads)
+    kept(options.out / "rotated_mnist.json", settings_of(options))
     split = splits(rotated_mnist(options.data), options.images, options.tests)
     for seed in range(options.seeds):
         for network in options.networks.split(","):
             result = measured(network, seed, split, options)
             about = provenance(seed) | {"command": called("rotated_mnist.py", options, parser), "device": device}
             result.about = about | {"time": time.time()}
-            results = merged(results, result)
+            results = merged(kept(options.out / "rotated_mnist.json", settings_of(options)), result)
             write(options.out, "rotated_mnist", page_of(results), {"results": [asdict(one) for one in results]})
             drawn(results).savefig(options.out / "rotated_mnist.png", dpi=120)
 

@@ -105,24 +105,27 @@ def test_rotated_mnist_keeps_what_is_there(load: Load, tmp_path: Path, monkeypat
     monkeypatch.setattr(script, "rotated_mnist", lambda path: tiny)
     for name, count in (("TRAINING", 4), ("VALIDATION", 2)):
         monkeypatch.setattr(script, name, count)
-    options = ("DATA", "--out", tmp_path, "--epochs", 2, "--width", 1, "--tests", 2)
+    options = ("DATA", "--out", tmp_path, "--epochs", 2, "--widths", "1,2", "--tests", 2)
     for networks in ("partial", "plain"):
         call(script, monkeypatch, *options, "--networks", networks)
     results = json.loads((tmp_path / "rotated_mnist.json").read_text())["results"]
     assert [result["network"] for result in results] == ["plain", "partial"]
     assert [len(result["curve"]) for result in results] == [2, 2]
     assert [len(result["half_widths"]) for result in results] == [0, 5]
-    assert results[0]["parameters"] <= script.parameters_of(script.build("separable", 1, 0)[0])
+    assert results[0]["parameters"] <= script.parameters_of(script.build("separable", (1, 2), 2, 0)[0])
     assert (
-        script.parameters_of(script.CCNN(1, 10, (28, 28), blocks=5, width=results[0]["width"] + 1, reach=3))
+        script.parameters_of(script.CCNN(1, 10, (28, 28), blocks=3, width=results[0]["width"] + 1, reach=2))
         > (results[0]["parameters"])
     )
     page = (tmp_path / "rotated_mnist.md").read_text()
     assert "--networks plain" in page
-    assert "| partial | 0 | 1 |" in page
+    assert "| partial | 2 | 0 | 1 |" in page
     assert (tmp_path / "rotated_mnist.png").exists()
-    with pytest.raises(ValueError, match=r"this run has .*'epochs': 1.* another --out"):
-        call(script, monkeypatch, *options, "--epochs", 1)
+    call(script, monkeypatch, *options, "--networks", "partial", "--epochs", 1)
+    results = json.loads((tmp_path / "rotated_mnist.json").read_text())["results"]
+    assert [(one["network"], one["epochs"]) for one in results] == [("plain", 2), ("partial", 1), ("partial", 2)]
+    with pytest.raises(ValueError, match=r"this run has .*'lr': 1[.]0.* another --out"):
+        call(script, monkeypatch, *options, "--lr", 1)
 
 
 def test_mnist_6_180_tells_partial_from_full(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
