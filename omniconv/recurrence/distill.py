@@ -1,0 +1,182 @@
+"""From the taps of a causal convolution to a recurrence that computes nearly the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._typing import check_bool
+from omniconv.recurrence.certificate import Certificate, certify
+from omniconv.recurrence.hankel import Response, check_taps
+from omniconv.recurrence.poles import METHODS, Poles, one_of_each_pair
+from omniconv.recurrence.polish import Fit, levenberg_marquardt, modal_interpolation
+from omniconv.recurrence.recurrence import Recurrence
+from omniconv.recurrence.residues import fit_residues, responses
+
+ORDERS = (2, 4, 8, 16, 32, 64, 128)
+"""What is tried one after the other where a tolerance is asked for."""
+
+ELEMENTS = 2**23
+"""Numbers that the largest matrix of a fit may hold: so many channels are fitted at a time."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What came of it. `order`: real numbers of state per channel. `method`: as in `distill`.
+
+    `certificate`: the error of every channel. `radius`: the largest modulus of a pole.
+    """
+
+    order: int
+    method: str
+    certificate: Certificate
+    radius: float
+
+    def __str__(self) -> str:
+        """A table."""
+        found, lines = self.certificate, []
+        rows = {
+            "relative l2": found.relative,
+            "l1": found.l1,
+            "l2": found.l2,
+            "peak": found.peak,
+            "Hankel": found.hankel,
+        }
+        lines.append(f"order {self.order}, {self.method}, {len(found.l1)} channels, largest pole {self.radius:.6f}")
+        lines.append(f"{'error':12} {'median':>10} {'largest':>10}")
+        lines += [f"{name:12} {values.median():10.2e} {values.max():10.2e}" for name, values in rows.items()]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def distill(
+    taps: Response,
+    *,
+    order: int | None = None,
+    tol: float | None = None,
+    method: str = "esprit",
+    horizon: int | None = None,
+    refine: int = 10,
+    steps: int = 3000,
+    hankel: bool = False,
+) -> tuple[Recurrence, Distillation]:
+    """A recurrence whose taps are nearly these, and how far it is off: fitted channel by channel, without data.
+
+    `taps`: (channels, length) of a causal kernel, lag 0 first; length 4 at least. The tap at lag 0 is kept as it is.
+    `order`: real numbers of state per channel: a real pole is one, a conjugate pair two. Or
+    `tol`: the relative l2 error that no channel exceeds, (0, inf); the smallest of the orders 2, 4, 8 .. 128 that keeps
+    to it is taken. One of both; 16 without either.
+    `horizon`: the lags at which errors count; None for all. The recurrence goes on where the taps end: give the length
+    of the longest signal if what it does behind that is of no concern.
+    `method`: how poles are found. "esprit": from the space of the leading eigenvectors of the Hankel matrix.
+    "balanced": balanced truncation of its realisation. "prony": linear prediction. "interpolation": Adam from random
+    poles, the published way, with `steps` steps. Residues are least squares in each.
+    `refine`: steps of Levenberg and Marquardt's method from there, in poles and residues; 0 for none.
+    `hankel`: whether the report has the lower bound, which takes longer than the fit.
+
+    All poles lie within the unit circle, at 1 - 1 / (20 length) at most. The fit is in float64, on the device of the
+    taps. Raises `ValueError` or `TypeError` that names the argument, and if no order keeps to `tol`.
+
+    >>> lags = torch.arange(128.0)
+    >>> taps = torch.stack([0.8**lags, 0.9**lags * (0.3 * lags).cos()])
+    >>> recurrence, report = distill(taps, tol=1e-4)
+    >>> report.order, bool((recurrence.taps(128) - taps).abs().max() < 1e-4)
+    (2, True)
+
+    Massaroli et al. 2023 (Laughing Hyena), who fit by gradient descent.
+    """
+    taps = check_taps(taps)
+    if taps.shape[1] < 4:
+        raise ValueError(
+            f"`taps` must have 4 lags at least; got {taps.shape[1]}. A kernel that short needs no recurrence."
+        )
+    check_choice("method", method, (*METHODS, "interpolation"))
+    check_integer("refine", refine, minimum=0)
+    check_integer("steps", steps)
+    check_bool("hankel", hankel)
+    if order is not None and tol is not None:
+        raise ValueError(f"`order` and `tol` exclude each other; got {order} and {tol}. Give one.")
+    largest = (taps.shape[1] - 1) // 2
+    if tol is None:
+        orders = [check_order(16 if order is None else order, largest, given=order is not None)]
+    else:
+        check_number("tol", tol, low=0.0)
+        orders = [each for each in ORDERS if each <= largest] or [largest]
+    for each in orders:
+        recurrence = fitted(taps, each, method, refine, steps)
+        found = certify(taps, recurrence, horizon=horizon, states=each if hankel else None)
+        if tol is None or found.relative.max() <= tol:
+            return recurrence, Distillation(each, method, found, float(recurrence.poles.abs().max()))
+    raise ValueError(
+        f"`tol` (={tol:g}) is not met by any order up to {orders[-1]}: the worst of {len(taps)} channels is off by "
+        f"{found.relative.max():.2g} there. Ask for less, or keep this kernel as taps; one that is noise has no short "
+        "recurrence."
+    )
+
+
+def check_order(order: int, largest: int, *, given: bool) -> int:
+    """Return an order that so many taps can tell, or raise."""
+    check_integer("order", order)
+    if order > largest and given:
+        raise ValueError(
+            f"`order` (={order}) must be at most {largest}, half of the lags behind the first: fewer samples do not "
+            "tell the states. Give a smaller order, or more taps."
+        )
+    return min(order, largest)
+
+
+def fitted(taps: Response, order: int, method: str, refine: int, steps: int) -> Recurrence:
+    """The recurrence of that order; a part of the channels at a time."""
+    count = max(1, ELEMENTS // (taps.shape[1] * 4 * order))
+    radius = 1 - 1 / (20 * taps.shape[1])
+    parts = [fit(part, order, method, refine, steps, radius) for part in taps[:, 1:].split(count)]
+    modes = max(poles.shape[1] for poles, _ in parts)
+    poles, residues = (torch.cat([widened(part[i], modes) for part in parts]) for i in (0, 1))
+    return Recurrence(poles, residues, taps[:, 0])
+
+
+def fit_linear(response: Response, order: int, method: str, radius: float) -> tuple[Poles, Poles, Tensor]:
+    """Poles, residues and which there are, without a search.
+
+    Poles beyond the radius are pulled in, which costs accuracy. With silence behind them responses have none, but
+    their end is then part of what is fitted: these poles are taken for channels where they come nearer.
+    """
+    found = METHODS[method](response, order)
+    poles, there = one_of_each_pair(found, radius)
+    residues = fit_residues(response, poles, there)
+    again = (found.abs() > radius).any(1).nonzero()[:, 0]
+    if not len(again):
+        return poles, residues, there
+    some, length = response[again], response.shape[1]
+    others, those = one_of_each_pair(METHODS[method](torch.nn.functional.pad(some, (0, length - 1)), order), radius)
+    values = fit_residues(some, others, those)
+    before, after = (
+        (some - responses(p, r, length)).square().sum(1) for p, r in ((poles[again], residues[again]), (others, values))
+    )
+    modes, again = max(poles.shape[1], others.shape[1]), again[after < before]
+    first = [widened(part, modes) for part in (poles, residues, there)]
+    for whole, part in zip(first, (others, values, those), strict=True):
+        whole[again] = widened(part, modes)[after < before]
+    return first[0], first[1], first[2]
+
+
+def widened(part: Tensor, modes: int) -> Tensor:
+    """So many modes, those behind the last absent."""
+    return torch.nn.functional.pad(part, (0, modes - part.shape[1]))
+
+
+def fit(response: Response, order: int, method: str, refine: int, steps: int, radius: float) -> Fit:
+    """Poles and residues of responses, each scaled to unit norm meanwhile."""
+    size: Annotated[Tensor, "channels 1"] = response.square().sum(1, keepdim=True).sqrt()
+    unit = response / size.clamp(min=1e-300)
+    if method == "interpolation":
+        poles, residues, there = modal_interpolation(unit, order, steps=steps, radius=radius)
+    else:
+        poles, residues, there = fit_linear(unit, order, method, radius)
+    if refine:
+        poles, residues = levenberg_marquardt(unit, poles, residues, there, steps=refine, radius=radius)
+    return poles, residues * size

@@ -1,0 +1,141 @@
+"""Fitting recurrences to taps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from omniconv.kernels import SIREN, HyenaFilter
+from omniconv.recurrence import certify, distill, hankel_singular_values
+from omniconv.recurrence.poles import METHODS, one_of_each_pair
+from omniconv.recurrence.polish import levenberg_marquardt
+from omniconv.recurrence.residues import fit_residues, responses
+from tests.recurrence.systems import system, taps_of
+
+
+def trained_like(name: str, length: int) -> Tensor:
+    """Eight smooth kernels of networks, which fade out."""
+    torch.manual_seed(0)
+    at = (torch.arange(length, dtype=torch.float64) / (length - 1))[:, None]
+    if name == "hyena":
+        return HyenaFilter(1, 8, reach=length - 1, causal=True).double()(at).detach().T.contiguous()
+    values = SIREN(1, 8, reach=length - 1, causal=True, bandwidth=0.05).double()(at).detach()
+    return (values * torch.exp(-(at**2) / 2 / 0.2**2)).T.contiguous()
+
+
+@pytest.mark.parametrize("method", ["esprit", "balanced"])
+@pytest.mark.parametrize(("pairs", "reals", "length"), [(1, 0, 16), (2, 1, 65), (4, 0, 300), (8, 2, 1100)])
+def test_a_random_stable_system_is_recovered(pairs: int, reals: int, length: int, method: str) -> None:
+    poles, residues = system(3, pairs, reals, radius=0.95)
+    taps = taps_of(poles, residues, torch.randn(3).double(), length)
+    found, report = distill(taps, order=2 * pairs + reals, method=method, horizon=length)
+    assert (found.taps(length) - taps).norm() < 1e-8 * taps.norm()
+    assert report.certificate.relative.max() < 1e-8
+    assert report.order == 2 * pairs + reals
+
+
+@pytest.mark.parametrize(("method", "bar"), [("prony", 1e-4), ("interpolation", 1e-2)])
+def test_the_other_methods_come_near(method: str, bar: float) -> None:
+    taps = taps_of(*system(2, 1, radius=0.9), torch.ones(2).double(), 80)
+    found, _ = distill(taps, order=2, method=method, steps=500)
+    assert (found.taps(80) - taps).norm() < bar * taps.norm()
+
+
+@pytest.mark.parametrize("name", ["hyena", "siren"])
+@pytest.mark.parametrize("order", [8, 16, 32, 64])
+def test_within_twice_the_hankel_bound(name: str, order: int) -> None:
+    taps = trained_like(name, 257)
+    recurrence, report = distill(taps, order=order, horizon=257, hankel=True)
+    found = report.certificate
+    assert torch.equal(found.hankel, hankel_singular_values(taps)[:, order])
+    assert (found.l2 < 2 * found.hankel).all()
+    everywhere = certify(taps, recurrence)  # behind the taps too, where no recurrence of this order does better:
+    assert (everywhere.peak > found.hankel).all()
+    assert (everywhere.l1 > found.hankel).all()
+
+
+def test_the_polish_lowers_the_error() -> None:
+    response = trained_like("siren", 200)[:, 1:]
+    poles, there = one_of_each_pair(METHODS["esprit"](response, 8), 0.9999)
+    residues = fit_residues(response, poles, there)
+    before = (response - responses(poles, residues, 199)).square().sum(1)
+    poles, residues = levenberg_marquardt(response, poles, residues, there, steps=10, radius=0.9999)
+    after = (response - responses(poles, residues, 199)).square().sum(1)
+    assert (after <= before).all()
+    assert after.sum() < 0.95 * before.sum()
+    assert (poles.abs() <= 0.9999 + 1e-12).all()
+
+
+def test_the_polish_finds_a_system_from_nearby() -> None:
+    poles, residues = system(2, 2, 1, radius=0.9)
+    response = taps_of(poles, residues, torch.ones(2).double(), 101)[:, 1:]
+    there = torch.ones(2, 3, dtype=torch.bool)
+    near = poles * torch.where(poles.imag == 0, 0.98, torch.polar(torch.tensor(0.98), torch.tensor(0.02)))
+    found = levenberg_marquardt(response, near, residues * 1.1, there, steps=40, radius=0.9999)
+    assert (response - responses(*found, 100)).norm() < 1e-8 * response.norm()
+
+
+def test_the_smallest_order_within_the_tolerance() -> None:
+    taps = trained_like("hyena", 257)
+    found, report = distill(taps, tol=1e-2, horizon=257)
+    assert report.certificate.relative.max() <= 1e-2
+    _, smaller = distill(taps, order=report.order // 2, horizon=257)
+    assert smaller.certificate.relative.max() > 1e-2
+    assert found.poles.abs().max() < 1
+
+
+def test_noise_has_no_recurrence() -> None:
+    with pytest.raises(
+        ValueError, match=r"`tol` \(=0.01\) is not met by any order up to 16: .* keep this kernel as taps"
+    ):
+        distill(torch.randn(2, 64, generator=torch.Generator().manual_seed(0)), tol=0.01)
+
+
+def test_poles_stay_inside_for_growing_taps() -> None:
+    taps = 1.05 ** torch.arange(64.0)[None]
+    found, _ = distill(taps, order=4, refine=20)
+    assert found.poles.abs().max() <= 1 - 1 / (20 * 64)
+
+
+def test_silent_channels_stay_silent() -> None:
+    taps = trained_like("siren", 64)
+    taps[3] = 0
+    found, report = distill(taps, order=8)
+    assert (found.taps(100)[3] == 0).all()
+    assert report.certificate.relative[3] == 0
+
+
+def test_the_same_taps_give_the_same_recurrence() -> None:
+    taps = trained_like("hyena", 1200)
+    first, second = (distill(taps, order=8)[0] for _ in range(2))
+    assert torch.equal(first.poles, second.poles)
+    assert torch.equal(first.residues, second.residues)
+
+
+def test_the_report_is_a_table() -> None:
+    told = str(distill(trained_like("siren", 64), order=8)[1])
+    assert "order 8, esprit, 8 channels, largest pole 0." in told
+    assert "relative l2" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": 40}, r"`order` \(=40\) must be at most 31, half of the lags"),
+        ({"order": 4, "tol": 0.1}, r"`order` and `tol` exclude each other; got 4 and 0.1"),
+        ({"order": 0}, r"`order` must be at least 1; got 0"),
+        ({"tol": 0.0}, r"`tol` must be finite and above 0"),
+        ({"method": "pade"}, r"`method` must be one of 'esprit', 'balanced', 'prony', 'interpolation'; got 'pade'"),
+        ({"refine": -1}, r"`refine` must be at least 0"),
+        ({"horizon": 0}, r"`horizon` must be at least 1"),
+    ],
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        distill(torch.ones(1, 64), **options)  # type: ignore[arg-type]
+
+
+def test_too_few_taps() -> None:
+    with pytest.raises(ValueError, match="`taps` must have 4 lags at least; got 3"):
+        distill(torch.ones(1, 3))
