@@ -28,24 +28,25 @@ THICKNESS = 0.7
 """Standard deviation of a hand across, in pixels."""
 WINDOW = 60.0
 """Degrees to either side that the first task asks for."""
-TASKS = ("window", "full")
+TASKS = {"window": (0.75, 1.0), "full": (1.0,)}
+"""And where half-widths begin, as shares of all rotations."""
 TESTS = 4096
 
 ABOUT = """Images of {side} x {side} pixels with the hand of a clock (a line from the centre outwards, a Gaussian of
 standard deviation {thickness:g} pixels across) and white noise of standard deviation {noise:g}, made anew for every
 batch. The network is one filter: `LiftingConv(1, 1, {side}, SO2(), {samples}, sampling="offset")` on the elements of
-a `Partial`, batch norm, the maximum over these elements at the centre of the image, and a linear read-out. With one
-filter nothing but its part of the rotations can tell poses apart; with several, a wider part and the difference of
-two filters can as well.
+a `Partial`, batch norm, the maximum over these elements at the centre of the image, and the log-odds of class 1 are
+that times a positive number plus another. With several filters, or a number of either sign, other parts of the
+rotations would do as well: the poses that do not belong to class 1 are a part of them, too.
 
 *window*: class 1 are hands that are turned by up to {window:g} degrees to either side. Class 0 are hands that are
-turned further, and as many images of noise alone, because of which the absence of a response cannot stand for class
-1. The half-width to learn is {window:g} degrees. *full*: class 1 are hands in any pose, class 0 lines of the same
-length through the centre. No pose matters, and the half-width to learn is 180.
+turned further, and as many images of noise alone. The half-width to learn is {window:g} degrees. *full*: class 1 are
+hands in any pose, class 0 lines of the same length through the centre. No pose matters, and the half-width to learn
+is 180.
 
 {steps:,} steps of batches of {batch}, AdamW, highest learning rate {lr:g} (a tenth of it for widths), warm-up over a
 tenth of the steps, cosine to zero. At 180 degrees *window* has a saddle: a filter that responds to all poses alike
-tells nothing about the label, and no direction is better for its width."""
+tells little about the label, and no direction is much better for its width."""
 HEAD = ("task", "begun at, degrees", "seed", "half-width, degrees", "test accuracy")
 
 
@@ -64,20 +65,24 @@ class Result:
     """Half-widths on the way, at equal distances."""
 
 
-class OneConvolution(nn.Module):
-    """The class of an image by the largest response of one filter at its centre, on a learned part of rotations."""
+class Detector(nn.Module):
+    """The log-odds that an image shows a pattern: larger for a larger response of one filter at its centre.
+
+    The largest over a learned part of the rotations counts.
+    """
 
     def __init__(self, begin: float) -> None:
         super().__init__()
         group = SO2()
         self.lift = LiftingConv(1, 1, SIDE, group, SAMPLES, reach=SIDE // 2, sampling="offset", bias=False)
         self.partial = Partial(group, SAMPLES, begin=begin)
-        self.norm, self.project, self.head = BatchNorm(1), GroupProject("max"), nn.Linear(1, 2)
+        self.norm, self.project = BatchNorm(1, affine=False), GroupProject("max")
+        self.log_scale, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         at = self.partial(self.lift.draw())
         found: Tensor = self.project(self.norm(self.lift(x, at)), at)
-        return self.head(found[..., SIDE // 2, SIDE // 2])
+        return self.log_scale.exp() * found[:, 0, SIDE // 2, SIDE // 2] + self.bias
 
     @property
     def half_width(self) -> float:
@@ -115,14 +120,14 @@ def batch_of(task: str, count: int, noise: float, generator: torch.Generator) ->
 def measured(task: str, begin: float, seed: int, options: argparse.Namespace) -> Result:
     """Train one network, and test it."""
     torch.manual_seed(seed)
-    model, generator = OneConvolution(begin).train(), torch.Generator().manual_seed(seed)
+    model, generator = Detector(begin).train(), torch.Generator().manual_seed(seed)
     optimizer = build_optimizer(model, lr=options.lr)
     schedule = warmup_cosine(optimizer, steps=options.steps, warmup=options.steps // 10)
     curve = []
     with progress_for(True) as progress:
         for step in range(1, options.steps + 1):
             images, labels = batch_of(task, options.batch, options.noise, generator)
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.binary_cross_entropy_with_logits(model(images), labels.float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -133,7 +138,7 @@ def measured(task: str, begin: float, seed: int, options: argparse.Namespace) ->
                 progress.update(step, options.steps, options.batch, loss.item(), f"{curve[-1]:.0f} degrees")
     images, labels = batch_of(task, TESTS, options.noise, torch.Generator().manual_seed(10_000 + seed))
     with torch.no_grad():
-        right = model.eval()(images).argmax(1) == labels
+        right = (model.eval()(images) > 0) == (labels == 1)
     print(
         f"{task}, begun at {180 * begin:g}, seed {seed}: {model.half_width:.1f} degrees, {right.float().mean():.4f}",
         flush=True,
@@ -177,16 +182,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the page, the figure and the JSON")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--begin", default="1,0.75", help="shares of all rotations, with commas in between")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--noise", type=float, default=0.1)
     options = parser.parse_args()
     results = [
         measured(task, begin, seed, options)
-        for task in TASKS
-        for begin in map(float, options.begin.split(","))
+        for task, begins in TASKS.items()
+        for begin in begins
         for seed in range(options.seeds)
     ]
     about = provenance(0) | {"command": called("learned_interval.py", options, parser)}

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile  # type: ignore[import-untyped]
+import soundfile
 import torch
 from _report import called, markdown, provenance, table, write
 from matplotlib.figure import Figure

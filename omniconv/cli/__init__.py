@@ -26,6 +26,7 @@ def main() -> None:
         from omniconv.cli.models import Cite, Info
         from omniconv.cli.predict import Evaluate, Predict
         from omniconv.cli.resume import Resume
+        from omniconv.cli.stream import Stream
         from omniconv.cli.tune import Tune
 
         commands: dict[str, Any] = {
@@ -33,6 +34,7 @@ def main() -> None:
             "evaluate": Evaluate,
             "predict": Predict,
             "resume": Resume,
+            "stream": Stream,
             "info": Info,
             "cite": Cite,
             "explain": Explain,
