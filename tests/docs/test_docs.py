@@ -42,6 +42,7 @@ DOCUMENTED = (
     "omniconv.models",
     "omniconv.nn",
     "omniconv.plots",
+    "omniconv.recurrence",
     "omniconv.supports",
     "omniconv.symmetry",
     "omniconv.testing",

@@ -1,0 +1,112 @@
+"""The scripts that train small networks to show one thing: what they write, and that their data are what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+soundfile = pytest.importorskip("soundfile")
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts there share a module."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)  # those of the other tests stay as they are
+
+
+def run(script: str, *options: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"benchmarks/{script}.py", *map(str, options)])
+    runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+
+
+def script(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))
+
+
+def test_hands_point_where_their_angle_says() -> None:
+    names = script("learned_interval")
+    side, angles = names["SIDE"], torch.tensor([0.0, math.pi / 2, math.pi])
+    images = names["hands"](angles, torch.zeros(3), torch.full((3,), 7.0))[:, 0]
+    middle = side // 2
+    # Along x, y and -x, the axes of columns and rows.
+    assert [float(images[0, middle, -2]), float(images[1, -2, middle]), float(images[2, middle, 1])] == [1.0] * 3
+    assert float(images[0, middle, 1]) < 1e-6
+
+
+def test_classes_are_what_the_page_says() -> None:
+    names = script("learned_interval")
+    images, labels = names["batch_of"]("window", 4000, 0.0, torch.Generator().manual_seed(0))
+    assert labels.float().mean() == 0.5
+    silent = images.flatten(1).abs().sum(1) == 0
+    assert silent.float().mean() == 0.25
+    assert not silent[labels == 1].any()
+    side = names["SIDE"]
+    y, x = torch.meshgrid(*[torch.arange(side) - side // 2] * 2, indexing="ij")
+    shown = images[~silent, 0]
+    angle = torch.rad2deg(torch.atan2((shown * y).sum((1, 2)), (shown * x).sum((1, 2)))).abs()
+    assert (angle[labels[~silent] == 1] < 60.5).all()
+    assert (angle[labels[~silent] == 0] > 59.5).all()
+
+
+def test_learned_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("learned_interval", "--out", tmp_path, "--seeds", 1, "--steps", 2, "--batch", 8, monkeypatch=monkeypatch)
+    results = json.loads((tmp_path / "learned_interval.json").read_text())["results"]
+    assert [(one["task"], one["begin"]) for one in results] == [("window", 0.75), ("window", 1.0), ("full", 1.0)]
+    assert results[0]["half_width"] == pytest.approx(135, abs=5)
+    page = (tmp_path / "learned_interval.md").read_text()
+    assert "within 10 degrees of 180 with 1 of 1 seeds" in page
+    assert (tmp_path / "learned_interval.png").exists()
+
+
+def write_speech(folder: Path, count: int = 4) -> None:
+    random, parts = np.random.default_rng(0), dict[str, Any]()
+    for split in ("train", "valid", "test"):
+        soundfile.write(folder / f"{split}.ogg", 0.1 * random.standard_normal(16_000 * count), 16_000)
+        parts[f"{split}_y"] = np.arange(count)
+    np.savez(folder / "labels.npz", **parts)
+
+
+def test_wavelet_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_speech(tmp_path)
+    small = ("--epochs", 1, "--seeds", 2, "--scales", 2, "--width", 2, "--blocks", 1, "--every", 20)
+    run("wavelet_network", tmp_path, "--out", tmp_path, *small, monkeypatch=monkeypatch)
+    results = json.loads((tmp_path / "wavelet_network.json").read_text())["results"]
+    assert [(one["network"], one["seed"]) for one in results] == [
+        ("wavelet", 0), ("wavelet", 1), ("one scale", 0), ("one scale", 1)
+    ]  # fmt: skip
+    assert len({one["parameters"] for one in results}) == 1
+    assert "0.8 kHz" in (tmp_path / "wavelet_network.md").read_text()
+    assert (tmp_path / "wavelet_network.png").exists()
+
+
+def test_clips_that_do_not_fit_their_labels(tmp_path: Path) -> None:
+    write_speech(tmp_path)
+    np.savez(tmp_path / "labels.npz", train_y=np.arange(5))
+    with pytest.raises(ValueError, match=r"train.ogg must hold 5 clips of 16000 samples; it has 64000"):
+        script("wavelet_network")["clips"](tmp_path, "train", 4, None)
+
+
+def test_streaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--out", tmp_path, "--networks", "CCNN, modal", "--epochs", 1, "--rounds", 1)
+    run("streaming", *options, monkeypatch=monkeypatch)
+    results = json.loads((tmp_path / "streaming.json").read_text())["results"]
+    assert [one["runs_as"] for one in results] == [
+        "stream, exact", "stream, tol 0.001", "stream, tol 0.01", "stream, tol 0.1", "sliding window"
+    ]  # fmt: skip
+    exact, *others = results
+    assert exact["same"] == 1.0
+    assert exact["change"] < 1e-4
+    assert others[0]["states"] == [16, 16, 16]  # eight complex numbers
+    assert others[0]["nbytes"] < exact["nbytes"]
+    assert len({one["accuracy"] for one in results}) <= 2
