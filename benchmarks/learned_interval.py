@@ -153,11 +153,13 @@ def drawn(results: list[Result]) -> Figure:
     for result in results:
         share = [(i + 1) / len(result.curve) for i in range(len(result.curve))]
         color = {"window": "#0072B2", "full": "#D55E00"}[result.task]
-        axes.plot(share, result.curve, color=color, label=result.task if result.seed == 0 else None)
+        style = "-" if result.begin == TASKS[result.task][0] else ":"
+        label = f"{result.task}, begun at {180 * result.begin:g} degrees" if result.seed == 0 else None
+        axes.plot(share, result.curve, style, color=color, label=label)
     axes.axhline(WINDOW, color="black", linewidth=0.8, linestyle="--")
     axes.set(xlabel="share of the steps", ylabel="learned half-width, degrees", ylim=(0, 185))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center right")
     return figure
 
 
