@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_number
 from omniconv._typing import check_bool
+from omniconv.nn import Conv
 from omniconv.recurrence.certificate import Certificate, certify
 from omniconv.recurrence.hankel import Response, check_taps
+from omniconv.recurrence.layers import kernels_of
 from omniconv.recurrence.poles import METHODS, Poles, one_of_each_pair
 from omniconv.recurrence.polish import Fit, levenberg_marquardt, modal_interpolation
 from omniconv.recurrence.recurrence import Recurrence
@@ -26,7 +28,7 @@ ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class Distillation:
-    """What came of it. `order`: real numbers of state per channel. `method`: as in `distill`.
+    """What came of it. `order`: real numbers of state per channel. `method`: as in `distill`, or "exact".
 
     `certificate`: the error of every channel. `radius`: the largest modulus of a pole.
     """
@@ -35,6 +37,11 @@ class Distillation:
     method: str
     certificate: Certificate
     radius: float
+
+    @staticmethod
+    def of(order: int, method: str, recurrence: Recurrence, certificate: Certificate) -> Distillation:
+        """That of a recurrence."""
+        return Distillation(order, method, certificate, float(recurrence.poles.abs().max()))
 
     def __str__(self) -> str:
         """A table."""
@@ -54,7 +61,7 @@ class Distillation:
 
 @torch.no_grad()
 def distill(
-    taps: Response,
+    taps: Response | Conv,
     *,
     order: int | None = None,
     tol: float | None = None,
@@ -66,7 +73,9 @@ def distill(
 ) -> tuple[Recurrence, Distillation]:
     """A recurrence whose taps are nearly these, and how far it is off: fitted channel by channel, without data.
 
-    `taps`: (channels, length) of a causal kernel, lag 0 first; length 4 at least. The tap at lag 0 is kept as it is.
+    `taps`: (channels, length) of a causal kernel, lag 0 first; length 4 at least. The tap at lag 0 is kept as it is. Or
+    a causal `Conv`, whose taps are taken, a channel for every pair of channels of a dense one; without `order` and
+    `tol` one whose kernel is a sum of exponentials (`omniconv.kernels.Modal`) is converted exactly.
     `order`: real numbers of state per channel: a real pole is one, a conjugate pair two. Or
     `tol`: the relative l2 error that no channel exceeds, (0, inf); the smallest of the orders 2, 4, 8 .. 128 that keeps
     to it is taken. One of both; 16 without either.
@@ -89,6 +98,10 @@ def distill(
 
     Massaroli et al. 2023 (Laughing Hyena), who fit by gradient descent.
     """
+    if isinstance(taps, nn.Module):
+        taps, exact = kernels_of(taps)
+        if exact is not None and order is None and tol is None:
+            return exact, Distillation.of(2 * exact.modes, "exact", exact, certify(taps, exact, horizon=horizon))
     taps = check_taps(taps)
     if taps.shape[1] < 4:
         raise ValueError(
@@ -110,7 +123,7 @@ def distill(
         recurrence = fitted(taps, each, method, refine, steps)
         found = certify(taps, recurrence, horizon=horizon, states=each if hankel else None)
         if tol is None or found.relative.max() <= tol:
-            return recurrence, Distillation(each, method, found, float(recurrence.poles.abs().max()))
+            return recurrence, Distillation.of(each, method, recurrence, found)
     raise ValueError(
         f"`tol` (={tol:g}) is not met by any order up to {orders[-1]}: the worst of {len(taps)} channels is off by "
         f"{found.relative.max():.2g} there. Ask for less, or keep this kernel as taps; one that is noise has no short "

@@ -23,6 +23,7 @@ from omniconv.nn.heads import Head
 from omniconv.nn.pointwise import Pointwise
 from omniconv.recurrence.certificate import certify
 from omniconv.recurrence.distill import ORDERS, distill
+from omniconv.recurrence.layers import check_causal, exact_recurrence
 from omniconv.recurrence.parts import Affine, Chain, Layer, Mean, Modal, Part, Same, Sum, Window, gelu, relu
 from omniconv.recurrence.recurrence import Recurrence
 
@@ -58,15 +59,7 @@ class Builder:
 
     def conv(self, name: str, conv: Conv) -> Part:
         """A convolution, its bias and its mixer."""
-        if conv.dim != 1 or conv.causal != (True,):
-            raise ValueError(
-                f"`model`: {name} is not causal on one axis (dim {conv.dim}, causal={conv.causal}), and what it gives "
-                "depends on samples to come. Build the network with causal=True."
-            )
-        if conv.kernel.conditions:
-            raise ValueError(
-                f"`model`: {name} has a kernel that depends on a condition, of which a stream knows nothing."
-            )
+        check_causal(f"`model`: {name}", conv)
         parts: list[Part] = [self._kernel(name, conv)]
         if conv.bias is not None:
             parts.append(Affine(_Shift(conv.bias.detach()), torch.ones_like(conv.bias), conv.bias))
@@ -91,10 +84,9 @@ class Builder:
         if past < 3:
             return
         most = past // (2 * len(taps)) if taps.ndim == 3 else past // 2  # of states, for a pair of channels
-        modes = conv.kernel.recurrence()
-        if modes is not None and conv.support.everywhere_one and self.spacing == 1.0 and modes.poles.shape[1] <= most:
-            residues = modes.residues * conv.gain.double()
-            yield "modal", Recurrence(modes.poles, residues * modes.poles, flat[:, 0])
+        exact = exact_recurrence(conv, self.spacing)
+        if exact is not None and exact.modes <= most:
+            yield "modal", exact
         if self.order is not None:
             yield "distilled", distill(flat, order=self.order, horizon=self.horizon)[0]
         elif self.tol is not None:

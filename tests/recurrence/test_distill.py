@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from omniconv.kernels import SIREN, HyenaFilter
+from omniconv import Conv1d, Full, Gaussian
+from omniconv.kernels import SIREN, HyenaFilter, Modal
 from omniconv.recurrence import certify, distill, hankel_singular_values
 from omniconv.recurrence.poles import METHODS, one_of_each_pair
 from omniconv.recurrence.polish import levenberg_marquardt
 from omniconv.recurrence.residues import fit_residues, responses
+from omniconv.testing import assert_close
 from tests.recurrence.systems import system, taps_of
 
 
@@ -139,3 +143,32 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 def test_too_few_taps() -> None:
     with pytest.raises(ValueError, match="`taps` must have 4 lags at least; got 3"):
         distill(torch.ones(1, 3))
+
+
+def test_layers_are_taken_by_their_taps() -> None:
+    torch.manual_seed(0)
+    layer = Conv1d(2, 3, size=64, causal=True, support=partial(Gaussian, width=0.2))
+    found, report = distill(layer, order=8)
+    assert found.channels == 6
+    assert_close(distill(layer.taps().flatten(0, 1).detach(), order=8)[0].taps(64), found.taps(64))
+    assert report.method == "esprit"
+
+
+@pytest.mark.parametrize("mixing", ["depthwise", "dense"])
+def test_modal_layers_are_converted_exactly(mixing: str) -> None:
+    torch.manual_seed(0)
+    layer = Conv1d(3, 3, size=64, causal=True, kernel=partial(Modal, modes=4), support=Full, mixing=mixing).double()
+    found, report = distill(layer, horizon=64)
+    assert_close(found.taps(64), layer.taps().detach().reshape(-1, 64))
+    assert (report.order, report.method) == (8, "exact")
+    assert report.certificate.relative.max() < 1e-12
+    assert distill(layer, order=4)[1].method == "esprit"
+
+
+def test_other_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="`taps`: the layer is not causal on one axis"):
+        distill(Conv1d(1, 1, size=16))
+    with pytest.raises(
+        TypeError, match=r"`taps` must be a tensor or a Conv; got Linear. .* recurrence.stream\(model\)"
+    ):
+        distill(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -209,7 +209,10 @@ def test_the_certificate_is_a_table() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: CCNN(1, 2, 16, blocks=1, width=4), r"`model`: stem is not causal on one axis .* causal=True"),
+        (
+            lambda: CCNN(1, 2, 16, blocks=1, width=4),
+            r"`model`: stem is not causal on one axis .* causal=True",
+        ),
         (lambda: CKCNN(1, 2, 16, width=4), r"`model`: blocks.0.norm_1 normalises by all samples"),
         (lambda: CCNN(1, 2, (8, 8), blocks=1, width=4), r"`model` must be a network of series, of one axis"),
         (lambda: CCNN(1, 2, (8, 8), blocks=1, width=4, group=SO2(), samples=4), r"`model` must be a network of series"),
