@@ -168,7 +168,5 @@ def test_modal_layers_are_converted_exactly(mixing: str) -> None:
 def test_other_layers_are_refused() -> None:
     with pytest.raises(ValueError, match="`taps`: the layer is not causal on one axis"):
         distill(Conv1d(1, 1, size=16))
-    with pytest.raises(
-        TypeError, match=r"`taps` must be a tensor or a Conv; got Linear. .* recurrence.stream\(model\)"
-    ):
+    with pytest.raises(TypeError, match=r"`taps` must be a tensor or a Conv; got Linear. .*recurrence.stream\(model\)"):
         distill(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
