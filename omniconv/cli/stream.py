@@ -63,7 +63,8 @@ class Stream:
         print(",".join(["samples", "prediction", *(f"p_{label}" for label in classes)]), flush=True)
         chunks, rate = opened(self.source)  # waits for the first sample
         trained = predictor.about.get("rate")
-        model = predictor.model.double()
+        device = next(predictor.model.parameters()).device
+        model = predictor.model if device.type == "mps" else predictor.model.double()  # mps has no float64
         if rate and trained and rate != trained:
             model = model.at_resolution(rate / trained)
         streamed = stream(model, tol=self.tol)
@@ -71,7 +72,9 @@ class Stream:
             sys.stderr.write(f"{streamed.certificate}\n")
         count, state, last = 0, None, None
         for samples in chunks:
-            x = torch.from_numpy(samples.T[None].copy()).to(next(model.parameters()).device)
+            if not np.isfinite(samples).all():
+                raise ValueError(f"sample {count + 1} or one soon behind it is not finite; a stream takes no gaps.")
+            x = torch.from_numpy(samples.T[None].copy()).to(model.head.readout.weight.dtype).to(device)
             outputs, state = streamed.prefill(x, state)
             last = outputs[0, :, -1:]
             chosen = range(-(count + 1) % self.every, len(samples), self.every)
@@ -123,13 +126,19 @@ def lines(stream: IO[bytes], name: str) -> Iterator[Chunk]:
 
 def heard(stream: IO[bytes]) -> tuple[Iterator[Chunk], float]:
     """The samples of WAV that comes through a pipe, and their rate; whole numbers of 16 or 32 bits are in [-1, 1)."""
-    sound = wave.open(stream)  # noqa: SIM115, it is read as long as there is something
+    try:
+        sound = wave.open(stream)  # noqa: SIM115, it is read as long as there is something
+    except (wave.Error, EOFError) as error:
+        raise ValueError(
+            f"standard input is no WAV of whole numbers: {error or 'it ends early'}. Give a file."
+        ) from error
     width, channels = sound.getsampwidth(), sound.getnchannels()
     if width not in (2, 4):
         raise ValueError(f"WAV on standard input must have samples of 16 or 32 bits; got {8 * width}. Give a file.")
 
     def blocks() -> Iterator[Chunk]:
         while data := sound.readframes(FRAMES):
-            yield np.frombuffer(data, f"<i{width}").reshape(-1, channels) / 2.0 ** (8 * width - 1)
+            whole = len(data) - len(data) % (width * channels)  # of a stream that was cut off
+            yield np.frombuffer(data[:whole], f"<i{width}").reshape(-1, channels) / 2.0 ** (8 * width - 1)
 
     return blocks(), float(sound.getframerate())

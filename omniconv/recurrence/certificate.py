@@ -18,6 +18,9 @@ PerChannel = Annotated[Tensor, "channels"]
 FOLLOWED = 4
 """For how many times the length of the taps a recurrence is followed; what comes later is bounded mode by mode."""
 
+ELEMENTS = 2**23
+"""Numbers that a matrix may hold: so many channels are looked at at a time."""
+
 FINENESS = 8
 """Frequencies per sample at which the transfer function of the error is looked at."""
 
@@ -31,8 +34,8 @@ class Certificate:
 
     `l1`: sum |e|. `l2`: sqrt(sum e^2). `peak`: max over frequencies of |E(w)|, from above: the values on a grid, and
     how much a polynomial can exceed these in between (Ehlich and Zeller 1964).
-    `size`: l2 norm of the taps. `hankel`: the error in Hankel norm of the best recurrence with as many states, which no
-    `l1` and no `peak` over all lags is below; NaN where it was not asked for.
+    `size`: l2 norm of the taps, over the same lags. `hankel`: the error in Hankel norm of the best recurrence with as
+    many states, which no `l1` and no `peak` over all lags is below; NaN where it was not asked for.
     `horizon`: the lags that count; None for all, also those behind the last tap, where the taps are zero and the
     recurrence goes on.
     """
@@ -70,24 +73,31 @@ def certify(
             f"`taps` must have the {recurrence.channels} channels of the recurrence; got {describe(taps)}."
         )
     length = FOLLOWED * taps.shape[1] if horizon is None else check_integer("horizon", horizon)
-    error = torch.nn.functional.pad(taps, (0, length - taps.shape[1])) - recurrence.taps(length)
-    # Behind it, |sum_n R_n lambda_n^(t-1)| <= sum_n |R_n| |lambda_n|^(t-1), a geometric series per mode.
-    size, modulus = recurrence.residues.abs(), recurrence.poles.abs()
-    first = size * modulus ** (length - 1)
-    gap = (1 - modulus).clamp(min=1e-300)
-    behind = (first > 0) & (horizon is None)
-    tail = torch.where(behind, first / gap, 0).sum(1)
-    energy = torch.where(behind, first / (gap * (1 + modulus)).sqrt(), 0).sum(1)
-    spectrum = torch.fft.rfft(error, FINENESS * length).abs().amax(1) / math.sqrt(math.cos(math.pi / FINENESS))
-    bound = torch.full_like(tail, torch.nan)
+    count = max(1, ELEMENTS // (FINENESS * length))
+    rows = [slice(first, first + count) for first in range(0, len(taps), count)]
+    norms = torch.cat([norms_of(taps[some], recurrence.of(some), length, horizon is None) for some in rows], dim=1)
+    bound = torch.full_like(norms[0], torch.nan)
     if states is not None:
-        values = hankel_singular_values(taps, count=states + 1)
+        values = hankel_singular_values(taps)
         bound = values[:, states] if values.shape[1] > states else torch.zeros_like(bound)
-    return Certificate(
-        error.abs().sum(1) + tail,
-        (error.square().sum(1).sqrt() + energy),
-        spectrum + tail,
-        taps.square().sum(1).sqrt(),
-        bound,
-        horizon,
-    )
+    l1, l2, peak, size = norms
+    return Certificate(l1, l2, peak, size, bound, horizon)
+
+
+def norms_of(taps: Response, recurrence: Recurrence, length: int, endless: bool) -> Annotated[Tensor, "4 channels"]:
+    """`l1`, `l2`, `peak` and `size` over so many lags, and, if `endless`, over all behind these."""
+    kernel = torch.nn.functional.pad(taps, (0, length - taps.shape[1]))
+    error = kernel - recurrence.taps(length)
+    scale = torch.maximum(kernel.abs().amax(1, keepdim=True), error.abs().amax(1, keepdim=True))
+    scale = torch.where(scale > 0, scale, 1.0)  # squares neither vanish nor overflow
+    kernel, error = kernel / scale, error / scale
+    spectrum = torch.fft.rfft(error, FINENESS * length).abs().amax(1) / math.sqrt(math.cos(math.pi / FINENESS))
+    l1, l2 = error.abs().sum(1), error.square().sum(1).sqrt()
+    if endless:
+        # |sum_n R_n lambda_n^(t-1)| <= sum_n |R_n| |lambda_n|^(t-1), a geometric series per mode.
+        modulus = recurrence.poles.abs()
+        first = recurrence.residues.abs() / scale * modulus ** (length - 1)
+        tail = torch.where(first > 0, first / (1 - modulus), 0).sum(1)
+        energy = torch.where(first > 0, first / (1 - modulus.square()).sqrt(), 0).sum(1)
+        l1, l2, spectrum = l1 + tail, l2 + energy, spectrum + tail
+    return scale[:, 0] * torch.stack([l1, l2, spectrum, kernel.square().sum(1).sqrt()])

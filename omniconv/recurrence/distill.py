@@ -12,7 +12,7 @@ from omniconv._errors import check_choice, check_integer, check_number
 from omniconv._typing import check_bool
 from omniconv.nn import Conv
 from omniconv.recurrence.certificate import Certificate, certify
-from omniconv.recurrence.hankel import Response, check_taps
+from omniconv.recurrence.hankel import DENSE, Response, check_taps
 from omniconv.recurrence.layers import kernels_of
 from omniconv.recurrence.poles import METHODS, Poles, one_of_each_pair
 from omniconv.recurrence.polish import Fit, levenberg_marquardt, modal_interpolation
@@ -111,6 +111,8 @@ def distill(
     check_integer("refine", refine, minimum=0)
     check_integer("steps", steps)
     check_bool("hankel", hankel)
+    if method == "interpolation" and order == 1:
+        raise ValueError('`order` must be at least 2 for method="interpolation", whose poles are pairs; got 1.')
     if order is not None and tol is not None:
         raise ValueError(f"`order` and `tol` exclude each other; got {order} and {tol}. Give one.")
     largest = (taps.shape[1] - 1) // 2
@@ -144,7 +146,7 @@ def check_order(order: int, largest: int, *, given: bool) -> int:
 
 def fitted(taps: Response, order: int, method: str, refine: int, steps: int) -> Recurrence:
     """The recurrence of that order; a part of the channels at a time."""
-    count = max(1, ELEMENTS // (taps.shape[1] * 4 * order))
+    count = max(1, ELEMENTS // max(taps.shape[1] * 4 * order, min(taps.shape[1], 3 * (order + DENSE)) ** 2))
     radius = 1 - 1 / (20 * taps.shape[1])
     parts = [fit(part, order, method, refine, steps, radius) for part in taps[:, 1:].split(count)]
     modes = max(poles.shape[1] for poles, _ in parts)
@@ -184,8 +186,10 @@ def widened(part: Tensor, modes: int) -> Tensor:
 
 def fit(response: Response, order: int, method: str, refine: int, steps: int, radius: float) -> Fit:
     """Poles and residues of responses, each scaled to unit norm meanwhile."""
-    size: Annotated[Tensor, "channels 1"] = response.square().sum(1, keepdim=True).sqrt()
-    unit = response / size.clamp(min=1e-300)
+    largest = response.abs().amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    size: Annotated[Tensor, "channels 1"] = largest * (response / largest).norm(dim=1, keepdim=True)
+    unit = torch.where(size > 0, response / size, 0.0)
     if method == "interpolation":
         poles, residues, there = modal_interpolation(unit, order, steps=steps, radius=radius)
     else:

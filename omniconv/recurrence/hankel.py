@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from omniconv._errors import check_floating_tensor, check_integer, describe
+from omniconv._errors import check_floating_tensor, describe
 
 DENSE = 384
 """Rows up to which all eigenvalues of a Hankel matrix are computed; of larger ones a few by subspace iteration."""
@@ -18,7 +18,7 @@ ITERATIONS, OVERSAMPLING = 4, 10
 Response = Annotated[Tensor, "channels length"]
 
 
-def hankel_singular_values(taps: Response, *, count: int | None = None) -> Annotated[Tensor, "channels count"]:
+def hankel_singular_values(taps: Response) -> Annotated[Tensor, "channels lags"]:
     """Singular values of the Hankel matrix S[i, j] = taps[i + j + 1] of every channel, descending.
 
     Their number above a threshold is the number of states of a recurrence that errs by about that threshold: the best
@@ -26,9 +26,9 @@ def hankel_singular_values(taps: Response, *, count: int | None = None) -> Annot
     recurrence of order d has a smaller sum of |taps - its taps|. The tap at lag 0 needs no state and is left out;
     beyond the last tap there is silence.
 
-    `taps`: (channels, length) of causal kernels, of length 2 at least. `count`: how many, the largest; None for all
-    length - 1, for which the time grows with the cube of the length.
-    Returns float64. Raises `ValueError` or `TypeError` that names the argument.
+    `taps`: (channels, length) of causal kernels, of length 2 at least. The time grows with the cube of the length: some
+    seconds per channel for 2,000 lags.
+    Returns float64, (channels, length - 1). Raises `ValueError` or `TypeError` that names the argument.
 
     >>> taps = 0.5 ** torch.arange(64.0)[None]  # one pole
     >>> values = hankel_singular_values(taps)
@@ -38,10 +38,10 @@ def hankel_singular_values(taps: Response, *, count: int | None = None) -> Annot
     Glover 1984 (All optimal Hankel-norm approximations); Massaroli et al. 2023 (Laughing Hyena).
     """
     response = check_taps(taps)[:, 1:]
-    size = response.shape[1]
-    count = size if count is None else min(check_integer("count", count), size)
-    padded = torch.nn.functional.pad(response, (0, size - 1))
-    return torch.stack([leading_eigenvalues(one[None], count)[0][0].abs() for one in padded])
+    padded = torch.nn.functional.pad(response, (0, response.shape[1] - 1))
+    # One at a time: the matrices are large.
+    every = [torch.linalg.eigvalsh(one.unfold(0, response.shape[1], 1)) for one in padded]
+    return torch.stack(every).abs().sort(dim=1, descending=True).values
 
 
 def check_taps(taps: Any) -> Response:
@@ -57,7 +57,8 @@ def check_taps(taps: Any) -> Response:
 def leading_eigenvalues(response: Response, count: int) -> tuple[Tensor, Tensor]:
     """The eigenvalues largest in modulus of S[i, j] = response[i + j], by modulus, and their eigenvectors.
 
-    `response`: (channels, 2 rows - 1) or one more, which is left out. As (channels, count), (channels, rows, count).
+    As (channels, count) and (channels, rows, count). Of many rows nearly these, and the less so the more slowly the
+    eigenvalues fall off. `response`: (channels, 2 rows - 1) or one more, which is left out.
     """
     rows = (response.shape[1] + 1) // 2
     response = response[:, : 2 * rows - 1]

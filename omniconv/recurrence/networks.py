@@ -21,21 +21,22 @@ from omniconv.nn import (
 )
 from omniconv.nn.heads import Head
 from omniconv.nn.pointwise import Pointwise
-from omniconv.recurrence.certificate import certify
+from omniconv.recurrence.certificate import Certificate, certify
 from omniconv.recurrence.distill import ORDERS, distill
 from omniconv.recurrence.layers import check_causal, exact_recurrence
 from omniconv.recurrence.parts import Affine, Chain, Layer, Mean, Modal, Part, Same, Sum, Window, gelu, relu
 from omniconv.recurrence.recurrence import Recurrence
 
-EXACT = 1e-12
-"""A relative error of taps in float64 that is rounding."""
+EXACT = {torch.float32: 1e-5, torch.float64: 1e-12}
+"""A relative error of taps that is rounding, by the dtype of a layer."""
 
 
 @dataclass(frozen=True)
 class StreamedLayer:
     """What a convolution became. `name`: of the layer in the network.
 
-    `form`: "taps" (exact, it remembers samples), "modal" (exact, the kernel is a recurrence) or "distilled".
+    `form`: "taps" (exact, it remembers samples), "modal" (the kernel is a recurrence, but goes on behind its last tap)
+    or "distilled".
     `states`: numbers of state per channel, or pair of channels of a dense layer: real ones, two for a complex one.
     `relative`, `l1`: the largest error of a kernel, relative in l2, and in the sum of moduli.
     """
@@ -52,6 +53,7 @@ class Builder:
     """Makes the parts of a network, and notes what its convolutions became."""
 
     spacing: float
+    lowpass: bool
     tol: float | None
     order: int | None
     horizon: int | None
@@ -68,30 +70,36 @@ class Builder:
         return Chain(parts)
 
     def _kernel(self, name: str, conv: Conv) -> Part:
-        taps = conv.taps(self.spacing).double()
-        for form, recurrence in self._candidates(conv, taps):
-            found = certify(taps.flatten(0, -2), recurrence, horizon=self.horizon)
-            if self.order is not None or found.relative.max() <= (EXACT if self.tol is None else self.tol):
+        taps = conv.taps(self.spacing, self.lowpass).double()
+        exact = EXACT[conv.gain.dtype]
+        for form, recurrence, found in self._candidates(name, conv, taps):
+            asked = form == "distilled" and self.order is not None
+            limit = exact if self.tol is None or self.order is not None else max(self.tol, exact)
+            if asked or found.relative.max() <= limit:
                 relative, l1 = float(found.relative.max()), float(found.l1.max())
                 self.layers.append(StreamedLayer(name, form, 2 * recurrence.modes, relative, l1))
                 return Modal(recurrence, taps, found.l1.unflatten(0, taps.shape[:-1]))
         self.layers.append(StreamedLayer(name, "taps", taps.shape[-1] - 1, 0.0, 0.0))
         return Window(taps)
 
-    def _candidates(self, conv: Conv, taps: Tensor) -> Iterator[tuple[str, Recurrence]]:
+    def _candidates(self, name: str, conv: Conv, taps: Tensor) -> Iterator[tuple[str, Recurrence, Certificate]]:
         """Recurrences that may stand for the taps, the best first; if not asked, none that take more memory."""
         flat, past = taps.flatten(0, -2), taps.shape[-1] - 1
         if past < 3:
             return
         most = past // (2 * len(taps)) if taps.ndim == 3 else past // 2  # of states, for a pair of channels
-        exact = exact_recurrence(conv, self.spacing)
+        exact = None if self.lowpass else exact_recurrence(conv, self.spacing)
         if exact is not None and exact.modes <= most:
-            yield "modal", exact
-        if self.order is not None:
-            yield "distilled", distill(flat, order=self.order, horizon=self.horizon)[0]
-        elif self.tol is not None:
-            for order in (each for each in ORDERS if each <= min(most, past // 2)):
-                yield "distilled", distill(flat, order=order, horizon=self.horizon)[0]
+            yield "modal", exact, certify(flat, exact, horizon=self.horizon)
+        if self.order is not None and self.order > past // 2:
+            raise ValueError(
+                f"`order` (={self.order}) must be at most {past // 2} for {name}, which has {past + 1} taps. Give a "
+                "smaller order, or a tolerance."
+            )
+        orders = [self.order] if self.order is not None else [each for each in ORDERS if each <= min(most, past // 2)]
+        for order in orders if self.order is not None or self.tol is not None else []:
+            recurrence, report = distill(flat, order=order, horizon=self.horizon)
+            yield "distilled", recurrence, report.certificate
 
     def residual(self, name: str, block: ResidualBlock) -> Part:
         """x + GELU(linear(GELU(conv(norm(x)))))."""
@@ -123,7 +131,7 @@ def parts_of(
     """The parts of a network in evaluation mode, and what its convolutions became."""
     if model.grid.dim != 1:
         raise ValueError(f"`model` must be a network of series, of one axis; this one has {model.grid.dim}.")
-    builder = Builder(model.spacing[0], tol, order, horizon, [])
+    builder = Builder(model.spacing[0], model.lowpass, tol, order, horizon, [])
     with torch.no_grad():
         body = ccnn(model, builder) if isinstance(model, CCNN) else ckcnn(model, builder)
         parts = [entry(model), *body, head(model.head)]
@@ -161,8 +169,10 @@ def norm(name: str, layer: nn.Module) -> Part:
         )
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    scale = torch.rsqrt(layer.running_var.double() + layer.eps) * layer.weight.double()
-    return Affine(layer, scale, layer.bias.double() - layer.running_mean.double() * scale)
+    scale = torch.rsqrt(layer.running_var.double() + layer.eps)
+    scale = scale * layer.weight.double() if layer.affine else scale
+    shift = -layer.running_mean.double() * scale
+    return Affine(layer, scale, shift + layer.bias.double() if layer.affine else shift)
 
 
 def pointwise(layer: Pointwise) -> Part:

@@ -15,6 +15,9 @@ from omniconv._typing import Signal, Taps
 from omniconv.engines import convolve
 from omniconv.recurrence.recurrence import Recurrence
 
+ELEMENTS = 2**22
+"""Samples of all pairs of channels of a dense layer that are worked on at a time."""
+
 Tensors: TypeAlias = tuple[Tensor, ...]
 PerChannel = Annotated[Tensor, "channels"]
 Bounds: TypeAlias = tuple[PerChannel, PerChannel]
@@ -49,14 +52,14 @@ class Chain(Part):
 
     def __init__(self, parts: Sequence[Part]):
         self.parts = list(parts)
+        self.counts = [part_size(part) for part in self.parts]
 
     def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
         return tuple(tensor for part in self.parts for tensor in part.begin(batch, dtype, device))
 
     def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
         left, after = list(state), list[Tensor]()
-        for part in self.parts:
-            count = part_size(part)
+        for part, count in zip(self.parts, self.counts, strict=True):
             x, new = part.run(x, tuple(left[:count]))
             left = left[count:]
             after += new
@@ -164,9 +167,9 @@ class Window(Part):
                 if dense
                 else (met * self.taps.to(x.dtype)).sum(-1)
             )
-            return y[..., None], (seen[..., 1:].to(state[0].dtype),)
+            return y[..., None], (seen[..., 1:].to(state[0].dtype, copy=True),)
         y = convolve(seen, self.taps.to(x.dtype), causal=True)[..., -x.shape[-1] :]
-        return y, (seen[..., x.shape[-1] :].to(state[0].dtype),)
+        return y, (seen[..., x.shape[-1] :].to(state[0].dtype, copy=True),)  # a view would keep the signal
 
     def bound(self, bounds: Bounds) -> Bounds:
         return convolved_bounds(self.taps, torch.zeros_like(self.taps.double().sum(-1)), bounds)
@@ -188,6 +191,14 @@ class Modal(Part):
         return (torch.zeros(shape, dtype=wide, device=device),)
 
     def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        most = max(1, ELEMENTS // (max(1, x.shape[0]) * self.recurrence.channels))
+        outputs = []
+        for some in x.split(most, dim=-1) if self.taps.ndim == 3 else [x]:
+            y, state = self._run(some, state)
+            outputs.append(y)
+        return torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0], state
+
+    def _run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
         pairs = x
         if self.taps.ndim == 3:
             pairs = x[:, None].expand(-1, len(self.taps), -1, -1).flatten(1, 2)
@@ -233,7 +244,7 @@ class Mean(Part):
         total, count = state
         totals = total[..., None] + x.double().cumsum(-1)
         counts = count[..., None] + torch.arange(1, x.shape[-1] + 1, dtype=torch.float64, device=x.device)
-        return (totals / counts).to(x.dtype), (totals[..., -1], counts[..., -1])
+        return (totals / counts).to(x.dtype), (totals[..., -1].clone(), counts[..., -1].clone())
 
     def bound(self, bounds: Bounds) -> Bounds:
         return bounds

@@ -68,6 +68,10 @@ class Recurrence:
         """Complex numbers of state per channel."""
         return self.poles.shape[1]
 
+    def of(self, channels: slice) -> Recurrence:
+        """That of some channels."""
+        return Recurrence(self.poles[channels], self.residues[channels], self.direct[channels])
+
     def to(self, device: torch.device | str) -> Recurrence:
         """The same on a device."""
         return Recurrence(self.poles.to(device), self.residues.to(device), self.direct.to(device))
@@ -81,7 +85,7 @@ class Recurrence:
 
     def init_state(self, batch: int, *, dtype: torch.dtype = torch.float32) -> State:
         """The state of silence, for signals of that dtype: complex64, or complex128 for float64."""
-        shape = (check_integer("batch", batch), *self.poles.shape)
+        shape = (check_integer("batch", batch, minimum=0), *self.poles.shape)
         return torch.zeros(shape, dtype=self._state_dtype(dtype), device=self.poles.device)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -159,6 +159,12 @@ def test_the_certificate_is_told_aside(
         (b"1 2\n1 x\n", "omniconv: standard input, line 2: expected numbers, one per channel; got '1 x'"),
         (b"1 2 3\n", "omniconv: `x` must have 2 channels"),
         (b"\n\n", "omniconv: standard input holds no samples"),
+        (b"1 2\n1 nan\n", "omniconv: sample 2 or one soon behind it is not finite"),
+        (b"RIFF", "omniconv: standard input is no WAV of whole numbers: it ends early. Give a file"),
+        (
+            b"RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x03\x00",
+            "omniconv: standard input is no WAV of whole numbers",
+        ),
     ],
 )
 def test_bad_streams(

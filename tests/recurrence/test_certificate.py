@@ -65,7 +65,8 @@ def test_slow_poles_behind_the_taps_count() -> None:
 
 def test_poles_on_the_unit_circle_have_no_bound() -> None:
     recurrence = Recurrence(torch.tensor([[1 + 0j]]), torch.tensor([[1 + 0j]]), torch.zeros(1))
-    assert certify(torch.zeros(1, 8), recurrence).l1.item() > 1e100
+    found = certify(torch.zeros(1, 8), recurrence)
+    assert found.l1.item() == found.l2.item() == found.peak.item() == math.inf
 
 
 def test_a_horizon_leaves_the_rest_out() -> None:
@@ -78,3 +79,26 @@ def test_a_horizon_leaves_the_rest_out() -> None:
 def test_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="`taps` must have the 3 channels of the recurrence"):
         certify(torch.zeros(2, 8), pair_of_kernels()[1])
+
+
+def test_relative_errors_count_the_same_lags_above_and_below() -> None:
+    taps = torch.cat([torch.ones(1, 16), 100 * torch.ones(1, 16)], 1)
+    silent = Recurrence(torch.zeros(1, 1) + 0j, torch.zeros(1, 1) + 0j, torch.zeros(1))
+    assert certify(taps, silent, horizon=16).relative.item() == 1.0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e160])
+def test_tiny_and_huge_taps(scale: float) -> None:
+    taps = scale * taps_of(*system(2, 2, radius=0.9), torch.ones(2).double(), 48)
+    recurrence, report = distill(taps, order=2)
+    plain = distill(taps / scale, order=2)[1].certificate
+    assert_close(report.certificate.relative, plain.relative, tolerance=1e-6)
+    assert recurrence.residues.abs().isfinite().all()
+
+
+def test_channels_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    taps, recurrence, found = pair_of_kernels()
+    monkeypatch.setattr("omniconv.recurrence.certificate.ELEMENTS", 1)
+    again = certify(taps, recurrence)
+    for name in ("l1", "l2", "peak", "size"):
+        assert_close(getattr(again, name), getattr(found, name))

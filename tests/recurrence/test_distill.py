@@ -132,6 +132,7 @@ def test_the_report_is_a_table() -> None:
         ({"tol": 0.0}, r"`tol` must be finite and above 0"),
         ({"method": "pade"}, r"`method` must be one of 'esprit', 'balanced', 'prony', 'interpolation'; got 'pade'"),
         ({"refine": -1}, r"`refine` must be at least 0"),
+        ({"order": 1, "method": "interpolation"}, r"`order` must be at least 2 for method=.interpolation"),
         ({"horizon": 0}, r"`horizon` must be at least 1"),
     ],
 )
