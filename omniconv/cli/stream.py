@@ -130,7 +130,7 @@ def heard(stream: IO[bytes]) -> tuple[Iterator[Chunk], float]:
         sound = wave.open(stream)  # noqa: SIM115, it is read as long as there is something
     except (wave.Error, EOFError) as error:
         raise ValueError(
-            f"standard input is no WAV of whole numbers: {error or 'it ends early'}. Give a file."
+            f"standard input is no WAV of whole numbers: {str(error) or 'it ends early'}. Give a file."
         ) from error
     width, channels = sound.getsampwidth(), sound.getnchannels()
     if width not in (2, 4):
