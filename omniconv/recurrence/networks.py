@@ -71,7 +71,7 @@ class Builder:
 
     def _kernel(self, name: str, conv: Conv) -> Part:
         taps = conv.taps(self.spacing, self.lowpass).double()
-        exact = EXACT[conv.gain.dtype]
+        exact = EXACT[torch.promote_types(conv.gain.dtype, torch.float32)]
         for form, recurrence, found in self._candidates(name, conv, taps):
             asked = form == "distilled" and self.order is not None
             limit = exact if self.tol is None or self.order is not None else max(self.tol, exact)

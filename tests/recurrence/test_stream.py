@@ -184,6 +184,16 @@ def test_states_of_ids_have_the_precision_of_the_network() -> None:
         assert_close(torch.cat([first, streamed.prefill(ids[:, 11:], state)[0]], -1), model(ids))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    model, x = trained("ccnn").to(dtype), torch.randn(2, 2, SIZE).to(dtype)
+    whole, state = stream(model, tol=0.1).prefill(x)
+    assert whole.dtype == dtype
+    assert all(tensor.dtype in (torch.float32, torch.float64, torch.complex64) for tensor in state.tensors)
+    with torch.no_grad():
+        assert_close(stream(model).prefill(x)[0].float(), model(x).float(), tolerance=0.05)
+
+
 def test_no_rows() -> None:
     streamed = stream(trained("ccnn", "last"))
     nothing = torch.zeros(0, 2, 5, dtype=torch.float64)
