@@ -110,3 +110,13 @@ def test_streaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert exact["states"] == [16, 16, 16]  # eight complex numbers
     assert {one["nbytes"] for one in others[:-1]} == {exact["nbytes"]}
     assert len({one["accuracy"] for one in results}) <= 2
+
+
+def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--channels", 2, "--length", 80, "--steps", 3, "--filters", 2, "--long", 80)
+    run("distillation", "--out", tmp_path, *small, monkeypatch=monkeypatch)
+    results = json.loads((tmp_path / "distillation.json").read_text())["results"]
+    assert len(results) == 24
+    ratios = [max(one["ratios"]) for one in results if one["method"] == "esprit"]
+    assert max(ratios) < 2
+    assert "The large layer took" in (tmp_path / "distillation.md").read_text()
