@@ -323,3 +323,8 @@ def test_bad_input() -> None:
 
 def test_a_state_counts_its_rows() -> None:
     assert State((torch.zeros(3, 2),)).batch == 3
+
+
+def test_remembered_samples_are_no_view_of_the_signal() -> None:
+    state = stream(trained("ccnn", "pool").float()).prefill(torch.randn(1, 2, 500))[1]
+    assert state.nbytes == sum(tensor.untyped_storage().nbytes() for tensor in state.tensors)
