@@ -30,6 +30,7 @@ FOLDERS = [
     "export",
     "plots",
     "symmetry",
+    "recurrence",
     "training",
     "bench",
     "data",
