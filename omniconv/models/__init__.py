@@ -12,6 +12,8 @@ from omniconv.models.gcnn import GCNN as GCNN
 from omniconv.models.group_self_attention_net import GroupSelfAttentionNet as GroupSelfAttentionNet
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
+from omniconv.models.state import State as State
+from omniconv.models.stepper import Stepper as Stepper
 from omniconv.models.wavelet import WaveletNet as WaveletNet
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "GroupSelfAttentionNet",
     "Network",
     "Preset",
+    "State",
+    "Stepper",
     "WaveletNet",
     "create_model",
     "list_models",

@@ -17,6 +17,7 @@ from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
 from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
+from omniconv.nn.causal import Chain, Filter, Layer, Part
 from omniconv.nn.heads import Head
 
 HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
@@ -129,6 +130,27 @@ class Network(Cited, Pretrained, ABC):
         condition: Condition | None = None,
     ) -> Tensor:
         """The outputs, as `CCNN` describes them."""
+
+    @torch.no_grad()
+    def causal_part(self, filtered: Filter) -> Chain:
+        """The network as a causal map that takes a series in pieces, with `filtered` in place of its kernels.
+
+        Raises `ValueError` that names the layer that looks at samples to come, `TypeError` for a network of another
+        kind.
+        """
+        if self.grid.dim != 1:
+            raise ValueError(f"`model` must be a network of series, of one axis; this one has {self.grid.dim}.")
+        return Chain([self._entry(), *self._causal_body(filtered), self.head.causal_part()])
+
+    def _causal_body(self, filtered: Filter) -> list[Part]:
+        """The parts between the input and the head, in the order in which a signal meets them."""
+        raise TypeError(f"`model` must be a network that streams, such as CCNN or CKCNN; got {type(self).__name__}.")
+
+    def _entry(self) -> Part:
+        """Standardised signals, or embedded ids, as a part of a stream."""
+        if self.embedding is None:
+            return Layer(self.standardize)
+        return Layer(self.embedding, self.embedding.vectors.weight.detach().double().abs().amax(0))
 
     def _prepare(
         self,

@@ -18,6 +18,7 @@ from omniconv.models._network import HEADS, Network
 from omniconv.models._published import published_kernel, published_support
 from omniconv.models._registry import register_model
 from omniconv.nn import BatchNorm, Conv, GroupConv, GroupResidualBlock, LiftingConv, Pointwise, ResidualBlock
+from omniconv.nn.causal import Filter, Part, gelu
 from omniconv.supports import Gaussian, SupportFactory
 
 
@@ -170,6 +171,13 @@ class CCNN(Network):
         for block in self.blocks:
             x = block(x, where.spacing, where.mask, **where.options)
         return self.head(self.norm(x, where.mask), where.mask, where.measure)
+
+    def _causal_body(self, filtered: Filter) -> list[Part]:
+        if self.group is not None:
+            raise ValueError("`model` must be a network without a group, whose layers look at samples to come.")
+        stem = [self.stem.causal_part("stem", filtered), self.stem_norm.causal_part("stem_norm"), gelu()]
+        blocks = [block.causal_part(f"blocks.{i}", filtered) for i, block in enumerate(self.blocks)]  # type: ignore[operator]
+        return [*stem, *blocks, self.norm.causal_part("norm")]
 
     def _on_group(self, x: Signal, spacing: PerAxis[float] | None, others: dict[str, Any]) -> Tensor:
         """The same network on a group, and the mean over the group."""

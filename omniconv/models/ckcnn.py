@@ -16,6 +16,7 @@ from omniconv.models._network import HEADS, Network
 from omniconv.models._published import FLEXCONV_OMEGA_0, published_kernel, published_support
 from omniconv.models._registry import register_model
 from omniconv.nn import BasicBlock, BatchNorm, Conv, LayerNorm, Pointwise
+from omniconv.nn.causal import Filter, Part
 from omniconv.supports import Full, SupportFactory
 
 NORMS = {"layer": LayerNorm, "batch": BatchNorm}
@@ -125,6 +126,9 @@ class CKCNN(Network):
             x = block(x, where.spacing, where.mask, **where.options)
             where = where.united()
         return self.head(x, where.mask, where.measure)
+
+    def _causal_body(self, filtered: Filter) -> list[Part]:
+        return [block.causal_part(f"blocks.{i}", filtered) for i, block in enumerate(self.blocks)]  # type: ignore[operator]
 
 
 def flextcn(

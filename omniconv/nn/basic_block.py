@@ -8,6 +8,7 @@ from torch import nn
 from omniconv._references import RESNET_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
 from omniconv.domains import Times
+from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, relu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
@@ -64,6 +65,14 @@ class BasicBlock(Cited, nn.Module):
             part.reset_parameters()
         if self.shortcut is not None:
             self.shortcut.reset_parameters()
+
+    def causal_part(self, name: str, filtered: Filter) -> Part:
+        """The block as a causal map that takes a signal in pieces, with `filtered` in place of its kernels."""
+        branch: list[Part] = []
+        for i, conv, norm in ((1, self.conv_1, self.norm_1), (2, self.conv_2, self.norm_2)):
+            branch += [conv.causal_part(f"{name}.conv_{i}", filtered), norm.causal_part(f"{name}.norm_{i}"), relu()]
+        shortcut = Same() if self.shortcut is None else self.shortcut.causal_part()
+        return Chain([Sum(shortcut, Chain(branch if self.rectify else branch[:-1])), relu()])
 
     def forward(
         self,

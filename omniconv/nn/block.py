@@ -8,6 +8,7 @@ from torch import nn
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
+from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, gelu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
@@ -34,6 +35,11 @@ class ResidualBlock(Cited, nn.Module):
         """Draw the parameters of all parts anew."""
         for part in (self.norm, self.conv, self.linear):
             part.reset_parameters()
+
+    def causal_part(self, name: str, filtered: Filter) -> Part:
+        """The block as a causal map that takes a signal in pieces, with `filtered` in place of its kernel."""
+        norm, conv = self.norm.causal_part(f"{name}.norm"), self.conv.causal_part(f"{name}.conv", filtered)
+        return Sum(Same(), Chain([norm, conv, gelu(), self.linear.causal_part(), gelu()]))
 
     def forward(
         self,

@@ -37,6 +37,7 @@ from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn._recurrent import convolve_recurrent, refusal
 from omniconv.nn._refreshed import Refreshed
+from omniconv.nn.causal import Chain, Filter, Part, Shift
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.supports import Gaussian, SupportFactory
@@ -383,6 +384,26 @@ class Conv(Refreshed):
             )
         if condition is not None:
             raise ValueError("`times` and `condition` exclude each other. Leave one of them out.")
+
+    def check_causal(self, what: str) -> None:
+        """Raise `ValueError` unless the layer is causal on its one axis, with one kernel for all; `what` is named."""
+        if self.dim != 1 or self.causal != (True,):
+            raise ValueError(
+                f"{what} is not causal on one axis (dim {self.dim}, causal={self.causal}), and what it gives depends "
+                "on samples to come. Build it with causal=True."
+            )
+        if self.kernel.conditions:
+            raise ValueError(f"{what} has a kernel that depends on a condition, of which a recurrence knows nothing.")
+
+    def causal_part(self, name: str, filtered: Filter) -> Part:
+        """The layer as a causal map that takes a signal in pieces, with `filtered` in place of its kernel."""
+        self.check_causal(f"`model`: {name}")
+        parts = [filtered(name, self)]
+        if self.bias is not None:
+            parts.append(Shift(self.bias))
+        if self.mixer is not None:
+            parts.append(self.mixer.causal_part())
+        return Chain(parts)
 
     def check_resolution(self, spacing: tuple[float, ...], name: str = "") -> None:
         """Warn if a grid of that spacing is too coarse for the frequencies of the kernel; `name` is the layer's."""

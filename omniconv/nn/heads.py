@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._typing import Mask, Signal
+from omniconv.nn.causal import Chain, Mean, Part
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 
@@ -27,6 +28,10 @@ class Head(nn.Module):
     def reset_parameters(self) -> None:
         self.readout.reset_parameters()
 
+    def causal_part(self) -> Part:
+        """The read-out of the signal so far, at every sample."""
+        return self.readout.causal_part()
+
 
 class PoolHead(Head):
     """The mean over all observed positions, read out: `batch channels *size` to `batch out_features`.
@@ -43,6 +48,10 @@ class PoolHead(Head):
         total = weight.sum(-1)
         mean = (x * weight[:, None]).sum(-1) / torch.where(total > 0, total, 1.0)[:, None]
         return self.readout(mean[..., None]).squeeze(-1)
+
+    def causal_part(self) -> Part:
+        """The read-out of the mean over the signal so far, at every sample."""
+        return Chain([Mean(self.readout.in_channels), self.readout.causal_part()])
 
 
 class LastHead(Head):

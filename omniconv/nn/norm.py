@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from omniconv._errors import check_integer
 from omniconv._typing import Mask, Signal
+from omniconv.nn.causal import Affine, Part
 from omniconv.nn.masks import observed
 
 
@@ -103,6 +104,23 @@ class BatchNorm(_BatchNorm):
         unbiased = variance * count / (count - 1).clamp(min=1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
+    def causal_part(self, name: str) -> Part:
+        """The norm with its running statistics, as a causal map that takes a signal in pieces."""
+        if self.running_mean is None or self.running_var is None:
+            raise looks_ahead(name)
+        scale = torch.rsqrt(self.running_var.double() + self.eps)
+        scale = scale * self.weight.double() if self.affine else scale
+        shift = -self.running_mean.double() * scale
+        return Affine(self, scale, shift + self.bias.double() if self.affine else shift)
+
+
+def looks_ahead(name: str) -> ValueError:
+    """For a norm that takes its statistics over all samples, also those to come."""
+    return ValueError(
+        f"`model`: {name} normalises by all samples, also those to come. Build the network with batch norm, as "
+        'CKCNN(.., norm="batch").'
+    )
+
 
 def observed_moments(x: Signal, mask: Mask | None, synchronized: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance per channel over the observed positions, and how many there are.
@@ -174,3 +192,7 @@ class LayerNorm(nn.GroupNorm):
         shape = (-1, *[1] * (x.ndim - 2))
         y = centred * torch.rsqrt(variance + self.eps)
         return (y * self.weight.to(y.dtype).reshape(shape) + self.bias.to(y.dtype).reshape(shape)).to(x.dtype)
+
+    def causal_part(self, name: str) -> Part:
+        """There is none: raises `ValueError`."""
+        raise looks_ahead(name)

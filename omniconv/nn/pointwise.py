@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal
+from omniconv.nn.causal import Affine, Part
 
 
 class Pointwise(nn.Module):
@@ -52,6 +53,10 @@ class Pointwise(nn.Module):
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)[:, None]
         return y.unflatten(2, x.shape[2:])
+
+    def causal_part(self) -> Part:
+        """The layer as a causal map that takes a signal in pieces."""
+        return Affine(self, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, bias={self.bias is not None}"

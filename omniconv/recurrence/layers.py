@@ -8,17 +8,6 @@ from omniconv.nn import Conv
 from omniconv.recurrence.recurrence import Recurrence
 
 
-def check_causal(what: str, conv: Conv) -> None:
-    """Raise `ValueError` unless a layer is causal on its one axis, with one kernel for all signals; `what` is named."""
-    if conv.dim != 1 or conv.causal != (True,):
-        raise ValueError(
-            f"{what} is not causal on one axis (dim {conv.dim}, causal={conv.causal}), and what it gives depends on "
-            "samples to come. Build it with causal=True."
-        )
-    if conv.kernel.conditions:
-        raise ValueError(f"{what} has a kernel that depends on a condition, of which a recurrence knows nothing.")
-
-
 def kernels_of(layer: nn.Module) -> tuple[Tensor, Recurrence | None]:
     """The taps (channels, lags) of a layer, a channel for every pair of a dense one, and its exact recurrence."""
     if not isinstance(layer, Conv):
@@ -26,7 +15,7 @@ def kernels_of(layer: nn.Module) -> tuple[Tensor, Recurrence | None]:
             f"`taps` must be a tensor or a Conv; got {type(layer).__name__}. Networks are streamed: "
             "omniconv.recurrence.stream(model)."
         )
-    check_causal("`taps`: the layer", layer)
+    layer.check_causal("`taps`: the layer")
     taps = layer.taps().double()
     return taps.flatten(0, -2), exact_recurrence(layer)
 

@@ -8,15 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from omniconv.nn.pointwise import Pointwise
-from omniconv.recurrence import certify, distill
-from omniconv.recurrence.parts import (
+from omniconv.nn.causal import (
     Activation,
     Affine,
     Bounds,
     Chain,
     Mean,
-    Modal,
     Part,
     Same,
     Sum,
@@ -24,6 +21,9 @@ from omniconv.recurrence.parts import (
     gelu,
     relu,
 )
+from omniconv.nn.pointwise import Pointwise
+from omniconv.recurrence import certify, distill
+from omniconv.recurrence.modal import Modal
 from tests.recurrence.systems import system, taps_of
 
 

@@ -215,7 +215,7 @@ def test_dense_layers_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = stream(trained("ccnn, dense"), order=4)
     x = torch.randn(2, 2, 40, dtype=torch.float64)
     whole = streamed.prefill(x)[0]
-    monkeypatch.setattr("omniconv.recurrence.parts.ELEMENTS", 7 * 2 * 4 * 4)
+    monkeypatch.setattr("omniconv.recurrence.modal.ELEMENTS", 7 * 2 * 4 * 4)
     assert_close(streamed.prefill(x)[0], whole)
 
 
@@ -284,8 +284,8 @@ def test_networks_that_look_ahead_are_refused(model: Any, message: str) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(TypeError, match="`model` must be a CCNN or a CKCNN; got FlexNet"):
-        stream(FlexNet(1, 2, (16, 16), widths=(2,), blocks=(1,)))
+    with pytest.raises(TypeError, match="`model` must be a network that streams, such as CCNN or CKCNN; got FlexNet"):
+        stream(FlexNet(1, 2, 16, widths=(2,), blocks=(1,)))
     model = trained("ccnn").float()
     with pytest.raises(ValueError, match="`tol` and `order` exclude each other"):
         stream(model, tol=0.1, order=4)

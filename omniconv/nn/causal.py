@@ -1,11 +1,11 @@
-"""The parts of a stream: what takes samples as they come, and how far errors go through it."""
+"""Causal maps that take a signal in pieces, and how far errors go through them."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines import convolve
-from omniconv.recurrence.recurrence import Recurrence
 
-ELEMENTS = 2**22
-"""Samples of all pairs of channels of a dense layer that are worked on at a time."""
+if TYPE_CHECKING:
+    from omniconv.nn.conv import Conv
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 PerChannel = Annotated[Tensor, "channels"]
@@ -45,6 +44,10 @@ class Part(ABC):
         The first is on the difference from the network that the stream stands for, where its inputs differ by as much;
         the second is on that network's own values.
         """
+
+
+Filter: TypeAlias = Callable[[str, "Conv"], Part]
+"""What stands for the kernel of a convolution, whose name in the network is given."""
 
 
 class Chain(Part):
@@ -93,6 +96,44 @@ class Sum(Part):
     def bound(self, bounds: Bounds) -> Bounds:
         (error, peak), (other, height) = self.first.bound(bounds), self.second.bound(bounds)
         return error + other, peak + height
+
+
+class Product(Part):
+    """What two parts make of the same signal, multiplied: a gate."""
+
+    def __init__(self, first: Part, second: Part):
+        self.first, self.second, self.count = first, second, part_size(first)
+
+    def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
+        return (*self.first.begin(batch, dtype, device), *self.second.begin(batch, dtype, device))
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        y, first = self.first.run(x, state[: self.count])
+        z, second = self.second.run(x, state[self.count :])
+        return y * z, (*first, *second)
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        return multiplied_bounds(self.first.bound(bounds), self.second.bound(bounds))
+
+
+def multiplied_bounds(first: Bounds, second: Bounds) -> Bounds:
+    """Bounds of a product: y' z' - y z = (y' - y) z + y' (z' - z), and |y'| <= |y| + |y' - y|."""
+    (error, peak), (other, height) = first, second
+    return error * height + (peak + error) * other, peak * height
+
+
+class Channels(Part):
+    """Some neighbouring channels of the signal, from `start` up to `stop`."""
+
+    def __init__(self, start: int, stop: int):
+        self.chosen = slice(start, stop)
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        return x[:, self.chosen], ()
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        error, peak = bounds
+        return error[self.chosen], peak[self.chosen]
 
 
 class Same(Part):
@@ -145,6 +186,20 @@ class Affine(Part):
         return error, peak + self.bias
 
 
+class Shift(Part):
+    """The signal plus a number for every channel."""
+
+    def __init__(self, bias: Tensor):
+        self.bias = bias.detach()
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        return x + self.bias.to(x.dtype)[:, None], ()
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        error, peak = bounds
+        return error, peak + self.bias.double().abs()
+
+
 class Window(Part):
     """Causal convolution with taps (channels, lags) or (out, in, lags), which are remembered as they are: exact.
 
@@ -175,44 +230,9 @@ class Window(Part):
         return convolved_bounds(self.taps, torch.zeros_like(self.taps.double().sum(-1)), bounds)
 
 
-class Modal(Part):
-    """Causal convolution by a recurrence that stands for taps (channels, lags) or (out, in, lags).
-
-    A dense one has a recurrence for every pair of channels, whose outputs are added.
-    `l1`: bounds on the sum of the errors of the taps, of the shape of the taps without their lags.
-    """
-
-    def __init__(self, recurrence: Recurrence, taps: Taps, l1: Tensor):
-        self.recurrence, self.taps, self.l1 = recurrence, taps.detach(), l1
-
-    def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
-        shape = (batch, self.recurrence.channels, self.recurrence.modes)
-        wide = torch.complex128 if dtype == torch.float64 else torch.complex64
-        return (torch.zeros(shape, dtype=wide, device=device),)
-
-    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
-        most = max(1, ELEMENTS // (max(1, x.shape[0]) * self.recurrence.channels))
-        outputs = []
-        for some in x.split(most, dim=-1) if self.taps.ndim == 3 else [x]:
-            y, state = self._run(some, state)
-            outputs.append(y)
-        return torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0], state
-
-    def _run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
-        pairs = x
-        if self.taps.ndim == 3:
-            pairs = x[:, None].expand(-1, len(self.taps), -1, -1).flatten(1, 2)
-        if x.shape[-1] == 1:
-            y, new = self.recurrence.step(pairs[..., 0], state[0])
-            y = y[..., None]
-        else:
-            y, new = self.recurrence.prefill(pairs, state[0])
-        if self.taps.ndim == 3:
-            y = y.unflatten(1, self.taps.shape[:2]).sum(2)
-        return y, (new,)
-
-    def bound(self, bounds: Bounds) -> Bounds:
-        return convolved_bounds(self.taps, self.l1, bounds)
+def remembered(name: str, conv: Conv) -> Part:
+    """The exact stand-in for the kernel of any layer, at its reference spacing: its taps."""
+    return Window(conv.taps())
 
 
 def convolved_bounds(taps: Taps, l1: Tensor, bounds: Bounds) -> Bounds:
