@@ -157,6 +157,16 @@ LIE_DECOMPOSITION_PAPER = Reference(
     "ICLR; arXiv:2310.11366",
     2024,
 )
+LAUGHING_HYENA_PAPER = Reference(
+    "massaroli2023laughing",
+    "Laughing Hyena Distillery: Extracting Compact Recurrences From Convolutions",
+    "Massaroli, Stefano and Poli, Michael and Fu, Daniel Y. and Kumbong, Hermann and Parnichkun, Rom N. and Timalsina, "
+    "Aman and Romero, David W. and McIntyre, Quinn and Chen, Beidi and Rudra, Atri and Zhang, Ce and Ré, Christopher "
+    "and Ermon, Stefano and Bengio, Yoshua",
+    "NeurIPS; arXiv:2310.18780",
+    2023,
+)
+
 HYENA_PAPER = Reference(
     "poli2023hyena",
     "Hyena Hierarchy: Towards Larger Convolutional Language Models",

@@ -88,6 +88,11 @@ class Times:
         """The same instants in another unit."""
         return Times(torch.where(self.mask, self.times * factor, 0.0), self.observed)
 
+    def repeated(self, count: int) -> Times:
+        """The times of a batch in which every series comes `count` times in a row."""
+        times = torch.where(self.mask, self.times, 0.0)
+        return Times(times.repeat_interleave(count, 0), self.observed.repeat_interleave(count, 0))
+
     def united(self) -> Times:
         """The times at which any channel was observed: where the output of a layer is."""
         return self if self.channels == 1 else Times(self.times, self.mask)

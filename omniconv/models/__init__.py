@@ -9,9 +9,13 @@ from omniconv.models.ccnn import CCNN as CCNN
 from omniconv.models.ckcnn import CKCNN as CKCNN
 from omniconv.models.flexnet import FlexNet as FlexNet
 from omniconv.models.gcnn import GCNN as GCNN
+from omniconv.models.generate import Generation as Generation
 from omniconv.models.group_self_attention_net import GroupSelfAttentionNet as GroupSelfAttentionNet
+from omniconv.models.hyena import Hyena as Hyena
+from omniconv.models.hyena import MultiHyena as MultiHyena
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
+from omniconv.models.sampling import Sampling as Sampling
 from omniconv.models.state import State as State
 from omniconv.models.stepper import Stepper as Stepper
 from omniconv.models.wavelet import WaveletNet as WaveletNet
@@ -21,9 +25,13 @@ __all__ = [
     "CKCNN",
     "GCNN",
     "FlexNet",
+    "Generation",
     "GroupSelfAttentionNet",
+    "Hyena",
+    "MultiHyena",
     "Network",
     "Preset",
+    "Sampling",
     "State",
     "Stepper",
     "WaveletNet",

@@ -135,12 +135,12 @@ class Network(Cited, Pretrained, ABC):
     def causal_part(self, filtered: Filter) -> Chain:
         """The network as a causal map that takes a series in pieces, with `filtered` in place of its kernels.
 
-        Raises `ValueError` that names the layer that looks at samples to come, `TypeError` for a network of another
-        kind.
+        Its last part is the read-out. Raises `ValueError` that names the layer that looks at samples to come,
+        `TypeError` for a network of another kind.
         """
         if self.grid.dim != 1:
             raise ValueError(f"`model` must be a network of series, of one axis; this one has {self.grid.dim}.")
-        return Chain([self._entry(), *self._causal_body(filtered), self.head.causal_part()])
+        return Chain([self._entry(), *self._causal_body(filtered), *self.head.causal_parts()])
 
     def _causal_body(self, filtered: Filter) -> list[Part]:
         """The parts between the input and the head, in the order in which a signal meets them."""

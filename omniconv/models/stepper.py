@@ -10,12 +10,13 @@ from torch import Tensor
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal, Tokens
 from omniconv.models._network import Network
+from omniconv.models.generate import Generates
 from omniconv.models.state import State
 from omniconv.nn.causal import Chain
 
 
-class Stepper:
-    """A causal network that takes samples as they come: `init_state`, `step`, `prefill`.
+class Stepper(Generates):
+    """A causal network that takes samples as they come: `init_state`, `step`, `prefill`, and `generate` for tokens.
 
     `network`: what it computes, whose state it begins with silence. `chain`: its parts.
 
@@ -30,6 +31,10 @@ class Stepper:
 
     def __init__(self, network: Network, chain: Chain):
         self.network, self._chain = network, chain
+
+    def stepper(self) -> Stepper:
+        """This one."""
+        return self
 
     def init_state(self, batch: int = 1, *, dtype: torch.dtype = torch.float32) -> State:
         """What is remembered before the first sample, for signals of that dtype: float32 or float64."""
@@ -51,13 +56,20 @@ class Stepper:
 
     @torch.no_grad()
     def prefill(
-        self, x: Signal | Tokens, state: State | None = None, *, lengths: Tensor | None = None, side: str = "right"
+        self,
+        x: Signal | Tokens,
+        state: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        side: str = "right",
+        last: bool = False,
     ) -> tuple[Tensor, State]:
         """The outputs (batch, out_features, length) behind every sample of a signal, and the state behind the last.
 
         `x`: (batch, in_channels, length), or ids (batch, length). `state`: what came before; None for nothing.
         `lengths`: samples of every row, (batch,), where rows are padded on the `side` "right" or "left": what is there
         is not looked at, and outputs there are zero. The state is that behind every row's own last sample.
+        `last`: only the output behind every row's own last sample, (batch, out_features, 1), which takes less memory.
         Raises `ValueError` or `TypeError` that names the argument.
         """
         if not isinstance(x, Tensor) or x.ndim != (2 if self._takes_ids else 3) or x.shape[-1] < 1:
@@ -72,22 +84,26 @@ class Stepper:
             what = f"one of {state.batch} rows" if isinstance(state, State) else describe(state)
             raise ValueError(f"`state` must be a `State` of {x.shape[0]} rows, as `init_state` gives it; got {what}.")
         if lengths is not None:
-            return self._padded(x, state, check_lengths(lengths, x), side)
-        y, tensors = self._chain.run(x, state.tensors)
+            return self._padded(x, state, check_lengths(lengths, x), side, last)
+        return self._run(x, state, last)
+
+    def _run(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        run = self._chain.run_to_last if last else self._chain.run
+        y, tensors = run(x, state.tensors)
         return y, State(tensors)
 
-    def _padded(self, x: Tensor, state: State, lengths: list[int], side: str) -> tuple[Tensor, State]:
+    def _padded(self, x: Tensor, state: State, lengths: list[int], side: str, last: bool) -> tuple[Tensor, State]:
         """Rows of the same length together."""
         if side not in ("right", "left"):
             raise ValueError(f"`side` must be 'right' or 'left', where rows are padded; got {side!r}.")
-        shape = (x.shape[0], self.network.out_features, x.shape[-1])
+        shape = (x.shape[0], self.network.out_features, 1 if last else x.shape[-1])
         outputs = torch.zeros(shape, dtype=self._dtype(x), device=x.device)
         for length in sorted(set(lengths) - {0}):
             rows = torch.tensor([i for i, own in enumerate(lengths) if own == length], device=x.device)
             there = slice(0, length) if side == "right" else slice(x.shape[-1] - length, None)
-            y, tensors = self._chain.run(x[rows][..., there], state.select(rows).tensors)
-            outputs[rows, :, there] = y
-            state = state.put(rows, State(tensors))
+            y, new = self._run(x[rows][..., there], state.select(rows), last)
+            outputs[rows, :, slice(None) if last else there] = y
+            state = state.put(rows, new)
         return outputs, state
 
     def _dtype(self, x: Tensor) -> torch.dtype:

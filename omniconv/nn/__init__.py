@@ -10,6 +10,8 @@ from omniconv.nn.conv import Conv2d as Conv2d
 from omniconv.nn.conv import Conv3d as Conv3d
 from omniconv.nn.downsample import Downsample as Downsample
 from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
+from omniconv.nn.gated_block import GatedBlock as GatedBlock
+from omniconv.nn.gated_conv import GatedConv as GatedConv
 from omniconv.nn.group_attention import GroupAttention as GroupAttention
 from omniconv.nn.group_block import GroupBasicBlock as GroupBasicBlock
 from omniconv.nn.group_block import GroupConvBlock as GroupConvBlock
@@ -25,8 +27,10 @@ from omniconv.nn.heads import PoolHead as PoolHead
 from omniconv.nn.lifting_conv import LiftingConv as LiftingConv
 from omniconv.nn.masks import check_mask as check_mask
 from omniconv.nn.masks import observed as observed
+from omniconv.nn.multi_head_conv import MultiHeadConv as MultiHeadConv
 from omniconv.nn.non_stationary_conv import NonStationaryConv as NonStationaryConv
 from omniconv.nn.norm import BatchNorm as BatchNorm
+from omniconv.nn.norm import ChannelNorm as ChannelNorm
 from omniconv.nn.norm import LayerNorm as LayerNorm
 from omniconv.nn.norm import Standardize as Standardize
 from omniconv.nn.norm import synchronize as synchronize
@@ -44,12 +48,15 @@ __all__ = [
     "BasicBlock",
     "BatchNorm",
     "Branched",
+    "ChannelNorm",
     "Conv",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "DenseHead",
     "Downsample",
+    "GatedBlock",
+    "GatedConv",
     "GroupAttention",
     "GroupBasicBlock",
     "GroupConv",
@@ -62,6 +69,7 @@ __all__ = [
     "LayerNorm",
     "LiftingConv",
     "LiftingSelfAttention",
+    "MultiHeadConv",
     "NonStationaryConv",
     "Partial",
     "Pointwise",

@@ -68,6 +68,12 @@ class Chain(Part):
             after += new
         return x, tuple(after)
 
+    def run_to_last(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        """`run`, but only the output behind the last sample, where the last part remembers nothing."""
+        assert not self.counts[-1]
+        y, state = Chain(self.parts[:-1]).run(x, state)
+        return self.parts[-1].run(y[..., -1:], ())[0], state
+
     def bound(self, bounds: Bounds) -> Bounds:
         for part in self.parts:
             bounds = part.bound(bounds)
@@ -134,6 +140,57 @@ class Channels(Part):
     def bound(self, bounds: Bounds) -> Bounds:
         error, peak = bounds
         return error[self.chosen], peak[self.chosen]
+
+
+class Picked(Part):
+    """Channels of the signal in any order, also several times."""
+
+    def __init__(self, index: Tensor):
+        self.index = index
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        return x[:, self.index], ()
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        error, peak = bounds
+        return error[self.index], peak[self.index]
+
+
+class Total(Part):
+    """The sum of groups of channels: channel c of all `groups`, which come one after the other, added."""
+
+    def __init__(self, groups: int):
+        self.groups = groups
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        return x.unflatten(1, (self.groups, -1)).sum(1), ()
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        error, peak = (part.unflatten(0, (self.groups, -1)).sum(0) for part in bounds)
+        return error, peak
+
+
+class Repeated(Part):
+    """The same part on each of several groups of channels, which come one after the other."""
+
+    def __init__(self, part: Part, groups: int):
+        self.part, self.groups = part, groups
+
+    def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
+        states = self.part.begin(batch * self.groups, dtype, device)
+        return tuple(state.unflatten(0, (batch, self.groups)) for state in states)
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        batch = x.shape[0]
+        folded = x.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        y, new = self.part.run(folded, tuple(tensor.flatten(0, 1) for tensor in state))
+        y = y.unflatten(0, (batch, self.groups)).flatten(1, 2)
+        return y, tuple(tensor.unflatten(0, (batch, self.groups)) for tensor in new)
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        pairs = zip(*(part.unflatten(0, (self.groups, -1)) for part in bounds), strict=True)
+        each = [self.part.bound(pair) for pair in pairs]
+        return torch.cat([error for error, _ in each]), torch.cat([peak for _, peak in each])
 
 
 class Same(Part):
@@ -245,6 +302,24 @@ def convolved_bounds(taps: Taps, l1: Tensor, bounds: Bounds) -> Bounds:
     if taps.ndim == 3:
         return size @ error + l1 @ (peak + error), size @ peak
     return size * error + l1 * (peak + error), size * peak
+
+
+class Normalized(Part):
+    """(x - mean) / sqrt(variance + eps) over the channels of every sample, times weight plus bias."""
+
+    def __init__(self, layer: Callable[[Signal], Signal], weight: Tensor, bias: Tensor, eps: float):
+        self.layer, self.eps = layer, eps
+        self.weight, self.bias = weight.detach().double().abs(), bias.detach().double().abs()
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        return self.layer(x), ()
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        """C numbers of mean 0 and variance 1 are at most sqrt(C - 1); the derivative is at most 1 / sqrt(eps) in l2."""
+        error, _ = bounds
+        most = self.weight * math.sqrt(len(self.weight) - 1)
+        steep = self.weight * (error.norm() / math.sqrt(self.eps))
+        return torch.minimum(steep, 2 * most), most + self.bias
 
 
 class Mean(Part):

@@ -6,31 +6,62 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._typing import Mask, Signal
-from omniconv.nn.causal import Chain, Mean, Part
+from omniconv.nn.causal import Affine, Mean, Part
+from omniconv.nn.embedding import TokenEmbedding
 from omniconv.nn.masks import observed
-from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.pointwise import Pointwise, mixed
+
+
+class TiedReadout(nn.Module):
+    """The vectors of an embedding as a read-out: y[b, o, t] = sum_c E[o, c] x[b, c, t], its parameters.
+
+    The embedding is no part of this module: its parameters count, and are saved, once.
+    """
+
+    bias = None
+
+    def __init__(self, embedding: TokenEmbedding):
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple, so that it is not registered
+        self.in_channels, self.out_channels = embedding.channels, embedding.tokens
+
+    @property
+    def weight(self) -> Tensor:
+        return self._embedding[0].vectors.weight
+
+    def reset_parameters(self) -> None:
+        """The embedding draws them."""
+
+    def forward(self, x: Signal) -> Signal:
+        return mixed(self.weight.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
+
+    def causal_part(self) -> Part:
+        """The read-out as a causal map that takes a signal in pieces."""
+        return Affine(self, self.weight, None)
 
 
 class Head(nn.Module):
-    """A linear read-out of `channels` into `out_features`."""
+    """A linear read-out of `channels` into `out_features`, or the one that is given."""
 
     def __init__(
         self,
         channels: int,
         out_features: int,
         *,
+        readout: TiedReadout | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.readout = Pointwise(channels, out_features, device=device, dtype=dtype)
+        own = Pointwise(channels, out_features, device=device, dtype=dtype) if readout is None else readout
+        self.readout: Pointwise | TiedReadout = own
 
     def reset_parameters(self) -> None:
         self.readout.reset_parameters()
 
-    def causal_part(self) -> Part:
-        """The read-out of the signal so far, at every sample."""
-        return self.readout.causal_part()
+    def causal_parts(self) -> list[Part]:
+        """The read-out of the signal so far, at every sample; the last of the parts is linear in every sample."""
+        return [self.readout.causal_part()]
 
 
 class PoolHead(Head):
@@ -49,9 +80,9 @@ class PoolHead(Head):
         mean = (x * weight[:, None]).sum(-1) / torch.where(total > 0, total, 1.0)[:, None]
         return self.readout(mean[..., None]).squeeze(-1)
 
-    def causal_part(self) -> Part:
+    def causal_parts(self) -> list[Part]:
         """The read-out of the mean over the signal so far, at every sample."""
-        return Chain([Mean(self.readout.in_channels), self.readout.causal_part()])
+        return [Mean(self.readout.in_channels), self.readout.causal_part()]
 
 
 class LastHead(Head):

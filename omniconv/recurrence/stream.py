@@ -69,6 +69,7 @@ def stream(model: Network, *, tol: float | None = None, order: int | None = None
     `horizon`: the length of the longest signal, if there is one; None for streams without end. It is as in `distill`.
     Raises `ValueError` or `TypeError` that names the argument and the layer.
 
+    >>> from omniconv import CCNN
     >>> model = CCNN(1, 2, size=32, blocks=1, width=4, causal=True).eval()
     >>> exact = stream(model)
     >>> x = torch.randn(3, 1, 32)

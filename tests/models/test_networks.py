@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import CCNN, CKCNN, SIREN, Conv, FlexNet
-from omniconv.kernels import Conditional
-from omniconv.models import Network
-from omniconv.nn import BatchNorm, LayerNorm
+from omniconv.kernels import Conditional, HyenaFilter
+from omniconv.models import Hyena, MultiHyena, Network
+from omniconv.nn import BatchNorm, ChannelNorm, LayerNorm
 
 F64 = torch.float64
-small = partial(SIREN, hidden=4)
+small, filters = partial(SIREN, hidden=4), partial(HyenaFilter, bands=2, hidden=4)
 SIZES: dict[int, list[tuple[int, ...]]] = {
     1: [(11,), (7,), (4,)],
     2: [(6, 5), (4, 5), (3, 2)],
@@ -30,6 +30,8 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "ccnn": partial(CCNN, blocks=1, width=4, kernel=small),
     "ckcnn": partial(CKCNN, blocks=2, width=3, kernel=small),
     "flextcn": partial(CKCNN, blocks=1, width=4, kernel=small, norm="batch"),
+    "hyena": partial(Hyena, blocks=1, width=4, kernel=filters),
+    "multi_hyena": partial(MultiHyena, blocks=1, n_filters=2, head_width=2, kernel=filters),
     "flexnet": partial(FlexNet, blocks=(1, 2), widths=(3, 4), kernel=small),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -42,7 +44,7 @@ def shaken(model: Network) -> Network:
     Shifts are positive, so that no network of so few units is dead behind its ReLUs.
     """
     for module in model.modules():
-        if isinstance(module, BatchNorm | LayerNorm):
+        if isinstance(module, BatchNorm | ChannelNorm | LayerNorm):
             module.weight.uniform_(0.5, 2.0)
             module.bias.uniform_(0.0, 2.0)
         if isinstance(module, BatchNorm) and module.running_mean is not None and module.running_var is not None:
@@ -141,7 +143,7 @@ def test_a_condition_reaches_every_convolution(name: str) -> None:
     asked = [module for module in model.modules() if isinstance(module, Conditional)]
     gradients = torch.autograd.grad(y.square().sum(), [kernel.output_weight for kernel in asked])
     assert all(bool(gradient.any()) for gradient in gradients)
-    with pytest.raises(ValueError, match="`condition` needs a kernel that takes one; SIREN takes none"):
+    with pytest.raises(ValueError, match=r"`condition` needs a kernel that takes one; \w+ takes none"):
         network(name, 7)(x, condition=condition)
 
 

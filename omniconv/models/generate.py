@@ -1,0 +1,141 @@
+"""Text, or any tokens, from a network that predicts the next one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omniconv._errors import check_integer, describe
+from omniconv.models.sampling import Sampling
+
+if TYPE_CHECKING:
+    from omniconv.models.stepper import Stepper
+
+Callback = Callable[[Tensor], bool | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Tokens that continue prompts.
+
+    `ids`: (batch, tokens), those behind the prompts; a row that ended at a stop id repeats it. `lengths`: (batch,), how
+    many of a row count, its stop id among them.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+    def rows(self) -> list[Tensor]:
+        """The tokens of every row, without what follows its stop id."""
+        return [row[:length] for row, length in zip(self.ids, self.lengths.tolist(), strict=True)]
+
+
+class Generates(ABC):
+    """Base of what continues prompts of tokens."""
+
+    @abstractmethod
+    def stepper(self) -> Stepper:
+        """What takes the tokens, one after the other."""
+
+    def generate(
+        self,
+        ids: Tensor | Sequence[Tensor],
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[int] = (),
+        seed: int | None = None,
+        callback: Callback | None = None,
+    ) -> Generation:
+        """Continue prompts, one token after the other.
+
+        `ids`: prompts of one length (batch, length), or a list of any lengths, each of at least one token.
+        `max_new_tokens`: at least 1. `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`: as in `Sampling`.
+        `stop`: ids that end a row. `seed`: of the draws; None draws from torch's global generator.
+        `callback`: called with the tokens (batch,) of every step; returns true to stop.
+
+        A row does not depend on the others, but for the draws. Raises `ValueError` or `TypeError` that names the
+        argument.
+        """
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        check_integer("max_new_tokens", max_new_tokens)
+        return continued(self.stepper(), prompts_of(ids), max_new_tokens, sampling, tuple(stop), seed, callback)
+
+
+@torch.no_grad()
+def continued(
+    stepper: Stepper,
+    prompts: Sequence[Tensor],
+    most: int,
+    sampling: Sampling,
+    stop: tuple[int, ...],
+    seed: int | None,
+    callback: Callback | None,
+) -> Generation:
+    """`Generates.generate` with its arguments checked."""
+    tokens = check_tokens(stepper, stop)
+    device = next(stepper.network.parameters()).device
+    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    padded = torch.nn.utils.rnn.pad_sequence([prompt.to(device) for prompt in prompts], batch_first=True)
+    seen = torch.zeros(len(prompts), tokens, dtype=torch.bool, device=device)
+    for row, prompt in zip(seen, prompts, strict=True):
+        row[prompt.to(device).long()] = True
+    uneven = None if (lengths == lengths[0]).all() else lengths.to(device)
+    logits, state = stepper.prefill(padded, lengths=uneven, last=True)
+    ends = torch.tensor(stop, device=device, dtype=torch.long)
+    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    drawn, counts = list[Tensor](), torch.zeros(len(prompts), dtype=torch.long, device=device)
+    for i in range(most):
+        token = sampling.draw(logits[..., -1] if i == 0 else logits, seen, generator)
+        token = torch.where(running, token, drawn[-1]) if drawn else token  # an ended row repeats its stop id
+        drawn.append(token)
+        counts += running
+        seen.scatter_(1, token[:, None], True)
+        running = running & ~torch.isin(token, ends)
+        halt = callback is not None and callback(token)
+        if halt or i + 1 == most or not running.any():
+            break
+        logits, state = stepper.step(token, state)
+    return Generation(torch.stack(drawn, 1), counts)
+
+
+def prompts_of(ids: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Prompts as a list of ids, or raise."""
+    if isinstance(ids, Tensor) and ids.ndim != 2:
+        raise ValueError(f"`ids` must be (batch, length), or a list of prompts (length,); got {describe(ids)}.")
+    prompts = list(ids)
+    if not prompts:
+        raise ValueError("`ids` must hold one prompt at least; got none.")
+    for prompt in prompts:
+        if not isinstance(prompt, Tensor) or prompt.ndim != 1 or len(prompt) == 0:
+            raise ValueError(
+                f"`ids`: a prompt must be a tensor of one token at least, (length,); got {describe(prompt)}."
+            )
+        if prompt.dtype.is_floating_point or prompt.dtype == torch.bool:
+            raise TypeError(f"`ids` must hold integers, the ids of tokens; got {describe(prompt)}.")
+    return prompts
+
+
+def check_tokens(stepper: Stepper, stop: tuple[int, ...]) -> int:
+    """How many tokens there are, of a network that predicts those it takes, or raise."""
+    network = stepper.network
+    if network.embedding is None or network.embedding.tokens != network.out_features:
+        takes = "signals" if network.embedding is None else f"{network.embedding.tokens} tokens"
+        raise ValueError(
+            f"the network must predict the tokens that it takes; it takes {takes} and gives {network.out_features} "
+            'outputs. Build it with tokens=out_features and head="dense".'
+        )
+    for token in stop:
+        if not 0 <= check_integer("stop", token, minimum=0) < network.out_features:
+            raise ValueError(f"`stop` must hold ids below {network.out_features}; got {token}.")
+    return network.out_features
