@@ -19,6 +19,6 @@ def called(script: str, options: argparse.Namespace, parser: argparse.ArgumentPa
     given = [
         f"--{name} {value}"
         for name, value in vars(options).items()
-        if name not in ("data", "out") and value != parser.get_default(name)
+        if name not in ("data", "out", "models") and value != parser.get_default(name)
     ]
     return " ".join([f"python benchmarks/{script} DATA --out {options.out}", *given])

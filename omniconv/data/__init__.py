@@ -14,6 +14,8 @@ from omniconv.data.read import read as read
 from omniconv.data.samples import ArraySamples as ArraySamples
 from omniconv.data.samples import Samples as Samples
 from omniconv.data.timed import TimedSamples as TimedSamples
+from omniconv.data.windows import Windows as Windows
+from omniconv.data.windows import read_tokens as read_tokens
 
 __all__ = [
     "ArraySamples",
@@ -22,6 +24,7 @@ __all__ = [
     "Samples",
     "TimedSamples",
     "View",
+    "Windows",
     "has_split",
     "list_series",
     "load_cifar10",
@@ -29,5 +32,6 @@ __all__ = [
     "load_mnist",
     "load_series",
     "read",
+    "read_tokens",
     "without_gaps",
 ]

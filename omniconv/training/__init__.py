@@ -13,6 +13,11 @@ from omniconv.training.evaluation import accuracy as accuracy
 from omniconv.training.evaluation import outputs_of as outputs_of
 from omniconv.training.fitting import fit as fit
 from omniconv.training.interrupts import EXIT_CODE as EXIT_CODE
+from omniconv.training.language import Agreement as Agreement
+from omniconv.training.language import Language as Language
+from omniconv.training.language import NextToken as NextToken
+from omniconv.training.language import compare as compare
+from omniconv.training.language import train_language as train_language
 from omniconv.training.logs import read_log as read_log
 from omniconv.training.loop import Run as Run
 from omniconv.training.loop import train as train
@@ -27,11 +32,14 @@ from omniconv.training.tasks import infer_task as infer_task
 
 __all__ = [
     "EXIT_CODE",
+    "Agreement",
     "Architecture",
     "Checkpoint",
     "CheckpointError",
     "Classification",
     "Interrupted",
+    "Language",
+    "NextToken",
     "NonFiniteError",
     "Predictor",
     "Recipe",
@@ -41,6 +49,7 @@ __all__ = [
     "accuracy",
     "build_optimizer",
     "choose",
+    "compare",
     "fit",
     "infer_task",
     "outputs_of",
@@ -48,6 +57,7 @@ __all__ = [
     "read_latest",
     "read_log",
     "train",
+    "train_language",
     "warmup_cosine",
     "write_checkpoint",
 ]
