@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,7 +46,9 @@ class Distiller:
     tol: float | None
     order: int | None
     horizon: int | None
-    layers: list[StreamedLayer]
+    layers: list[StreamedLayer] = field(default_factory=list)
+    modal: dict[str, Modal] = field(default_factory=dict)
+    """The recurrences, by the name of the convolution."""
 
     def __call__(self, name: str, conv: Conv) -> Part:
         taps = conv.taps(self.spacing, self.lowpass).double()
@@ -57,7 +59,8 @@ class Distiller:
             if asked or found.relative.max() <= limit:
                 relative, l1 = float(found.relative.max()), float(found.l1.max())
                 self.layers.append(StreamedLayer(name, form, 2 * recurrence.modes, relative, l1))
-                return Modal(recurrence, taps, found.l1.unflatten(0, taps.shape[:-1]))
+                self.modal[name] = Modal(recurrence, taps, found.l1.unflatten(0, taps.shape[:-1]))
+                return self.modal[name]
         self.layers.append(StreamedLayer(name, "taps", taps.shape[-1] - 1, 0.0, 0.0))
         return Window(taps)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,6 +13,8 @@ from omniconv._errors import check_integer, check_number
 from omniconv.models import Network, Stepper
 from omniconv.nn.causal import Chain, PerChannel
 from omniconv.recurrence.distiller import Distiller, StreamedLayer
+from omniconv.recurrence.modal import Modal
+from omniconv.recurrence.saved import Stored, read_stream, write_stream
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,42 @@ class Stream(Stepper):
     Built by `stream`.
     """
 
-    def __init__(self, network: Network, chain: Chain, layers: tuple[StreamedLayer, ...], horizon: int | None):
+    def __init__(
+        self,
+        network: Network,
+        chain: Chain,
+        layers: tuple[StreamedLayer, ...],
+        horizon: int | None,
+        modal: Mapping[str, Modal],
+    ):
         super().__init__(network, chain)
+        self._modal = modal
         silence = torch.zeros(network.in_channels, dtype=torch.float64, device=network.head.readout.weight.device)
         self.certificate = StreamCertificate(bound_of(chain, silence, 1.0), layers, horizon, chain, silence)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the network and its recurrences into `folder`, as JSON and safetensors.
+
+        Raises what `Network.save_pretrained` does, for the same reasons.
+        """
+        network = self.network
+        network.save_pretrained(folder)
+        about = {"horizon": self.certificate.horizon, "spacing": network.spacing[0], "lowpass": network.lowpass}
+        write_stream(Path(folder), self._modal, self.certificate.layers, about)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str | None = None) -> Stream:
+        """The stream that `save_pretrained` wrote into the local `folder`: nothing is fitted again, nothing executed.
+
+        Raises `FileNotFoundError` for a missing file and `ValueError` that names the file for one that is damaged.
+        """
+        about, tensors = read_stream(Path(folder))
+        network = Network.from_pretrained(folder, device=device)
+        network.spacing, network.lowpass = (float(about["spacing"]),), bool(about["lowpass"])
+        stored = Stored(network.spacing[0], network.lowpass, tensors)
+        chain = network.causal_part(stored)
+        layers = tuple(StreamedLayer(**layer) for layer in about["layers"])
+        return cls(network, chain, layers, about["horizon"], stored.modal)
 
 
 def stream(model: Network, *, tol: float | None = None, order: int | None = None, horizon: int | None = None) -> Stream:
@@ -88,8 +124,8 @@ def stream(model: Network, *, tol: float | None = None, order: int | None = None
     if tol is not None and order is not None:
         raise ValueError(f"`tol` and `order` exclude each other; got {tol} and {order}. Give one.")
     model = copy.deepcopy(model).eval()  # what is trained later changes no stream
-    distiller = Distiller(model.spacing[0], model.lowpass, tol, order, horizon, [])
-    return Stream(model, model.causal_part(distiller), tuple(distiller.layers), horizon)
+    distiller = Distiller(model.spacing[0], model.lowpass, tol, order, horizon)
+    return Stream(model, model.causal_part(distiller), tuple(distiller.layers), horizon, distiller.modal)
 
 
 @torch.no_grad()
