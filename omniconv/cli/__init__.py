@@ -23,6 +23,7 @@ def main() -> None:
         from omniconv.cli.demo import Demo
         from omniconv.cli.explain import Explain
         from omniconv.cli.fit import Fit
+        from omniconv.cli.lm import LanguageModel
         from omniconv.cli.models import Cite, Info
         from omniconv.cli.predict import Evaluate, Predict
         from omniconv.cli.resume import Resume
@@ -35,6 +36,7 @@ def main() -> None:
             "predict": Predict,
             "resume": Resume,
             "stream": Stream,
+            "lm": LanguageModel,
             "info": Info,
             "cite": Cite,
             "explain": Explain,

@@ -14,9 +14,11 @@ from omniconv.training.evaluation import outputs_of as outputs_of
 from omniconv.training.fitting import fit as fit
 from omniconv.training.interrupts import EXIT_CODE as EXIT_CODE
 from omniconv.training.language import Agreement as Agreement
+from omniconv.training.language import Attempt as Attempt
 from omniconv.training.language import Language as Language
 from omniconv.training.language import NextToken as NextToken
 from omniconv.training.language import compare as compare
+from omniconv.training.language import distill_language as distill_language
 from omniconv.training.language import train_language as train_language
 from omniconv.training.logs import read_log as read_log
 from omniconv.training.loop import Run as Run
@@ -34,6 +36,7 @@ __all__ = [
     "EXIT_CODE",
     "Agreement",
     "Architecture",
+    "Attempt",
     "Checkpoint",
     "CheckpointError",
     "Classification",
@@ -50,6 +53,7 @@ __all__ = [
     "build_optimizer",
     "choose",
     "compare",
+    "distill_language",
     "fit",
     "infer_task",
     "outputs_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer
+from omniconv._errors import check_integer, check_number
 from omniconv.data.windows import Windows
 from omniconv.models import Network, Stepper
+from omniconv.recurrence import Stream, stream
 from omniconv.training.evaluation import evaluating
 from omniconv.training.loop import Record, Report, Run, train
 from omniconv.training.recipe import Recipe
@@ -145,6 +146,55 @@ def compare(network: Network, stepper: Stepper, windows: Windows, *, batch_size:
             count += wanted.numel()
     first, second, same_share = (total / count).tolist()
     return Agreement(first, second, same_share, count)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A tolerance that was tried, and what the text says of the stream. `states`: of every kernel, in its order."""
+
+    tol: float | None
+    states: tuple[int, ...]
+    nbytes: int
+    agreement: Agreement
+
+
+TOLERANCES = (0.3, 0.1, 0.03, 0.01, 0.003, None)
+"""What is tried one after the other; without a tolerance kernels that have no exact recurrence stay taps."""
+
+
+def distill_language(
+    network: Network,
+    windows: Windows,
+    *,
+    change: float = 0.005,
+    top_1: float = 0.98,
+    tols: Sequence[float | None] = TOLERANCES,
+    horizon: int | None = None,
+    report: Callable[[Attempt], None] | None = None,
+) -> tuple[Stream, list[Attempt]]:
+    """The smallest stream of a language model that says what the model says, on a text; and what was tried.
+
+    The first of `tols` is taken with which the loss in nats changes by at most `change`, (0, inf), and the likeliest
+    token is the same for a share of at least `top_1`, [0, 1], every token of `windows` through the recurrence.
+    `horizon`: as in `stream`. `report`: called with every attempt. Raises `ValueError` if none does, which cannot be
+    where None, the exact one, is among them.
+    """
+    check_number("change", change, low=0.0)
+    check_number("top_1", top_1, low=0.0, high=1.0, closed=True)
+    attempts = list[Attempt]()
+    for tol in tols:
+        made = stream(network, tol=tol, horizon=horizon)
+        found = compare(network, made, windows)
+        states = tuple(layer.states for layer in made.certificate.layers)
+        attempts.append(Attempt(tol, states, made.init_state(1).nbytes, found))
+        if report is not None:
+            report(attempts[-1])
+        if abs(found.difference) <= change and found.top_1 >= top_1:
+            return made, attempts
+    raise ValueError(
+        f"no tolerance of {list(tols)} keeps the loss within {change:g} nats and the likeliest token alike for "
+        f"{top_1:.1%}. Ask for less, or add None, the exact stream."
+    )
 
 
 def batches(windows: Windows, batch_size: int) -> Iterator[Tensor]:

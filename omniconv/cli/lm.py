@@ -1,0 +1,414 @@
+"""`omniconv lm`: language models from a text to a recurrence that writes."""
+
+from __future__ import annotations
+
+import codecs
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from omniconv._errors import check_integer, check_number, require
+from omniconv.cli._output import console, facts, is_first_process
+from omniconv.data import Windows, read_tokens
+from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
+from omniconv.models.generate import Generates
+from omniconv.models.hyena import GatedNetwork
+from omniconv.nn.causal import remembered
+from omniconv.recurrence import Stream
+from omniconv.training import Attempt, Recipe, Run, distill_language, train_language
+from omniconv.training.checkpoints import list_checkpoints
+from omniconv.training.interrupts import raising_interrupts
+
+DISTILLED = "distilled"
+"""Folder of the stream in that of the run."""
+
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a language model on a text, byte by byte, or on the ids that any tokenizer made of one."""
+
+    text: Folder
+    """A file of any kind, whose bytes are the tokens (.gz and .xz are unpacked), or .npy with ids."""
+
+    out: Path
+    """Folder for the run."""
+
+    network: Literal["hyena", "multi_hyena"] = "hyena"
+    """What to train."""
+
+    blocks: int = 2
+    """Residual blocks."""
+
+    width: int = 128
+    """Channels."""
+
+    head_width: int = 2
+    """Of MultiHyena: channels that share a filter."""
+
+    length: int = 256
+    """Tokens that a window has, and that kernels reach back."""
+
+    dropout: float = 0.1
+    """Share of values that drop-out removes."""
+
+    held_out: float = 0.1
+    """Share of the text, its end, that chooses the best epoch."""
+
+    epochs: int = 5
+    """Passes over the text."""
+
+    batch_size: int = 16
+    """Windows per step and process."""
+
+    lr: float = 0.005
+    """Highest learning rate."""
+
+    weight_decay: float = 0.1
+    """Decoupled weight decay."""
+
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision."""
+
+    compile: bool = False
+    """Whether torch.compile compiles the network."""
+
+    seed: int = 0
+    """Of the weights, the order of the windows and drop-out."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to train; auto takes an accelerator if there is one."""
+
+    resume: bool = False
+    """Go on from the last checkpoint in the folder; give the options that the run began with."""
+
+    time_limit: float | None = None
+    """Seconds after which to stop with a checkpoint and exit code 75."""
+
+    def run(self) -> None:
+        """Read, train, write."""
+        if not self.resume and (list_checkpoints(self.out / "checkpoints") or (self.out / "config.json").exists()):
+            raise ValueError(f"{self.out} holds a run already. Add --resume to go on with it, or give another --out.")
+        ids, tokens = read_tokens(self.text)
+        training, validation = parted(ids, self.length, self.held_out)
+        network = self.build(tokens)
+        out = console()
+        rows = {
+            "tokens": f"{len(ids):,} of {tokens} kinds",
+            "windows": f"{len(training):,} to train, {len(validation):,} held out",
+            "network": f"{type(network).__name__}, {sum(p.numel() for p in network.parameters()):,} parameters",
+        }
+        out.print(facts(f"Training on {self.text}", rows))
+        recipe = Recipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+            compile=self.compile,
+            seed=self.seed,
+        )
+        run = Run(self.out, resume=self.resume, time_limit=self.time_limit, device=self.device, progress=True)
+        with raising_interrupts():
+            record = train_language(network, training, recipe=recipe, validation=validation, run=run)
+        if is_first_process():
+            about = {"text": str(self.text), "held_out": self.held_out, "bytes": self.text.suffix != ".npy"}
+            network.cpu().save_pretrained(self.out, extra={"about": about})
+            best = min(row["validation_loss"] for row in record if "validation_loss" in row)
+            out.print(
+                facts("On the held-out text", {"nats per token": best, "bits per token": best / float(np.log(2))})
+            )
+            out.print(f"The network is in [bold]{self.out}/[/]. Try next:")
+            out.print(f"  omniconv lm distill {self.out} {self.text}", soft_wrap=True)
+
+    def build(self, tokens: int) -> GatedNetwork:
+        """The network, newly drawn."""
+        torch.manual_seed(self.seed)
+        width, size = check_integer("--width", self.width), check_integer("--length", self.length)
+        shared: dict[str, Any] = {"blocks": self.blocks, "tokens": tokens, "tied": True, "head": "dense"}
+        shared |= {"dropout": self.dropout}
+        if self.network == "hyena":
+            return Hyena(width, tokens, size, width=width, **shared)
+        if width % check_integer("--head-width", self.head_width):
+            raise ValueError(f"`--head-width` must divide the width (={width}); got {self.head_width}.")
+        return MultiHyena(width, tokens, size, n_filters=width // self.head_width, head_width=self.head_width, **shared)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Turn a trained language model into a recurrence of constant memory, as small as the text allows.
+
+    The held-out end of the text goes through it token by token, at growing orders, until it says what the network says.
+    """
+
+    model: Folder
+    """Folder of a run."""
+
+    text: Folder
+    """The text to judge by; of that of the training only the end, which was held out."""
+
+    change: float = 0.005
+    """Nats per token that the loss may change by."""
+
+    top_1: float = 0.98
+    """Share of tokens for which the likeliest must be the same."""
+
+    windows: int = 64
+    """Windows of the text to judge by."""
+
+    certificate: bool = False
+    """Also print what every convolution became."""
+
+    def run(self) -> None:
+        """Read, distil, tell, write."""
+        network = loaded(self.model)
+        ids, _ = read_tokens(self.text)
+        about = about_of(self.model)
+        length = network.grid.size[0]
+        held_out = parted(ids, length, float(about["held_out"]))[1]
+        first = Windows(held_out.ids[: check_integer("--windows", self.windows) * length + 1], length)
+        out = console()
+        attempts = Attempts()
+        made, _ = distill_language(network, first, change=self.change, top_1=self.top_1, report=attempts.add)
+        out.print(attempts.table())
+        if self.certificate:
+            out.print(str(made.certificate), highlight=False)
+        made.save_pretrained(self.model / DISTILLED)
+        out.print(f"The recurrence is in [bold]{self.model / DISTILLED}/[/]. Try next:")
+        out.print(f"  omniconv lm generate {self.model} --prompt 'Once upon'", soft_wrap=True)
+
+
+@dataclass
+class Attempts:
+    """What was tried, for people."""
+
+    found: list[Attempt] = field(default_factory=list)
+
+    def add(self, attempt: Attempt) -> None:
+        """One more; told on standard error at once, because each takes its time."""
+        self.found.append(attempt)
+        tol = "exact" if attempt.tol is None else f"tolerance {attempt.tol:g}"
+        sys.stderr.write(f"{tol}: loss {attempt.agreement.difference:+.4f}, same {attempt.agreement.top_1:.4f}\n")
+
+    def table(self) -> Any:
+        """All of them."""
+        table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(
+            title="Through the recurrence, token by token", title_justify="left"
+        )
+        for name in ("tolerance", "states", "bytes", "nats per token", "change", "same likeliest"):
+            table.add_column(name, justify="right")
+        for one in self.found:
+            states = ", ".join(map(str, sorted(set(one.states))))
+            same = one.agreement
+            table.add_row(
+                "exact" if one.tol is None else f"{one.tol:g}",
+                states,
+                f"{one.nbytes:,}",
+                f"{same.other:.4f}",
+                f"{same.difference:+.4f}",
+                f"{same.top_1:.4f}",
+            )
+        return table
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue a prompt, printed as it comes; through the recurrence where the model was distilled."""
+
+    model: Folder
+    """Folder of a run."""
+
+    prompt: str = "\n"
+    """Text to go on from; of a model of ids, the ids, separated by blanks."""
+
+    max_new_tokens: int = 256
+    """After which to stop."""
+
+    temperature: float = 0.8
+    """0 takes the likeliest token."""
+
+    top_k: int | None = None
+    """Only that many, the likeliest."""
+
+    top_p: float | None = None
+    """Only the fewest that have that probability together."""
+
+    min_p: float | None = None
+    """Only those at least that many times as probable as the likeliest."""
+
+    repetition_penalty: float = 1.0
+    """Above 1 tokens that occurred are less likely."""
+
+    stop: str | None = None
+    """A character, or of a model of ids an id, that ends the text."""
+
+    exact: bool = False
+    """Remember all that kernels reach, also where the model was distilled."""
+
+    seed: int | None = None
+    """Of the draws."""
+
+    device: str = "cpu"
+    """Where to compute."""
+
+    def run(self) -> None:
+        """Read, write."""
+        model = writer(self.model, self.device, exact=self.exact)
+        of_bytes = bool(about_of(self.model)["bytes"])
+        prompt, stop = encoded(self.prompt, of_bytes, "--prompt"), encoded(self.stop or "", of_bytes, "--stop")
+        printed = Printed(of_bytes)
+        sys.stdout.write(self.prompt)
+        model.generate(
+            torch.tensor([prompt], device=self.device),
+            self.max_new_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            stop=stop,
+            seed=self.seed,
+            callback=printed,
+        )
+        sys.stdout.write("\n")
+
+
+class Printed:
+    """Prints tokens as they come; bytes as the characters of UTF-8 that they make."""
+
+    def __init__(self, of_bytes: bool):
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace") if of_bytes else None
+
+    def __call__(self, token: Tensor) -> None:
+        number = int(token[0])
+        sys.stdout.write(f" {number}" if self.decoder is None else self.decoder.decode(bytes([number])))
+        sys.stdout.flush()
+
+
+def encoded(text: str, of_bytes: bool, option: str) -> list[int]:
+    """Tokens of an option."""
+    if of_bytes:
+        return list(text.encode())
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError:
+        raise ValueError(f"`{option}` must be ids, separated by blanks, for this model; got {text!r}.") from None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure how fast a language model writes, and how much it remembers, exactly and through its recurrence."""
+
+    model: Folder
+    """Folder of a run."""
+
+    batch_sizes: tuple[int, ...] = (1, 16, 64)
+    """Texts that are written at the same time."""
+
+    context: int = 1024
+    """Tokens before."""
+
+    seconds: float = 2.0
+    """Per line of the table."""
+
+    device: str = "cpu"
+    """Where to compute."""
+
+    def run(self) -> None:
+        """Read, time, print."""
+        check_number("--seconds", self.seconds, low=0.0)
+        table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(
+            title=f"Behind {self.context} tokens", title_justify="left"
+        )
+        for name in ("runs as", "batch", "tokens/s", "ms per step", "bytes per text", "prefill, tokens/s"):
+            table.add_column(name, justify="right")
+        for runs_as in ("exact", DISTILLED) if (self.model / DISTILLED).exists() else ("exact",):
+            stepper = writer(self.model, self.device, exact=runs_as == "exact").stepper()
+            for batch in self.batch_sizes:
+                table.add_row(runs_as, *self.timed(stepper, check_integer("--batch-sizes", batch)))
+        console().print(table)
+
+    def timed(self, stepper: Stepper, batch: int) -> list[str]:
+        """A line of the table."""
+        tokens = stepper.network.out_features
+        prompt = torch.randint(tokens, (batch, check_integer("--context", self.context)), device=self.device)
+        stepper.prefill(prompt, last=True)  # the first call makes what later ones keep
+        began = time.perf_counter()
+        _, state = stepper.prefill(prompt, last=True)
+        ahead = self._waited() - began
+        took, ends = list[float](), time.perf_counter() + self.seconds
+        while time.perf_counter() < ends or len(took) < 3:
+            began = time.perf_counter()
+            _, state = stepper.step(prompt[:, 0], state)
+            took.append(self._waited() - began)
+        step = statistics.median(took)
+        speed = [f"{batch / step:,.0f}", f"{1e3 * step:.2f}", f"{state.nbytes // batch:,}"]
+        return [str(batch), *speed, f"{prompt.numel() / ahead:,.0f}"]
+
+    def _waited(self) -> float:
+        """The time when the device is done."""
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+Command = Annotated[
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Train a language model on a text, distil it into a recurrence, and let it write."""
+
+    command: Command
+    """What to do."""
+
+    def run(self) -> None:
+        """Do it."""
+        self.command.run()
+
+
+def parted(ids: Any, length: int, held_out: float) -> tuple[Windows, Windows]:
+    """Windows of the text, and of its end, a share that is held out."""
+    check_number("held_out", held_out, low=0.0, high=1.0)
+    cut = len(ids) - round(held_out * len(ids))
+    return Windows(ids[:cut], length), Windows(ids[cut:], length)
+
+
+def about_of(folder: Path) -> dict[str, Any]:
+    """What the training wrote about itself."""
+    about = read_config(folder).get("about")
+    if not isinstance(about, dict) or not {"bytes", "held_out"} <= about.keys():
+        raise ValueError(f"{folder} is no run of `omniconv lm train`.")
+    return about
+
+
+def loaded(folder: Path, device: str = "cpu") -> GatedNetwork:
+    """The trained network, or raise."""
+    about_of(folder)
+    model = Network.from_pretrained(folder, device=device)
+    if not isinstance(model, GatedNetwork):
+        raise ValueError(f"{folder} holds a {type(model).__name__}, which does not write.")
+    return model
+
+
+def writer(folder: Path, device: str, *, exact: bool) -> Generates:
+    """What writes: the recurrence where there is one, unless the network itself is asked for."""
+    if exact or not (folder / DISTILLED).exists():
+        model = loaded(folder, device)
+        return Stepper(model, model.causal_part(remembered))
+    return Stream.from_pretrained(folder / DISTILLED, device=device)

@@ -1,0 +1,96 @@
+"""`omniconv lm`: train, distill, generate, bench, one after the other."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("tyro")
+pytest.importorskip("accelerate")
+
+from omniconv.cli import main
+from omniconv.models import Hyena, MultiHyena, Network
+from omniconv.recurrence import Stream
+
+TEXT = b"the cat sat on the mat. " * 60
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["omniconv", "lm", *map(str, options)])
+    main()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the text, and a trained network in run/."""
+    folder = tmp_path_factory.mktemp("lm")
+    (folder / "text.txt").write_bytes(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        options = ("--width", 16, "--length", 24, "--epochs", 14, "--batch-size", 8, "--dropout", 0, "--lr", 0.03)
+        called(patch, "train", folder / "text.txt", "--out", folder / "run", *options)
+    return folder
+
+
+def test_train_writes_a_network_that_knows_the_text(run: Path) -> None:
+    model = Network.from_pretrained(run / "run")
+    assert isinstance(model, Hyena)
+    about = json.loads((run / "run" / "config.json").read_text())["about"]
+    assert about == {"text": str(run / "text.txt"), "held_out": 0.1, "bytes": True}
+    said = model.generate(torch.tensor([list(b"the cat s")]), 9, temperature=0).ids[0]
+    assert bytes(said.tolist()) == b"at on the"
+    rows = [json.loads(line) for line in (run / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_loss"] < 0.2
+
+
+def test_distill_generate_and_bench(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called(monkeypatch, "distill", run / "run", run / "text.txt", "--windows", 4, "--certificate")
+    printed = capsys.readouterr().out
+    assert "same likeliest" in printed
+    assert "blocks.0.mixer.long.0" in printed
+    assert isinstance(Stream.from_pretrained(run / "run" / "distilled").network, Hyena)
+    for options in ((), ("--exact",)):
+        called(monkeypatch, "generate", run / "run", "--prompt", "the cat s", "--temperature", 0, "--max-new-tokens", 9,
+               *options)  # fmt: skip
+        assert capsys.readouterr().out == "the cat sat on the\n"
+    called(monkeypatch, "generate", run / "run", "--prompt", "the c", "--temperature", 0, "--stop", " ")
+    assert capsys.readouterr().out == "the cat \n"
+    called(monkeypatch, "bench", run / "run", "--batch-sizes", 2, "--context", 30, "--seconds", 0.01)
+    printed = capsys.readouterr().out
+    assert "exact" in printed
+    assert "distilled" in printed
+
+
+def test_ids_of_another_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "ids.npy", np.tile(np.arange(7, dtype=np.int32), 60))
+    options = ("--network", "multi_hyena", "--width", 8, "--length", 12, "--epochs", 15, "--dropout", 0, "--lr", 0.03)
+    options += ("--batch-size", 4)
+    called(monkeypatch, "train", tmp_path / "ids.npy", "--out", tmp_path / "run", *options)
+    assert isinstance(Network.from_pretrained(tmp_path / "run"), MultiHyena)
+    capsys.readouterr()
+    called(monkeypatch, "generate", tmp_path / "run", "--prompt", "3 4", "--temperature", 0, "--max-new-tokens", 3)
+    assert capsys.readouterr().out == "3 4 5 6 0\n"
+    with pytest.raises(SystemExit, match="`--prompt` must be ids, separated by blanks"):
+        called(monkeypatch, "generate", tmp_path / "run", "--prompt", "three")
+
+
+def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="holds a run already"):
+        called(monkeypatch, "train", run / "text.txt", "--out", run / "run")
+    wrong = ("--length", 24, "--network", "multi_hyena", "--width", 9)
+    with pytest.raises(SystemExit, match="`--head-width` must divide the width"):
+        called(monkeypatch, "train", run / "text.txt", "--out", tmp_path / "a", *wrong)
+    (tmp_path / "short").write_bytes(b"abc")
+    with pytest.raises(SystemExit, match="`ids` must hold a window of 256 tokens"):
+        called(monkeypatch, "train", tmp_path / "short", "--out", tmp_path / "a")
+    Hyena(4, 4, 8, blocks=1, width=4).save_pretrained(tmp_path / "b")
+    with pytest.raises(SystemExit, match="is no run of `omniconv lm train`"):
+        called(monkeypatch, "generate", tmp_path / "b")
