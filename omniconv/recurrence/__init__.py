@@ -3,6 +3,7 @@
 from omniconv.models import State as State
 from omniconv.recurrence.certificate import Certificate as Certificate
 from omniconv.recurrence.certificate import certify as certify
+from omniconv.recurrence.decoder import Decoder as Decoder
 from omniconv.recurrence.distill import Distillation as Distillation
 from omniconv.recurrence.distill import distill as distill
 from omniconv.recurrence.hankel import hankel_singular_values as hankel_singular_values
@@ -13,6 +14,7 @@ from omniconv.recurrence.stream import stream as stream
 
 __all__ = [
     "Certificate",
+    "Decoder",
     "Distillation",
     "Recurrence",
     "State",

@@ -67,8 +67,8 @@ class Distiller:
     def _candidates(self, name: str, conv: Conv, taps: Tensor) -> Iterator[tuple[str, Recurrence, Certificate]]:
         """Recurrences that may stand for the taps, the best first; if not asked, none that take more memory."""
         flat, past = taps.flatten(0, -2), taps.shape[-1] - 1
-        if past < 3:
-            return
+        if past < 3 or (self.order is not None and past <= self.order):
+            return  # the taps are no more numbers than a state
         most = past // (2 * len(taps)) if taps.ndim == 3 else past // 2  # of states, for a pair of channels
         exact = None if self.lowpass else exact_recurrence(conv, self.spacing)
         if exact is not None and exact.modes <= most:

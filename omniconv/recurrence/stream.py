@@ -50,6 +50,7 @@ class Stream(Stepper):
     """A causal network that takes samples as they come.
 
     `certificate`: how far its outputs can be off. `network`: a copy of what it stands for, in evaluation mode.
+    `recurrences`: what convolutions became, by their names, but for those that stay taps.
     Built by `stream`.
     """
 
@@ -62,7 +63,7 @@ class Stream(Stepper):
         modal: Mapping[str, Modal],
     ):
         super().__init__(network, chain)
-        self._modal = modal
+        self.recurrences = dict(modal)
         silence = torch.zeros(network.in_channels, dtype=torch.float64, device=network.head.readout.weight.device)
         self.certificate = StreamCertificate(bound_of(chain, silence, 1.0), layers, horizon, chain, silence)
 
@@ -74,7 +75,7 @@ class Stream(Stepper):
         network = self.network
         network.save_pretrained(folder)
         about = {"horizon": self.certificate.horizon, "spacing": network.spacing[0], "lowpass": network.lowpass}
-        write_stream(Path(folder), self._modal, self.certificate.layers, about)
+        write_stream(Path(folder), self.recurrences, self.certificate.layers, about)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: torch.device | str | None = None) -> Stream:
@@ -100,8 +101,8 @@ def stream(model: Network, *, tol: float | None = None, order: int | None = None
 
     `model`: a `CCNN` or `CKCNN` on causal series, with batch norm, a `Hyena`, or a view of one at another resolution;
     evaluation mode is what is streamed. `tol`: the relative l2 error that a kernel of a layer may have, (0, inf).
-    `order`: instead of it, the real numbers of state of every channel (but for kernels of up to three taps, which stay
-    taps). Without either all is exact.
+    `order`: instead of it, the real numbers of state of every channel (but for kernels that reach back no farther than
+    that, or than two samples, which stay taps). Without either all is exact.
     `horizon`: the length of the longest signal, if there is one; None for streams without end. It is as in `distill`.
     Raises `ValueError` or `TypeError` that names the argument and the layer.
 

@@ -71,7 +71,20 @@ def test_ids_of_another_tokenizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "ids.npy", np.tile(np.arange(7, dtype=np.int32), 60))
-    options = ("--network", "multi_hyena", "--width", 8, "--length", 12, "--epochs", 15, "--dropout", 0, "--lr", 0.03)
+    options: tuple[object, ...] = (
+        "--network",
+        "multi_hyena",
+        "--width",
+        8,
+        "--length",
+        12,
+        "--epochs",
+        15,
+        "--dropout",
+        0,
+        "--lr",
+        0.03,
+    )
     options += ("--batch-size", 4)
     called(monkeypatch, "train", tmp_path / "ids.npy", "--out", tmp_path / "run", *options)
     assert isinstance(Network.from_pretrained(tmp_path / "run"), MultiHyena)

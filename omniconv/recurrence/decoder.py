@@ -1,0 +1,252 @@
+"""The whole step of a distilled language model as a few kernels, in one graph of the GPU."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from omniconv._errors import check_integer, describe
+from omniconv._typing import Signal, Tokens
+from omniconv.engines.decode import gated_step, multi_head_step
+from omniconv.models import State, Stepper
+from omniconv.models.hyena import GatedNetwork
+from omniconv.nn import ChannelNorm, GatedBlock, MultiHeadConv
+from omniconv.recurrence.modal import Modal
+from omniconv.recurrence.recurrence import Recurrence
+from omniconv.recurrence.stream import Stream
+
+TAPS = 3
+"""Of the short convolutions that a fused step takes."""
+
+
+class Decoder(Stepper):
+    """Writes with a distilled Hyena or MultiHyena, a fixed number of texts at a time.
+
+    It holds one state in buffers that it changes in place. A step is one kernel for every mixer, from the short
+    convolution to the last gate, beside products of matrices; on a CUDA device all of it is recorded once as a graph,
+    and replayed. `prefill`, `step` and `generate` are those of the stream.
+
+    `streamed`: of a `Hyena` of order 2 or a `MultiHyena`, with short convolutions of three taps and tokens as wide as
+    the network, all of whose long convolutions became recurrences. `batch`: texts, at least 1. `state_dtype`: float32,
+    float64 for a network in float64, or bfloat16, which halves what is read and written: every state is then scaled to
+    unit variance under white noise.
+    Raises `ValueError` or `TypeError` that names what does not fit.
+
+    >>> from omniconv.models import Hyena
+    >>> from omniconv.recurrence import stream
+    >>> model = Hyena(8, 16, size=32, blocks=1, width=8, tokens=16, tied=True, head="dense").eval()
+    >>> streamed, ids = stream(model, order=4), torch.randint(16, (2, 5))
+    >>> decoder = Decoder(streamed, batch=2)
+    >>> torch.equal(decoder.generate(ids, 4, temperature=0).ids, streamed.generate(ids, 4, temperature=0).ids)
+    True
+
+    Massaroli et al. 2023 (Laughing Hyena Distillery).
+    """
+
+    def __init__(self, streamed: Stream, batch: int, *, state_dtype: torch.dtype = torch.float32):
+        network = streamed.network
+        if not isinstance(streamed, Stream) or not isinstance(network, GatedNetwork):
+            raise TypeError(f"`streamed` must be a stream of a Hyena or MultiHyena; got {describe(streamed)[:80]}.")
+        if network.embedding is None or network.stem is not None:
+            raise ValueError("`streamed` must take tokens whose vectors are as wide as the network, without a stem.")
+        self.network, self.streamed, self.batch = network, streamed, check_integer("batch", batch)
+        self.state_dtype = check_state_dtype(state_dtype, network.embedding.vectors.weight.dtype)
+        place = (batch, self.state_dtype, network.embedding.vectors.weight)
+        with torch.no_grad():
+            self.blocks = [
+                step_of(f"blocks.{i}", block, streamed.recurrences, place)  # type: ignore[arg-type]
+                for i, block in enumerate(network.blocks)
+            ]
+        self._held: State | None = None
+        self._token = torch.zeros(batch, dtype=torch.long, device=place[2].device)
+        self._logits: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def prefill(
+        self,
+        x: Signal | Tokens,
+        state: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        side: str = "right",
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
+        """As `Stream.prefill`, for `batch` texts; the decoder goes on from what it returns."""
+        outputs, state = self.streamed.prefill(x, state, lengths=lengths, side=side, last=last)
+        self.load(state)
+        return outputs, state
+
+    @torch.no_grad()
+    def load(self, state: State) -> None:
+        """Go on from a state of the stream."""
+        if not isinstance(state, State) or state.batch != self.batch:
+            what = f"one of {state.batch}" if isinstance(state, State) else describe(state)
+            raise ValueError(f"`state` must be a `State` of {self.batch} rows, as the decoder has; got {what}.")
+        for block, window, modal in zip(self.blocks, state.tensors[::2], state.tensors[1::2], strict=True):
+            block.load(window, modal)
+        self._held = state
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The logits (batch, tokens) behind one more token (batch,), in a buffer that the next step overwrites.
+
+        `state`: what `prefill` or the last step returned; it stands for the one that the decoder holds.
+        """
+        if state is not self._held:
+            raise ValueError("`state` must be the one that this decoder returned last: it holds no other. Call `load`.")
+        if not isinstance(x, Tensor) or tuple(x.shape) != (self.batch,):
+            raise ValueError(f"`x` must be ids ({self.batch},); got {describe(x)}.")
+        self._token.copy_(x)
+        self._held = State((self._token,))  # a new one: the state before is gone
+        if self._token.device.type != "cuda":
+            return self._forward(), self._held
+        if self._graph is None:
+            self._record()
+        else:
+            self._graph.replay()
+        assert self._logits is not None
+        return self._logits, self._held
+
+    def _forward(self) -> Tensor:
+        network = self.network
+        assert isinstance(network, GatedNetwork)
+        assert network.embedding is not None
+        x = network.embedding.vectors(self._token)
+        for block in self.blocks:
+            x = block(x)
+        return linear(normed(x, network.norm), network.head.readout)
+
+    def _record(self) -> None:
+        """Take a step, and record it. Warming up takes steps too: what they change is put back."""
+        buffers = [buffer for block in self.blocks for buffer in (block.window, block.state)]
+        before = [buffer.clone() for buffer in buffers]
+        aside = torch.cuda.Stream(self._token.device)
+        aside.wait_stream(torch.cuda.current_stream(self._token.device))
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._forward()
+        torch.cuda.current_stream(self._token.device).wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = self._forward()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        self._graph.replay()
+
+
+class BlockStep(ABC):
+    """One residual block, a token at a time, with its state in buffers."""
+
+    def __init__(self, block: GatedBlock, recurrence: Recurrence, shape: Sequence[int], place: tuple[int, Any, Tensor]):
+        batch, state_dtype, like = place
+        self.block, mixer, wide = block, block.mixer, torch.promote_types(like.dtype, torch.float32)
+        self.window = like.new_zeros(2, batch, 3 * mixer.channels)
+        self.state = like.new_zeros(recurrence.modes, 2, batch, *shape, dtype=state_dtype)
+        poles, residues, self.gains = recurrence.poles, recurrence.residues, None
+        if state_dtype == torch.bfloat16:
+            self.gains = (1 - poles.abs().square()).sqrt().T.to(like.device, wide).contiguous()
+            residues = residues / self.gains.T.to(residues)
+        skip = mixer.skip.detach().reshape(-1).double().to(recurrence.direct.device)
+        self.short_taps = mixer.short.taps().detach().to(like.device, wide).contiguous()
+        assert mixer.short.bias is not None
+        self.short_bias = mixer.short.bias.detach().to(wide)
+        self.poles, self.residues = (split(value).to(like.device, wide) for value in (poles, residues))
+        self.direct = (recurrence.direct + skip).to(like.device, wide)
+
+    @abstractmethod
+    def unfolded(self, modal: Tensor) -> Tensor:
+        """The state of a stream, complex, as this one is laid out: (modes, 2, batch, ...)."""
+
+    @abstractmethod
+    def mixed(self, projected: Tensor) -> Tensor:
+        """The step of the mixer between its linear maps."""
+
+    def load(self, window: Tensor, modal: Tensor) -> None:
+        """Go on from the state of a stream."""
+        self.window.copy_(window.permute(2, 0, 1))
+        state = self.unfolded(modal)
+        if self.gains is not None:
+            state = state * self.gains.reshape(len(state), 1, 1, -1, *[1] * (state.ndim - 4))
+        self.state.copy_(state)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        block, mixer = self.block, self.block.mixer
+        x = x + linear(self.mixed(linear(normed(x, block.norm_1), mixer.project)), mixer.mix)
+        return x + linear(F.gelu(linear(normed(x, block.norm_2), block.up)), block.down)
+
+    def arguments(self) -> dict[str, Tensor | None]:
+        """Of the fused steps, by their names."""
+        parts: dict[str, Tensor | None] = {"short_taps": self.short_taps, "short_bias": self.short_bias}
+        parts |= {"poles": self.poles, "residues": self.residues, "direct": self.direct, "inputs": self.gains}
+        return parts
+
+
+class GatedStep(BlockStep):
+    """That of a `GatedConv`: a recurrence for every channel."""
+
+    def unfolded(self, modal: Tensor) -> Tensor:
+        return torch.view_as_real(modal).permute(2, 3, 0, 1)
+
+    def mixed(self, projected: Tensor) -> Tensor:
+        return gated_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
+
+
+class MultiHeadStep(BlockStep):
+    """That of a `MultiHeadConv`: a recurrence for every filter, on all products of a head."""
+
+    def unfolded(self, modal: Tensor) -> Tensor:
+        width = self.block.mixer.head_width
+        return torch.view_as_real(modal).unflatten(1, (width, width)).permute(4, 5, 0, 3, 1, 2)
+
+    def mixed(self, projected: Tensor) -> Tensor:
+        return multi_head_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
+
+
+def step_of(name: str, block: GatedBlock, recurrences: dict[str, Modal], place: tuple[int, Any, Tensor]) -> BlockStep:
+    """The step of a block, or raise."""
+    mixer = block.mixer
+    if mixer.short.window != (TAPS - 1,):
+        raise ValueError(f"{name} must have a short convolution of {TAPS} taps; it has {mixer.short.window[0] + 1}.")
+    if isinstance(mixer, MultiHeadConv):
+        shape = (mixer.n_filters, mixer.head_width, mixer.head_width)
+        return MultiHeadStep(block, long_recurrence(f"{name}.mixer.long", recurrences), shape, place)
+    if mixer.order != 2:
+        raise ValueError(f"{name} must be of order 2; it is of order {mixer.order}. Step with the stream itself.")
+    return GatedStep(block, long_recurrence(f"{name}.mixer.long.0", recurrences), (mixer.channels,), place)
+
+
+def long_recurrence(name: str, recurrences: dict[str, Modal]) -> Recurrence:
+    """What a long convolution became, or raise."""
+    if name not in recurrences:
+        raise ValueError(
+            f"{name} stays taps in this stream, which no fused step takes. Give `stream` an `order`, or a larger `tol`."
+        )
+    return recurrences[name].recurrence
+
+
+def check_state_dtype(dtype: torch.dtype, network: torch.dtype) -> torch.dtype:
+    """Return the dtype of a state, or raise."""
+    known = (torch.float64,) if network == torch.float64 else (torch.float32, torch.bfloat16)
+    if dtype not in known:
+        raise TypeError(f"`state_dtype` must be one of {known} for a network in {network}; got {dtype}.")
+    return dtype
+
+
+def split(values: Tensor) -> Tensor:
+    """Complex numbers (channels, modes) as real ones (modes, 2, channels)."""
+    return torch.view_as_real(values.T.contiguous()).movedim(-1, 1).contiguous()
+
+
+def normed(x: Tensor, norm: ChannelNorm) -> Tensor:
+    """A norm over channels of rows (batch, channels)."""
+    return norm(x[..., None])[..., 0]
+
+
+def linear(x: Tensor, layer: Any) -> Tensor:
+    """A linear map of rows (batch, channels)."""
+    return F.linear(x, layer.weight, layer.bias)
