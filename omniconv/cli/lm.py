@@ -21,7 +21,6 @@ from omniconv.data import Windows, read_tokens
 from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
 from omniconv.models.generate import Generates
 from omniconv.models.hyena import GatedNetwork
-from omniconv.nn.causal import remembered
 from omniconv.recurrence import Stream
 from omniconv.training import Attempt, Recipe, Run, distill_language, train_language
 from omniconv.training.checkpoints import list_checkpoints
@@ -410,5 +409,5 @@ def writer(folder: Path, device: str, *, exact: bool) -> Generates:
     """What writes: the recurrence where there is one, unless the network itself is asked for."""
     if exact or not (folder / DISTILLED).exists():
         model = loaded(folder, device)
-        return Stepper(model, model.causal_part(remembered))
+        return Stepper(model, model.causal_part())
     return Stream.from_pretrained(folder / DISTILLED, device=device)

@@ -17,7 +17,7 @@ from omniconv.domains import Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
 from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
-from omniconv.nn.causal import Chain, Filter, Layer, Part
+from omniconv.nn.causal import Chain, Filter, Layer, Part, Window
 from omniconv.nn.heads import Head
 
 HEADS = {"pool": PoolHead, "last": LastHead, "dense": DenseHead}
@@ -132,15 +132,21 @@ class Network(Cited, Pretrained, ABC):
         """The outputs, as `CCNN` describes them."""
 
     @torch.no_grad()
-    def causal_part(self, filtered: Filter) -> Chain:
+    def causal_part(self, filtered: Filter | None = None) -> Chain:
         """The network as a causal map that takes a series in pieces, with `filtered` in place of its kernels.
 
+        Without it exactly: layers remember as many samples as their kernels have taps.
         Its last part is the read-out. Raises `ValueError` that names the layer that looks at samples to come,
         `TypeError` for a network of another kind.
         """
         if self.grid.dim != 1:
             raise ValueError(f"`model` must be a network of series, of one axis; this one has {self.grid.dim}.")
-        return Chain([self._entry(), *self._causal_body(filtered), *self.head.causal_parts()])
+        body = self._causal_body(self._remembered if filtered is None else filtered)
+        return Chain([self._entry(), *body, *self.head.causal_parts()])
+
+    def _remembered(self, name: str, conv: Conv) -> Part:
+        """The taps of a layer as they are, at the resolution of the network."""
+        return Window(conv.taps(self.spacing, self.lowpass))
 
     def _causal_body(self, filtered: Filter) -> list[Part]:
         """The parts between the input and the head, in the order in which a signal meets them."""

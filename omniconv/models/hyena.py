@@ -19,7 +19,7 @@ from omniconv.models._network import HEADS, Network
 from omniconv.models.generate import Generates
 from omniconv.models.stepper import Stepper
 from omniconv.nn import ChannelNorm, Conv, GatedBlock, GatedConv, MultiHeadConv
-from omniconv.nn.causal import Filter, Part, remembered
+from omniconv.nn.causal import Filter, Part
 from omniconv.nn.heads import TiedReadout
 from omniconv.supports import Full, SupportFactory
 
@@ -123,7 +123,7 @@ class GatedNetwork(Network, Generates):
         For constant memory and time distil it: `omniconv.recurrence.stream(model, tol=..)`.
         """
         model = copy.deepcopy(self).eval()
-        return Stepper(model, model.causal_part(remembered))
+        return Stepper(model, model.causal_part())
 
 
 class Hyena(GatedNetwork):

@@ -21,9 +21,8 @@ class Stepper(Generates):
     `network`: what it computes, whose state it begins with silence. `chain`: its parts.
 
     >>> from omniconv.models import CCNN
-    >>> from omniconv.nn.causal import remembered
     >>> model = CCNN(1, 2, size=32, blocks=1, width=4, causal=True, head="last").eval()
-    >>> stepper, x = Stepper(model, model.causal_part(remembered)), torch.randn(3, 1, 32)
+    >>> stepper, x = Stepper(model, model.causal_part()), torch.randn(3, 1, 32)
     >>> y, state = stepper.prefill(x)
     >>> torch.allclose(y[..., -1], model(x), atol=1e-5)
     True

@@ -287,11 +287,6 @@ class Window(Part):
         return convolved_bounds(self.taps, torch.zeros_like(self.taps.double().sum(-1)), bounds)
 
 
-def remembered(name: str, conv: Conv) -> Part:
-    """The exact stand-in for the kernel of any layer, at its reference spacing: its taps."""
-    return Window(conv.taps())
-
-
 def convolved_bounds(taps: Taps, l1: Tensor, bounds: Bounds) -> Bounds:
     """Bounds behind a convolution with other taps, which differ by `l1` in the sum of moduli.
 
