@@ -33,12 +33,15 @@ from omniconv.nn import (
     BasicBlock,
     BatchNorm,
     Branched,
+    ChannelNorm,
     Conv,
     Conv1d,
     Conv2d,
     Conv3d,
     DenseHead,
     Downsample,
+    GatedBlock,
+    GatedConv,
     GroupAttention,
     GroupBasicBlock,
     GroupConv,
@@ -51,6 +54,7 @@ from omniconv.nn import (
     LayerNorm,
     LiftingConv,
     LiftingSelfAttention,
+    MultiHeadConv,
     NonStationaryConv,
     Pointwise,
     PoolHead,
@@ -167,6 +171,7 @@ __all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
 
 TOKENS = 7
 small = partial(Gabor, hidden=4, depth=1)
+filters = partial(HyenaFilter, bands=2, hidden=4)
 F64 = torch.float64
 
 
@@ -325,9 +330,14 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "pointwise": (lambda: Pointwise(3, 2, dtype=F64), (2, 3, 4, 2)),
     "layer-norm": (lambda: LayerNorm(3, dtype=F64), (2, 3, 5)),
     "standardize": (lambda: Standardize(3, dtype=F64), (2, 3, 5)),
+    "channel-norm": (lambda: ChannelNorm(3, dtype=F64), (2, 3, 5)),
     "batch-norm": (lambda: BatchNorm(3, dtype=F64).eval(), (2, 3, 5)),
     "block": (block, (2, 3, 5)),
     "basic-block": (basic_block, (2, 3, 5)),
+    "gated-conv": (lambda: GatedConv(3, 5, order=3, kernel=filters, dtype=F64), (2, 3, 5)),
+    "gated-conv-2d": (lambda: GatedConv(2, (3, 2), kernel=filters, causal=False, dtype=F64), (1, 2, 3, 2)),
+    "multi-head-conv": (lambda: MultiHeadConv(2, 2, 5, kernel=filters, dtype=F64), (2, 4, 5)),
+    "gated-block": (lambda: GatedBlock(GatedConv(3, 5, kernel=filters, dtype=F64), depth=2), (2, 3, 5)),
     "pool": (lambda: PoolHead(3, 2, dtype=F64), (2, 3, 4, 2)),
     "last": (lambda: LastHead(3, 2, dtype=F64), (2, 3, 5)),
     "dense": (lambda: DenseHead(3, 2, dtype=F64), (2, 3, 5)),
@@ -347,6 +357,17 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (2, 1, 5, 4),
     ),
     "ckcnn": (lambda: oc.CKCNN(2, 3, 6, blocks=1, width=4, kernel=small, dtype=F64), (2, 2, 6)),
+    "hyena": (lambda: oc.models.Hyena(2, 3, 6, blocks=1, width=4, kernel=filters, dtype=F64), (2, 2, 6)),
+    "hyena-tokens": (
+        lambda: oc.models.Hyena(
+            *(4, TOKENS, 6), blocks=1, width=4, kernel=filters, tokens=TOKENS, tied=True, head="dense", dtype=F64
+        ),
+        (2, 6),
+    ),
+    "multi-hyena": (
+        lambda: oc.models.MultiHyena(2, 3, 6, blocks=1, n_filters=2, head_width=2, kernel=filters, dtype=F64),
+        (2, 2, 6),
+    ),
     "flexnet": (
         lambda: oc.FlexNet(1, 2, (3, 4), blocks=(1, 1), widths=(2, 3), kernel=small, dtype=F64).eval(),
         (1, 1, 3, 4),

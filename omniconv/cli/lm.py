@@ -21,7 +21,7 @@ from omniconv.data import Windows, read_tokens
 from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
 from omniconv.models.generate import Generates
 from omniconv.models.hyena import GatedNetwork
-from omniconv.recurrence import Stream
+from omniconv.recurrence import Decoder, Stream
 from omniconv.training import Attempt, Recipe, Run, distill_language, train_language
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.interrupts import raising_interrupts
@@ -330,14 +330,21 @@ class Bench:
         )
         for name in ("runs as", "batch", "tokens/s", "ms per step", "bytes per text", "prefill, tokens/s"):
             table.add_column(name, justify="right")
-        for runs_as in ("exact", DISTILLED) if (self.model / DISTILLED).exists() else ("exact",):
-            stepper = writer(self.model, self.device, exact=runs_as == "exact").stepper()
-            for batch in self.batch_sizes:
-                table.add_row(runs_as, *self.timed(stepper, check_integer("--batch-sizes", batch)))
+        batches = [check_integer("--batch-sizes", batch) for batch in self.batch_sizes]
+        exact = writer(self.model, self.device, exact=True).stepper()
+        for batch in batches:
+            table.add_row("exact", *self.timed(exact, batch, exact.init_state(1).nbytes))
+        if (self.model / DISTILLED).exists():
+            streamed = Stream.from_pretrained(self.model / DISTILLED, device=self.device)
+            for batch in batches:
+                table.add_row(DISTILLED, *self.timed(streamed, batch, streamed.init_state(1).nbytes))
+            for batch in batches:
+                decoder = Decoder(streamed, batch)
+                table.add_row("fused", *self.timed(decoder, batch, decoder.nbytes // batch))
         console().print(table)
 
-    def timed(self, stepper: Stepper, batch: int) -> list[str]:
-        """A line of the table."""
+    def timed(self, stepper: Stepper, batch: int, nbytes: int) -> list[str]:
+        """A line of the table; `nbytes`: what is remembered of a text."""
         tokens = stepper.network.out_features
         prompt = torch.randint(tokens, (batch, check_integer("--context", self.context)), device=self.device)
         stepper.prefill(prompt, last=True)  # the first call makes what later ones keep
@@ -350,7 +357,7 @@ class Bench:
             _, state = stepper.step(prompt[:, 0], state)
             took.append(self._waited() - began)
         step = statistics.median(took)
-        speed = [f"{batch / step:,.0f}", f"{1e3 * step:.2f}", f"{state.nbytes // batch:,}"]
+        speed = [f"{batch / step:,.0f}", f"{1e3 * step:.2f}", f"{nbytes:,}"]
         return [str(batch), *speed, f"{prompt.numel() / ahead:,.0f}"]
 
     def _waited(self) -> float:

@@ -2,5 +2,6 @@
 
 from omniconv.export.bake import bake as bake
 from omniconv.export.fold import fold as fold
+from omniconv.export.hugging_face import to_hugging_face as to_hugging_face
 
-__all__ = ["bake", "fold"]
+__all__ = ["bake", "fold", "to_hugging_face"]

@@ -67,6 +67,11 @@ class Decoder(Stepper):
         self._logits: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of what it remembers, of all texts."""
+        return sum(block.window.nbytes + block.state.nbytes for block in self.blocks)
+
     def prefill(
         self,
         x: Signal | Tokens,

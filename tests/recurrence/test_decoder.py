@@ -59,6 +59,7 @@ def test_a_decoder_holds_one_state() -> None:
     ids = torch.randint(11, (2, 5))
     _, before = decoder.prefill(ids)
     kept = before.clone()
+    assert decoder.nbytes == kept.nbytes
     first, _ = decoder.step(ids[:, 0], before)
     first = first.clone()
     with pytest.raises(ValueError, match="`state` must be the one that this decoder returned last"):
