@@ -120,3 +120,33 @@ def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = [max(one["ratios"]) for one in results if one["method"] == "esprit"]
     assert max(ratios) < 2
     assert "The large layer took" in (tmp_path / "distillation.md").read_text()
+
+
+def test_recall_has_an_answer() -> None:
+    """The last key occurred before, and its value is that of every earlier time."""
+    names = script("language")
+    sequences, keys = names["recall_sequences"](50, 0), names["KEYS"]
+    assert sequences.shape == (50, 2 * names["PAIRS"] + 2)
+    for row in sequences:
+        pairs = list(zip(row[::2].tolist(), row[1::2].tolist(), strict=True))
+        assert all(0 <= key < keys <= value < 2 * keys for key, value in pairs)
+        assert len(dict(pairs)) == len(set(pairs))
+        assert pairs[-1] in pairs[:-1]
+
+
+def test_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"the cat sat on the mat. " * 40)
+    small = ("--epochs", 1, "--width", 8, "--length", 32, "--orders", "2,8", "--tols", "0.1", "--prompts", 2)
+    less = ("--greedy", 4, "--recall", 128, "--recall_epochs", 1, "--recall_width", 4, "--models", tmp_path / "kept")
+    run("language", text, "--out", tmp_path, *small, *less, monkeypatch=monkeypatch)
+    found = json.loads((tmp_path / "language.json").read_text())
+    exact = [one for one in found["results"] if one["runs_as"] == "taps, exact"]
+    assert len(exact) == 2
+    assert all(abs(one["change"]) < 1e-6 and one["greedy"] == 1.0 for one in exact)
+    assert all(one["largest"] < 2 for one in found["bounds"])
+    recall = {one["runs_as"]: one["accuracy"] for one in found["recall"] if one["network"] == "Hyena"}
+    assert recall["taps, exact"] == recall["convolution"]
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+    assert (tmp_path / "language.png").stat().st_size > 1000
+    assert "| Hyena | order 2 |" in (tmp_path / "language.md").read_text()
