@@ -17,7 +17,7 @@ from omniconv.bench.pages import write as write
 def called(script: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     """The command with the options that are not at their defaults; the folder of the data differs between machines."""
     given = [
-        f"--{name} {value}"
+        f"--{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in vars(options).items()
         if name not in ("data", "out", "models") and value != parser.get_default(name)
     ]

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 
 from omniconv.data import Windows, read_tokens
 from omniconv.kernels import HyenaFilter
-from omniconv.models import Hyena, MultiHyena, Network
+from omniconv.models import Hyena, MultiHyena, Network, read_config
 from omniconv.models.hyena import GatedNetwork
 from omniconv.nn import Conv
 from omniconv.recurrence import Stream, distill, hankel_singular_values, stream
@@ -112,17 +112,24 @@ def build(name: str, tokens: int, length: int, options: argparse.Namespace, widt
     return MultiHyena(width, tokens, length, n_filters=width // heads, head_width=heads, **common)
 
 
-def trained(name: str, windows: Windows, tokens: int, options: argparse.Namespace, width: int, epochs: int) -> Network:
-    """The network, trained on windows, or read from the folder of networks if an earlier run left it there."""
+def trained(
+    name: str, windows: Windows, tokens: int, options: argparse.Namespace, width: int, epochs: int
+) -> tuple[Network, float]:
+    """The network, trained on windows, and how many seconds that took.
+
+    If an earlier run left it in the folder of networks, it is read from there.
+    """
     folder = None if options.models is None else options.models / f"{name}_{tokens}_{width}_{epochs}"
     if folder is not None and folder.exists():
-        return Network.from_pretrained(folder)
+        return Network.from_pretrained(folder), float(read_config(folder)["seconds"])
     model = build(name, tokens, windows.length, options, width)
     recipe = Recipe(epochs=epochs, batch_size=options.batch, lr=options.lr, weight_decay=0.1, seed=options.seed)
+    began = time.monotonic()
     train_language(model, windows, recipe=recipe, run=Run(device="cpu", progress=True))
+    seconds = time.monotonic() - began
     if folder is not None:
-        model.save_pretrained(folder)
-    return model.eval()
+        model.save_pretrained(folder, extra={"seconds": seconds})
+    return model.eval(), seconds
 
 
 def ways(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
@@ -209,7 +216,7 @@ def recalled(name: str, options: argparse.Namespace) -> list[Recall]:
     sequences = recall_sequences(options.recall, options.seed)
     windows = Windows(sequences.ravel(), length, length + 1)
     small = argparse.Namespace(**vars(options) | {"batch": 64, "dropout": 0.0, "lr": options.recall_lr})
-    model = trained(name, windows, 2 * KEYS, small, options.recall_width, options.recall_epochs)
+    model, _ = trained(name, windows, 2 * KEYS, small, options.recall_width, options.recall_epochs)
     tests = torch.from_numpy(recall_sequences(2000, options.seed + 1))
     asked, answers = tests[:, :-1], tests[:, -1]
 
@@ -312,9 +319,8 @@ def main() -> None:
     windows, held_out = Windows(ids[:cut], options.length), Windows(ids[cut:], options.length)
     results, limits, recall, seconds = list[Result](), list[Bound](), list[Recall](), dict[str, float]()
     for name in options.networks.split(","):
-        began = time.monotonic()
-        model = trained(name, windows, tokens, options, options.width, options.epochs)
-        seconds[name] = round(time.monotonic() - began, 1)
+        model, took = trained(name, windows, tokens, options, options.width, options.epochs)
+        seconds[name] = round(took, 1)
         results += measured(name, model, held_out, options)
         limits += bounds(name, model, options)
         recall += recalled(name, options) if options.recall else []

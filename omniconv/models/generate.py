@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -68,7 +68,13 @@ class Generates(ABC):
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         check_integer("max_new_tokens", max_new_tokens)
-        return continued(self.stepper(), prompts_of(ids), max_new_tokens, sampling, tuple(stop), seed, callback)
+        if seed is not None:
+            check_integer("seed", seed, minimum=0)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"`callback` must be callable, with the tokens of a step; got {describe(callback)}.")
+        stepper = self.stepper()
+        prompts = prompts_of(ids, check_tokens(stepper, stop))
+        return continued(stepper, prompts, max_new_tokens, sampling, tuple(stop), seed, callback)
 
 
 @torch.no_grad()
@@ -82,14 +88,13 @@ def continued(
     callback: Callback | None,
 ) -> Generation:
     """`Generates.generate` with its arguments checked."""
-    tokens = check_tokens(stepper, stop)
     device = next(stepper.network.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     padded = torch.nn.utils.rnn.pad_sequence([prompt.to(device) for prompt in prompts], batch_first=True)
-    seen = torch.zeros(len(prompts), tokens, dtype=torch.bool, device=device)
+    seen = torch.zeros(len(prompts), stepper.network.out_features, dtype=torch.bool, device=device)
     for row, prompt in zip(seen, prompts, strict=True):
-        row[prompt.to(device).long()] = True
+        row[prompt.to(device)] = True
     uneven = None if (lengths == lengths[0]).all() else lengths.to(device)
     logits, state = stepper.prefill(padded, lengths=uneven, last=True)
     ends = torch.tensor(stop, device=device, dtype=torch.long)
@@ -109,25 +114,27 @@ def continued(
     return Generation(torch.stack(drawn, 1), counts)
 
 
-def prompts_of(ids: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Prompts as a list of ids, or raise."""
-    if isinstance(ids, Tensor) and ids.ndim != 2:
+def prompts_of(ids: Any, tokens: int) -> list[Tensor]:
+    """Prompts as a list of ids below `tokens`, or raise."""
+    if not isinstance(ids, Tensor | Sequence) or (isinstance(ids, Tensor) and ids.ndim != 2):
         raise ValueError(f"`ids` must be (batch, length), or a list of prompts (length,); got {describe(ids)}.")
     prompts = list(ids)
     if not prompts:
         raise ValueError("`ids` must hold one prompt at least; got none.")
     for prompt in prompts:
         if not isinstance(prompt, Tensor) or prompt.ndim != 1 or len(prompt) == 0:
-            raise ValueError(
-                f"`ids`: a prompt must be a tensor of one token at least, (length,); got {describe(prompt)}."
-            )
-        if prompt.dtype.is_floating_point or prompt.dtype == torch.bool:
+            what = describe(prompt)
+            raise ValueError(f"`ids`: a prompt must be a tensor of one token at least, (length,); got {what}.")
+        if prompt.dtype.is_floating_point or prompt.dtype.is_complex or prompt.dtype == torch.bool:
             raise TypeError(f"`ids` must hold integers, the ids of tokens; got {describe(prompt)}.")
-    return prompts
+        lowest, highest = (int(end) for end in torch.aminmax(prompt))
+        if lowest < 0 or highest >= tokens:
+            raise ValueError(f"`ids` must hold ids from 0 to {tokens - 1}; got {lowest} to {highest}.")
+    return [prompt.long() for prompt in prompts]
 
 
-def check_tokens(stepper: Stepper, stop: tuple[int, ...]) -> int:
-    """How many tokens there are, of a network that predicts those it takes, or raise."""
+def check_tokens(stepper: Stepper, stop: Any = ()) -> int:
+    """How many tokens there are, of a network that predicts those it takes, or raise; `stop`: ids of some."""
     network = stepper.network
     if network.embedding is None or network.embedding.tokens != network.out_features:
         takes = "signals" if network.embedding is None else f"{network.embedding.tokens} tokens"
@@ -135,6 +142,8 @@ def check_tokens(stepper: Stepper, stop: tuple[int, ...]) -> int:
             f"the network must predict the tokens that it takes; it takes {takes} and gives {network.out_features} "
             'outputs. Build it with tokens=out_features and head="dense".'
         )
+    if not isinstance(stop, Sequence):
+        raise TypeError(f"`stop` must be a sequence of ids, such as [0]; got {describe(stop)}.")
     for token in stop:
         if not 0 <= check_integer("stop", token, minimum=0) < network.out_features:
             raise ValueError(f"`stop` must hold ids below {network.out_features}; got {token}.")

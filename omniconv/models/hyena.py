@@ -182,6 +182,7 @@ class Hyena(GatedNetwork):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_features, tokens=tokens, span=span, input_dropout=input_dropout, **place)
         parts = convolutions(kernel, support, reach, causal, boundary, engine)
+        width = check_integer("width", width)
         mixers = [
             GatedConv(width, size, order=order, short=short, **parts, **place)
             for _ in range(check_integer("blocks", blocks))

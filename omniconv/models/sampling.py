@@ -47,7 +47,9 @@ class Sampling:
         logits = self._penalised(logits.to(torch.promote_types(logits.dtype, torch.float32)), seen)
         if self.temperature == 0:
             return logits.argmax(-1)
-        return torch.multinomial(self._likely((logits / self.temperature).softmax(-1)), 1, generator=generator)[:, 0]
+        # Differences from the largest, so that no quotient overflows upwards.
+        below = (logits - logits.amax(-1, keepdim=True)).double() / self.temperature
+        return torch.multinomial(self._likely(below.softmax(-1)), 1, generator=generator)[:, 0]
 
     def _penalised(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         if seen is None or self.repetition_penalty == 1:

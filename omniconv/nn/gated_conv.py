@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer
 from omniconv._references import HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
-from omniconv.domains import Times
+from omniconv.domains import Grid, Times
 from omniconv.kernels import HyenaFilter, KernelFactory, Table
 from omniconv.nn.causal import Affine, Chain, Channels, Filter, Part, Product, Sum
 from omniconv.nn.conv import Conv
@@ -28,7 +28,8 @@ class GatedConv(Cited, nn.Module):
     W and U mix channels, s are numbers per channel.
 
     `channels`: at least 1. `size`, `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for the
-    long convolutions. `order`: N, at least 2; there are N - 1 long convolutions. `short`: taps per axis, at least 1.
+    long convolutions. `order`: N, at least 2; there are N - 1 long convolutions. `short`: taps per axis, at least 1,
+    odd on axes that are not causal.
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
     `lowpass`, `times` and `condition` are as in `Conv`.
     Raises `ValueError` or `TypeError` that names the argument.
@@ -87,7 +88,7 @@ class GatedConv(Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
-        x = self.short(observed(self.project(x), mask), **where)
+        x = self.short(observed(self.project(observed(x, mask)), mask), **where)
         *gates, value = x.unflatten(1, (self.order + 1, self.channels)).unbind(1)
         for gate, conv, skip in zip(gates[:0:-1], self.long, self.skip, strict=True):
             value = observed(gate * value, mask)
@@ -108,8 +109,9 @@ class GatedConv(Cited, nn.Module):
 def short_conv(channels: int, size: PerAxis[int], taps: int, where: dict[str, Any]) -> Conv:
     """A convolution per channel with a table of so many taps on every axis."""
     check_integer("short", taps)
-    axes = (size,) if isinstance(size, int) else size
-    past = per_axis("causal", where["causal"], len(axes), check_bool)
+    past = per_axis("causal", where["causal"], Grid(size).dim, check_bool)
+    if taps % 2 == 0 and not all(past):
+        raise ValueError(f"`short` must be odd where an axis is not causal, for a tap in the middle; got {taps}.")
     reach = tuple(taps - 1 if only else taps // 2 for only in past)
     return Conv(channels, channels, size, kernel=Table, support=Full, reach=reach, **where)
 

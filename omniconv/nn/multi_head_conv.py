@@ -26,7 +26,8 @@ class MultiHeadConv(Cited, nn.Module):
     Channels are `n_filters` heads m of width `head_width`, i and j; every head has one long kernel h_m for all its
     products. With heads of width 1 this is `GatedConv` of order 2. The products take `head_width` times the memory.
 
-    `n_filters`, `head_width`: at least 1. `short`: taps per axis of a table on all projections, at least 1.
+    `n_filters`, `head_width`: at least 1. `short`: taps per axis of a table on all projections, at least 1, odd on axes
+    that are not causal.
     `size`, `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for the long convolution.
     `forward(x, spacing=None, mask=None)` as in `GatedConv`.
     Raises `ValueError` or `TypeError` that names the argument.
@@ -86,7 +87,7 @@ class MultiHeadConv(Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
-        x = observed(self.short(observed(self.project(x), mask), **where), mask)
+        x = observed(self.short(observed(self.project(observed(x, mask)), mask), **where), mask)
         query, key, value = x.unflatten(1, (3, self.n_filters, self.head_width)).transpose(2, 3).unbind(1)
         product = (key[:, :, None] * value[:, None]).flatten(0, 2)  # (batch i j, m, *size): one signal per entry
         # Every entry of a sample has its times and its condition.

@@ -104,6 +104,8 @@ def stream(model: Network, *, tol: float | None = None, order: int | None = None
     `order`: instead of it, the real numbers of state of every channel (but for kernels that reach back no farther than
     that, or than two samples, which stay taps). Without either all is exact.
     `horizon`: the length of the longest signal, if there is one; None for streams without end. It is as in `distill`.
+    The certificate of a `Hyena` holds, but says little: norms over channels and products let its layers' worst cases
+    grow up to what outputs can be at all. `omniconv.training.compare` says what a text does.
     Raises `ValueError` or `TypeError` that names the argument and the layer.
 
     >>> from omniconv import CCNN

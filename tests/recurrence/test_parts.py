@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from omniconv.kernels import HyenaFilter
-from omniconv.nn import ChannelNorm, GatedConv, MultiHeadConv
+from omniconv.nn import ChannelNorm, Conv, GatedConv, MultiHeadConv
 from omniconv.nn.causal import (
     Activation,
     Affine,
@@ -33,7 +33,6 @@ from omniconv.nn.causal import (
     gelu,
     multiplied_bounds,
     relu,
-    remembered,
 )
 from omniconv.nn.pointwise import Pointwise
 from omniconv.recurrence import certify, distill
@@ -313,6 +312,11 @@ def test_norms_nearly_reach_their_bounds(channel: int) -> None:
 
 
 # ---- whole operators
+
+
+def remembered(name: str, conv: Conv) -> Part:
+    """The taps of a layer as they are."""
+    return Window(conv.taps())
 
 
 OPERATORS: dict[str, Callable[[], GatedConv | MultiHeadConv]] = {

@@ -168,7 +168,7 @@ def test_the_worst_signals_stay_within_the_bound(name: str, horizon: int | None)
     assert "distilled" in {layer.form for layer in streamed.certificate.layers}
     mean, std = (values[:, None] for values in (model.standardize.mean, model.standardize.std))
     for peak in (1.0, 0.1):
-        limit, first = streamed.certificate.within(peak), None
+        limit, sizes = streamed.certificate.within(peak), list[float]()
         x = peak * torch.randn(6, 2, SIZE, dtype=torch.float64).sign()  # once it is standardised
         for _ in range(15):
             x.requires_grad_()
@@ -178,12 +178,11 @@ def test_the_worst_signals_stay_within_the_bound(name: str, horizon: int | None)
             y, _ = chain.run(signal, chain.begin(6, torch.float64, x.device))
             error = (y[..., -1] - model(signal)).abs()
             assert (error.amax(0) <= limit).all()
-            first = error.max().item() if first is None else first
+            sizes.append(error.mean().item())
             step = torch.autograd.grad(error.sum(), x)[0]
             with torch.no_grad():
                 x = (x + 0.3 * peak * step.sign()).clamp(-peak, peak)
-        assert first is not None
-        assert error.max().item() > 1.2 * first  # it did climb
+        assert max(sizes) > 1.2 * sizes[0]  # it did climb
 
 
 def test_a_smaller_tolerance_has_a_smaller_bound() -> None:
