@@ -16,9 +16,9 @@ from omniconv.models.hyena import MultiHyena as MultiHyena
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
 from omniconv.models.sampling import Sampling as Sampling
-from omniconv.models.state import State as State
 from omniconv.models.stepper import Stepper as Stepper
 from omniconv.models.wavelet import WaveletNet as WaveletNet
+from omniconv.nn import State as State
 
 __all__ = [
     "CCNN",

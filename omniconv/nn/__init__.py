@@ -43,6 +43,8 @@ from omniconv.nn.penalties import narrowness as narrowness
 from omniconv.nn.penalties import regrowth as regrowth
 from omniconv.nn.penalties import relaxation as relaxation
 from omniconv.nn.pointwise import Pointwise as Pointwise
+from omniconv.nn.state import State as State
+from omniconv.nn.stepper import LayerStepper as LayerStepper
 
 __all__ = [
     "BasicBlock",
@@ -67,6 +69,7 @@ __all__ = [
     "GroupSelfAttentionBlock",
     "LastHead",
     "LayerNorm",
+    "LayerStepper",
     "LiftingConv",
     "LiftingSelfAttention",
     "MultiHeadConv",
@@ -76,6 +79,7 @@ __all__ = [
     "PoolHead",
     "ResidualBlock",
     "Standardize",
+    "State",
     "TokenEmbedding",
     "admissibility",
     "aliasing",

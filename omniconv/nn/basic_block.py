@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from omniconv._references import RESNET_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
@@ -13,9 +13,10 @@ from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 
 
-class BasicBlock(Cited, nn.Module):
+class BasicBlock(Steps, Cited, nn.Module):
     """Residual block of two convolutions: ReLU(shortcut(x) + branch(x)).
 
     branch(x) = norm_2(conv_2(dropout(ReLU(norm_1(conv_1(x)))))), and with `rectify` dropout(ReLU(.)) of that.
@@ -65,6 +66,9 @@ class BasicBlock(Cited, nn.Module):
             part.reset_parameters()
         if self.shortcut is not None:
             self.shortcut.reset_parameters()
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.conv_1.in_channels, self.conv_2.out_channels, self.conv_1.gain
 
     def causal_part(self, name: str, filtered: Filter) -> Part:
         """The block as a causal map that takes a signal in pieces, with `filtered` in place of its kernels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
@@ -13,9 +13,10 @@ from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.norm import BatchNorm, LayerNorm
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 
 
-class ResidualBlock(Cited, nn.Module):
+class ResidualBlock(Steps, Cited, nn.Module):
     """Pre-norm residual block: x + GELU(linear(dropout(GELU(conv(norm(x)))))).
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
@@ -35,6 +36,9 @@ class ResidualBlock(Cited, nn.Module):
         """Draw the parameters of all parts anew."""
         for part in (self.norm, self.conv, self.linear):
             part.reset_parameters()
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.conv.in_channels, self.linear.out_channels, self.linear.weight
 
     def causal_part(self, name: str, filtered: Filter) -> Part:
         """The block as a causal map that takes a signal in pieces, with `filtered` in place of its kernel."""

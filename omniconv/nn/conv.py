@@ -40,6 +40,7 @@ from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.causal import Chain, Filter, Part, Shift
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 from omniconv.supports import Gaussian, SupportFactory
 
 MIXINGS = ("dense", "depthwise", "separable")
@@ -47,7 +48,7 @@ THRESHOLD = 0.01
 """A support below this weight counts as zero: it holds under 1e-4 of a Gaussian window's energy."""
 
 
-class Conv(Refreshed):
+class Conv(Steps, Refreshed):
     """Convolution with a continuous kernel, on signals of one to three axes, any length and any resolution.
 
     y[t] = sum_lag w(lag) k(lag / reach) m(lag / reach) x[t - lag] + bias, with kernel k, support m and quadrature
@@ -384,6 +385,9 @@ class Conv(Refreshed):
             )
         if condition is not None:
             raise ValueError("`times` and `condition` exclude each other. Leave one of them out.")
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.in_channels, self.out_channels, self.gain
 
     def check_causal(self, what: str) -> None:
         """Raise `ValueError` unless the layer is causal on its one axis, with one kernel for all; `what` is named."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_probability
 from omniconv._references import HYENA_PAPER, Cited
@@ -17,9 +17,10 @@ from omniconv.nn.masks import observed
 from omniconv.nn.multi_head_conv import MultiHeadConv
 from omniconv.nn.norm import ChannelNorm
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 
 
-class GatedBlock(Cited, nn.Module):
+class GatedBlock(Steps, Cited, nn.Module):
     """Pre-norm residual block: y = x + mixer(norm(x)); y + down(GELU(up(norm(y)))).
 
     `mixer`: a `GatedConv` or a `MultiHeadConv`. `expansion`: channels between up and down per channel, at least 1.
@@ -75,6 +76,9 @@ class GatedBlock(Cited, nn.Module):
         y = self.mixer(self.norm_1(x), spacing, mask, lowpass=lowpass, times=times, condition=condition)
         y = x + self.dropout(y)
         return y + self.dropout(self.down(F.gelu(self.up(self.norm_2(y)))))
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.mixer._ends()
 
     def causal_part(self, name: str, filtered: Filter) -> Part:
         """The block as a causal map that takes a signal in pieces, with `filtered` in place of its kernels."""

@@ -17,10 +17,11 @@ from omniconv.nn.causal import Affine, Chain, Channels, Filter, Part, Product, S
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 from omniconv.supports import Full, SupportFactory
 
 
-class GatedConv(Cited, nn.Module):
+class GatedConv(Steps, Cited, nn.Module):
     """The operator of Hyena of order N, y = U (x_0 v_0), where v_{N-1}, x_{N-1}, .., x_0 are channels of short(W x) and
     v_{n-1} = h_n * (x_n v_n) + s_n x_n v_n for n = N-1, .., 1.
 
@@ -94,6 +95,9 @@ class GatedConv(Cited, nn.Module):
             value = observed(gate * value, mask)
             value = conv(value, condition=condition, **where) + scaled(value, skip)
         return self.mix(gates[0] * value)
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.channels, self.channels, self.skip
 
     def causal_part(self, name: str, filtered: Filter) -> Part:
         """The operator as a causal map that takes a signal in pieces, with `filtered` in place of its kernels."""

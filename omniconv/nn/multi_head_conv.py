@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omniconv._errors import check_integer
 from omniconv._references import HYENA_PAPER, LAUGHING_HYENA_PAPER, Cited
@@ -17,10 +17,11 @@ from omniconv.nn.conv import Conv
 from omniconv.nn.gated_conv import scaled, scaling, short_conv
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
+from omniconv.nn.stepper import Steps
 from omniconv.supports import Full, SupportFactory
 
 
-class MultiHeadConv(Cited, nn.Module):
+class MultiHeadConv(Steps, Cited, nn.Module):
     """q, k, v = short(W x); w[m, i, j] = h_m * (k[m, i] v[m, j]) + s_m k[m, i] v[m, j]; U sum_i w[m, i, j] q[m, i].
 
     Channels are `n_filters` heads m of width `head_width`, i and j; every head has one long kernel h_m for all its
@@ -101,6 +102,9 @@ class MultiHeadConv(Cited, nn.Module):
         kept = kept.unflatten(0, (-1, self.head_width, self.head_width))
         y = (kept * query[:, :, None]).sum(1)  # (batch, j, m, *size)
         return self.mix(y.transpose(1, 2).flatten(1, 2))
+
+    def _ends(self) -> tuple[int, int, Tensor]:
+        return self.channels, self.channels, self.skip
 
     def causal_part(self, name: str, filtered: Filter) -> Part:
         """The operator as a causal map that takes a signal in pieces, with `filtered` in place of its kernel."""

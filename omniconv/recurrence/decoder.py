@@ -54,7 +54,8 @@ class Decoder(Stepper):
             raise TypeError(f"`streamed` must be a stream of a Hyena or MultiHyena; got {describe(streamed)[:80]}.")
         if network.embedding is None or network.stem is not None:
             raise ValueError("`streamed` must take tokens whose vectors are as wide as the network, without a stem.")
-        self.network, self.streamed, self.batch = network, streamed, check_integer("batch", batch)
+        super().__init__(network, streamed._chain)
+        self.streamed, self.batch = streamed, check_integer("batch", batch)
         self.state_dtype = check_state_dtype(state_dtype, network.embedding.vectors.weight.dtype)
         place = (batch, self.state_dtype, network.embedding.vectors.weight)
         with torch.no_grad():
