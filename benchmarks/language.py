@@ -47,7 +47,7 @@ with vectors that are the read-out too, filters of {hidden} hidden units and fre
 
 *runs as*: `recurrence.stream(model, order=..)`, or with `tol`, where every layer takes the smallest order that keeps
 all its filters to that relative error; *automatic* is what `training.distill_language` takes, by the first {judges}
-held-out windows: the first of its tolerances with which the loss changes by at most 0.005 and 98 % of the likeliest
+held-out windows: the first order with which the loss changes by at most 0.005 and 98 % of the likeliest
 bytes are the same. All held-out windows, {tokens:,} bytes, go through the recurrence byte by byte,
 each window from silence; *change* is that of the loss against the convolution, in nats per byte. *same*: the share
 of bytes for which both hold the same next byte the likeliest. *greedy*: the share of {greedy} bytes behind {prompts}
@@ -155,7 +155,7 @@ def measured(name: str, model: Network, held_out: Windows, options: argparse.Nam
     exact = greedy(stream(model), prompts, options.greedy)
     first = Windows(held_out.ids[: JUDGES * held_out.length + 1], held_out.length)
     found, attempts = distill_language(model, first)
-    chosen = "exact" if attempts[-1].tol is None else f"tol {attempts[-1].tol:g}"
+    chosen = "exact" if attempts[-1].order is None else f"order {attempts[-1].order}"
     streams = [(runs_as, stream(model, **arguments)) for runs_as, arguments in ways(options)]
     results = []
     for runs_as, streamed in [*streams, (f"automatic, {chosen}", found)]:
@@ -299,9 +299,7 @@ def main() -> None:
     parser.add_argument(
         "--orders", type=lambda text: [int(word) for word in text.split(",")], default=[2, 4, 8, 16, 32, 64]
     )
-    parser.add_argument(
-        "--tols", type=lambda text: [float(word) for word in text.split(",")], default=[0.1, 0.03, 0.01]
-    )
+    parser.add_argument("--tols", type=lambda text: [float(word) for word in text.split(",")], default=[0.3])
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--greedy", type=int, default=64)
     parser.add_argument("--recall", type=int, default=20_000, help="sequences of associative recall; 0 leaves it out")

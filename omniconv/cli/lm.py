@@ -195,22 +195,20 @@ class Attempts:
     def add(self, attempt: Attempt) -> None:
         """One more; told on standard error at once, because each takes its time."""
         self.found.append(attempt)
-        tol = "exact" if attempt.tol is None else f"tolerance {attempt.tol:g}"
-        sys.stderr.write(f"{tol}: loss {attempt.agreement.difference:+.4f}, same {attempt.agreement.top_1:.4f}\n")
+        runs_as = "exact" if attempt.order is None else f"order {attempt.order}"
+        sys.stderr.write(f"{runs_as}: loss {attempt.agreement.difference:+.4f}, same {attempt.agreement.top_1:.4f}\n")
 
     def table(self) -> Any:
         """All of them."""
         table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(
             title="Through the recurrence, token by token", title_justify="left"
         )
-        for name in ("tolerance", "states", "bytes", "nats per token", "change", "same likeliest"):
+        for name in ("order", "bytes per text", "nats per token", "change", "same likeliest"):
             table.add_column(name, justify="right")
         for one in self.found:
-            states = ", ".join(map(str, sorted(set(one.states))))
             same = one.agreement
             table.add_row(
-                "exact" if one.tol is None else f"{one.tol:g}",
-                states,
+                "exact" if one.order is None else str(one.order),
                 f"{one.nbytes:,}",
                 f"{same.other:.4f}",
                 f"{same.difference:+.4f}",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer, check_number
 from omniconv.data.windows import Windows
 from omniconv.models import Network, Stepper
+from omniconv.nn import Conv
 from omniconv.recurrence import Stream, stream
 from omniconv.training.evaluation import evaluating
 from omniconv.training.loop import Record, Report, Run, train
@@ -150,16 +151,15 @@ def compare(network: Network, stepper: Stepper, windows: Windows, *, batch_size:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A tolerance that was tried, and what the text says of the stream. `states`: of every kernel, in its order."""
+    """An order that was tried, and what the text says of the stream. `nbytes`: of the state of one text."""
 
-    tol: float | None
-    states: tuple[int, ...]
+    order: int | None
     nbytes: int
     agreement: Agreement
 
 
-TOLERANCES = (0.3, 0.1, 0.03, 0.01, 0.003, None)
-"""What is tried one after the other; without a tolerance kernels that have no exact recurrence stay taps."""
+ORDERS = (2, 4, 8, 16, 32, 64, 128, None)
+"""What is tried one after the other; without an order kernels that have no exact recurrence stay taps."""
 
 
 def distill_language(
@@ -168,33 +168,40 @@ def distill_language(
     *,
     change: float = 0.005,
     top_1: float = 0.98,
-    tols: Sequence[float | None] = TOLERANCES,
-    horizon: int | None = None,
+    orders: Sequence[int | None] = ORDERS,
     report: Callable[[Attempt], None] | None = None,
 ) -> tuple[Stream, list[Attempt]]:
     """The smallest stream of a language model that says what the model says, on a text; and what was tried.
 
-    The first of `tols` is taken with which the loss in nats changes by at most `change`, (0, inf), and the likeliest
-    token is the same for a share of at least `top_1`, [0, 1], every token of `windows` through the recurrence.
-    `horizon`: as in `stream`. `report`: called with every attempt. Raises `ValueError` if none does, which cannot be
-    where None, the exact one, is among them.
+    The first of `orders` is taken with which the loss in nats changes by at most `change`, (0, inf), and the likeliest
+    token is the same for a share of at least `top_1`, [0, 1], every token of `windows` through the recurrence. Orders
+    that are more than half of what kernels reach are passed over: taps are no more then.
+    `report`: called with every attempt. Raises `ValueError` if none does, which cannot be where None, the exact one, is
+    among them.
     """
     check_number("change", change, low=0.0)
     check_number("top_1", top_1, low=0.0, high=1.0, closed=True)
     attempts = list[Attempt]()
-    for tol in tols:
-        made = stream(network, tol=tol, horizon=horizon)
+    for order in orders:
+        if order is not None and order > shortest(network) // 2:
+            continue
+        made = stream(network, order=order)
         found = compare(network, made, windows)
-        states = tuple(layer.states for layer in made.certificate.layers)
-        attempts.append(Attempt(tol, states, made.init_state(1).nbytes, found))
+        attempts.append(Attempt(order, made.init_state(1).nbytes, found))
         if report is not None:
             report(attempts[-1])
         if abs(found.difference) <= change and found.top_1 >= top_1:
             return made, attempts
     raise ValueError(
-        f"no tolerance of {list(tols)} keeps the loss within {change:g} nats and the likeliest token alike for "
+        f"no order of {list(orders)} keeps the loss within {change:g} nats and the likeliest token alike for "
         f"{top_1:.1%}. Ask for less, or add None, the exact stream."
     )
+
+
+def shortest(network: Network) -> int:
+    """How far back the long convolutions reach at least: those that reach less than two samples are not meant."""
+    reaches = [module.window[0] for module in network.modules() if isinstance(module, Conv) and module.window[0] > 2]
+    return min(reaches, default=0)
 
 
 def batches(windows: Windows, batch_size: int) -> Iterator[Tensor]:

@@ -65,12 +65,14 @@ def test_a_stream_that_is_exact_agrees() -> None:
 
 def test_the_smallest_stream_that_agrees_is_taken() -> None:
     network = model().eval()
-    made, attempts = distill_language(network, windows(), change=1e-6, top_1=1.0, tols=(3.0, 1e-2, None))
-    assert [attempt.tol for attempt in attempts] == [3.0, 1e-2, None][: len(attempts)]
+    made, attempts = distill_language(network, windows(), change=1e-6, top_1=1.0, orders=(2, 4, None))
+    assert [attempt.order for attempt in attempts] == [2, 4, None][: len(attempts)]
     assert len(attempts) > 1
     assert abs(compare(network, made, windows()).difference) <= 1e-6
-    with pytest.raises(ValueError, match="no tolerance of"):
-        distill_language(network, windows(), change=1e-9, tols=(3.0,))
+    _, passed = distill_language(network, windows(), change=1e-6, top_1=1.0, orders=(8, None))
+    assert [attempt.order for attempt in passed] == [None]  # kernels reach 15 samples back
+    with pytest.raises(ValueError, match="no order of"):
+        distill_language(network, windows(), change=1e-9, orders=(2,))
 
 
 def test_bad_input() -> None:
