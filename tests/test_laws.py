@@ -47,6 +47,10 @@ def test_group_obeys_the_laws(name: str, seed: int) -> None:
     check_group(GROUPS[name], seed=seed)
 
 
+# A function of samples of a group, and one of signals and positions; tests/nn/test_partial.py, test_point_conv.py.
+APART = {omniconv.nn.Partial, omniconv.nn.PointConv}
+
+
 def public_classes(module: object, base: type) -> set[type]:
     """Concrete classes of that kind which a folder exports."""
     members = (getattr(module, name) for name in module.__all__)  # type: ignore[attr-defined]
@@ -65,8 +69,7 @@ def public_classes(module: object, base: type) -> set[type]:
     ids=["kernels", "groups", "supports", "nn", "models"],
 )
 def test_every_public_class_is_among_the_cases(module: object, base: type, made: object) -> None:
-    missing = public_classes(module, base) - made() - {omniconv.nn.Partial}  # type: ignore[operator]
-    # `Partial` is a function of samples of a group, not of signals: tests/nn/test_partial.py.
+    missing = public_classes(module, base) - made() - APART  # type: ignore[operator]
     assert not missing, f"add {sorted(cls.__name__ for cls in missing)} to tests/cases.py"
 
 

@@ -42,6 +42,7 @@ from omniconv.nn.penalties import kernel_norm as kernel_norm
 from omniconv.nn.penalties import narrowness as narrowness
 from omniconv.nn.penalties import regrowth as regrowth
 from omniconv.nn.penalties import relaxation as relaxation
+from omniconv.nn.point_conv import PointConv as PointConv
 from omniconv.nn.pointwise import Pointwise as Pointwise
 from omniconv.nn.state import State as State
 from omniconv.nn.stepper import LayerStepper as LayerStepper
@@ -75,6 +76,7 @@ __all__ = [
     "MultiHeadConv",
     "NonStationaryConv",
     "Partial",
+    "PointConv",
     "Pointwise",
     "PoolHead",
     "ResidualBlock",

@@ -1,0 +1,148 @@
+"""Neighbours: what all distances say, whichever way they are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from omniconv.domains.neighbours import Edges, lattice, nearest, nearest_nodes, within
+
+BACKENDS = ["torch", "scipy"]
+
+
+def clouds(dim: int, targets: int, sources: int, ties: bool, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random ones, or with many equal distances."""
+    random = torch.Generator().manual_seed(seed)
+    sizes = ((2, targets, dim), (2, sources, dim))
+    if ties:
+        first, second = (torch.randint(-2, 3, size, generator=random).double() / 2 for size in sizes)
+    else:
+        first, second = (torch.rand(size, generator=random, dtype=torch.float64) * 2 - 1 for size in sizes)
+    return first, second
+
+
+def triples(edges: Edges) -> list[tuple[int, int, int]]:
+    return list(zip(edges.batch.tolist(), edges.target.tolist(), edges.source.tolist(), strict=True))
+
+
+def brute(targets: Tensor, sources: Tensor, count: int) -> list[tuple[int, int, int]]:
+    found = []
+    for row in range(len(targets)):
+        for i, point in enumerate(targets[row]):
+            far = [(float((point - other).square().sum()), j) for j, other in enumerate(sources[row])]
+            found += sorted((row, i, j) for _, j in sorted(far)[:count])
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize(("targets", "sources", "count"), [(7, 9, 4), (1, 30, 3), (5, 3, 8), (4, 12, 12)])
+def test_nearest(backend: str, ties: bool, dim: int, targets: int, sources: int, count: int) -> None:
+    pytest.importorskip("scipy")
+    first, second = clouds(dim, targets, sources, ties)
+    assert triples(nearest(first, second, count, backend=backend)) == brute(first, second, count)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), ties=st.booleans(), radius=st.sampled_from([0.5, 1.0, 0.37]))
+@pytest.mark.parametrize("norm", ["euclidean", "largest"])
+def test_within(norm: str, seed: int, ties: bool, radius: float) -> None:
+    pytest.importorskip("scipy")
+    first, second = clouds(2, 6, 11, ties, seed)
+    radii = (radius, 2 * radius)
+    offsets = (first[:, :, None] - second[:, None]) / torch.tensor(radii, dtype=torch.float64)
+    size = offsets.square().sum(-1) if norm == "euclidean" else offsets.abs().amax(-1)
+    expected = [tuple(row) for row in (size <= 1).nonzero().tolist()]
+    for backend in BACKENDS:
+        assert triples(within(first, second, radii, norm=norm, backend=backend)) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 30), ties=st.booleans(), scale=st.sampled_from([0.3, 1.0, 1.7]))
+@pytest.mark.parametrize("resolution", [(9,), (5, 2), (4, 3, 6)])
+def test_nodes_are_the_nearest_of_all(
+    resolution: tuple[int, ...], seed: int, count: int, ties: bool, scale: float
+) -> None:
+    """On nodes, between them, on the boundary and beyond it."""
+    points, _ = clouds(len(resolution), 6, 1, ties, seed)
+    nodes = lattice(resolution).reshape(1, -1, len(resolution)).expand(2, -1, -1)
+    found = nearest_nodes(scale * points, resolution, count)
+    assert triples(found) == triples(nearest(scale * points, nodes, count, backend="torch"))
+    assert found.shape == (2, 6, nodes.shape[1])
+
+
+def test_masked_points_are_not_there() -> None:
+    first, second = clouds(3, 5, 8, False)
+    first[0, 3:], second[1, ::2] = torch.nan, torch.inf
+    seen, there = first.isfinite().all(-1), second.isfinite().all(-1)
+    whole = nearest(first, second, 3, target_mask=seen, source_mask=there)
+    for row in range(2):
+        names, known = seen[row].nonzero()[:, 0], there[row].nonzero()[:, 0]
+        alone = nearest(first[row, names][None], second[row, known][None], 3)
+        mine = whole.batch == row
+        assert torch.equal(whole.target[mine], names[alone.target])
+        assert sorted(whole.source[mine].tolist()) == sorted(known[alone.source].tolist())
+    assert whole.counts().tolist() == [[3, 3, 3, 0, 0], [3, 3, 3, 3, 3]]
+    nodes = nearest_nodes(first, 4, 2, mask=seen)
+    assert nodes.counts().tolist() == [[2, 2, 2, 0, 0], [2] * 5]
+
+
+def test_large_clouds_agree() -> None:
+    pytest.importorskip("scipy")
+    random = torch.Generator().manual_seed(3)
+    points = torch.rand(1, 700, 3, generator=random)
+    for make in (
+        lambda way: nearest(points, points, 9, backend=way),
+        lambda way: within(points, points, 0.2, backend=way),
+    ):
+        auto, plain = make("auto"), make("torch")
+        assert torch.equal(auto.source, plain.source)
+        assert torch.equal(auto.target, plain.target)
+
+
+def test_edges() -> None:
+    first, second = clouds(2, 4, 6, False)
+    edges = nearest(first, second, 2)
+    back = edges.transposed()
+    assert back.shape == (2, 6, 4)
+    assert sorted((b, s, t) for b, t, s in triples(edges)) == triples(back)
+    both = edges.united(nearest(second, first, 1).transposed())
+    assert set(triples(both)) == set(triples(edges)) | set(triples(nearest(second, first, 1).transposed()))
+    assert len(set(triples(both))) == len(both)
+    with pytest.raises(ValueError, match="`other` must be of the same points"):
+        edges.united(back)
+
+
+def test_nothing_is_near_nothing() -> None:
+    nothing, some = torch.zeros(2, 0, 3), torch.zeros(2, 4, 3)
+    for backend in BACKENDS:
+        assert len(nearest(nothing, some, 2, backend=backend)) == 0
+        assert len(nearest(some, nothing, 2, backend=backend)) == 0
+        assert len(within(some, nothing, 1.0, backend=backend)) == 0
+    assert len(nearest(torch.zeros(0, 4, 3), torch.zeros(0, 4, 3), 2)) == 0
+
+
+def test_bad_input() -> None:
+    points = torch.zeros(1, 4, 2)
+    with pytest.raises(ValueError, match="`count` must be at least 1"):
+        nearest(points, points, 0)
+    with pytest.raises(ValueError, match="`sources` must be finite where they are not masked"):
+        nearest(points, points * torch.nan, 1)
+    with pytest.raises(ValueError, match=r"`targets` must be positions \(batch, points, dim\)"):
+        within(points[0], points, 1.0)
+    with pytest.raises(ValueError, match="must have one batch and one number of axes"):
+        within(points, torch.zeros(1, 4, 3), 1.0)
+    with pytest.raises(ValueError, match="`radius` must be finite and above 0"):
+        within(points, points, 0.0)
+    with pytest.raises(ValueError, match="`norm` must be one of"):
+        within(points, points, 1.0, norm="l1")
+    with pytest.raises(ValueError, match=r"`source_mask` must be bool \(1, 4\)"):
+        nearest(points, points, 1, source_mask=torch.ones(1, 4))
+    with pytest.raises(ValueError, match="`resolution` must be at least 2"):
+        nearest_nodes(points, (3, 1), 1)
+    with pytest.raises(ValueError, match="`backend` must be one of"):
+        nearest(points, points, 1, backend="faiss")
