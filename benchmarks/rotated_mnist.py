@@ -56,7 +56,8 @@ ABOUT = """12,000 images for training, of which the last 2,000 are the validatio
 all turned by angles drawn uniformly; made from MNIST, with fixed seeds, bilinearly. The original files of rotated
 MNIST are other draws, so figures of papers, of other lengths of training too, compare only roughly. No augmentation,
 no selection by validation: the last weights. One recipe for all: batches of {batch}, AdamW, highest learning rate
-{lr:g}, a tenth of the steps warm-up, cosine to zero; results of different numbers of epochs stand side by side.
+{lr:g}, a tenth of the steps warm-up, cosine to zero; results of different numbers of epochs, and with drop-out or
+smoothed labels, stand side by side.
 
 *plain*: `CCNN` of {convolutions} convolutions, all at the full resolution, as wide as fits into the parameters of
 *separable*. The others are `GCNN(1, 10, 28, widths={widths}, body="plain", reach={reach})`, of as many convolutions,
@@ -71,6 +72,7 @@ Knigge et al. 2022 report a test error of 0.59 % for their separable network on 
 HEAD = (
     "network",
     "epochs",
+    "dropout, smoothing",
     "seed",
     "width",
     "parameters",
@@ -101,6 +103,9 @@ class Result:
     """Of the learned parts of the group by layer, in degrees; 180 is all of it."""
     settings: dict[str, Any]
     about: dict[str, Any] = field(default_factory=dict)
+    dropout: float = 0.0
+    smoothing: float = 0.0
+    """Of the labels."""
 
 
 def turned(images: Array, angles: Array) -> Array:
@@ -158,14 +163,16 @@ def parameters_of(model: Network) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def build(network: str, widths: tuple[int, ...], reach: int, seed: int) -> tuple[Network, int]:
+def build(network: str, widths: tuple[int, ...], reach: int, seed: int, dropout: float = 0.0) -> tuple[Network, int]:
     """The untrained network, and the width of its first stage."""
     torch.manual_seed(seed)
     if network != "plain":
-        return GCNN(1, 10, 28, widths=widths, body="plain", reach=reach, **GROUPS[network]), widths[0]
+        return GCNN(1, 10, 28, widths=widths, body="plain", reach=reach, dropout=dropout, **GROUPS[network]), widths[0]
 
     def plain(channels: int, device: str) -> CCNN:
-        return CCNN(1, 10, (28, 28), blocks=len(widths) + 1, width=channels, reach=reach, device=device)
+        return CCNN(
+            1, 10, (28, 28), blocks=len(widths) + 1, width=channels, reach=reach, dropout=dropout, device=device
+        )
 
     limit = parameters_of(build("separable", widths, reach, seed)[0])
     fitting = bisect.bisect_right(range(1, 1024), limit, key=lambda channels: parameters_of(plain(channels, "meta")))
@@ -188,7 +195,7 @@ def half_widths(model: Network) -> dict[str, float]:
 def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], options: argparse.Namespace) -> Result:
     """Train one network, evaluate it after every epoch, and test it."""
     training, validation, test = split
-    model, width = build(network, widths_of(options), options.reach, seed)
+    model, width = build(network, widths_of(options), options.reach, seed, options.dropout)
     values = np.stack([training[index] for index in range(len(training))])
     model.standardize.set([float(values.mean())], [float(values.std())])
     recipe = Recipe(epochs=options.epochs, batch_size=options.batch, lr=options.lr, warmup=0.1, seed=seed)
@@ -200,7 +207,14 @@ def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], o
             print(f"{network}, seed {seed}, epoch {len(scores)}: loss {loss:.4f}, {scores[-1]:.4f}", flush=True)
 
     run = Run(device="cpu" if options.device == "cpu" else "auto", progress=True)
-    rows = train(model, Classification(tuple(range(10))), training, recipe=recipe, run=run, report=after)
+    rows = train(
+        model,
+        Classification(tuple(range(10)), label_smoothing=options.smoothing),
+        training,
+        recipe=recipe,
+        run=run,
+        report=after,
+    )
     times = np.array([row["seconds"] for row in rows])
     ends = np.cumsum(times)[len(rows) // recipe.epochs - 1 :: len(rows) // recipe.epochs]
     return Result(
@@ -214,6 +228,8 @@ def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], o
         accuracy(model, test, options.batch),
         half_widths(model),
         settings_of(options),
+        dropout=options.dropout,
+        smoothing=options.smoothing,
     )
 
 
@@ -242,8 +258,8 @@ def kept(path: Path, settings: dict[str, Any]) -> list[Result]:
 def merged(results: list[Result], new: Result) -> list[Result]:
     """The results with one more, in the place of one of the same network, epochs and seed, in the order of these."""
 
-    def place(one: Result) -> tuple[int, int, int]:
-        return NETWORKS.index(one.network), one.epochs, one.seed
+    def place(one: Result) -> tuple[float, ...]:
+        return NETWORKS.index(one.network), one.epochs, one.dropout, one.smoothing, one.seed
 
     return sorted([*(one for one in results if place(one) != place(new)), new], key=place)
 
@@ -253,6 +269,7 @@ def row(result: Result) -> list[str]:
     return [
         result.network,
         str(result.epochs),
+        f"{result.dropout:g}, {result.smoothing:g}",
         str(result.seed),
         str(result.width),
         f"{result.parameters:,}",
@@ -265,13 +282,21 @@ def row(result: Result) -> list[str]:
     ]
 
 
+def named(result: Result) -> str:
+    """What tells it from the others, but for the seed."""
+    extra = (
+        f", dropout {result.dropout:g}, smoothing {result.smoothing:g}" if result.dropout or result.smoothing else ""
+    )
+    return f"{result.network}, {result.epochs} epochs{extra}"
+
+
 def drawn(results: list[Result]) -> Figure:
     """Validation accuracy after every epoch, over seconds of training and over epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for result in results:
         seconds, scores = zip(*result.curve, strict=True)
-        name = f"{result.network}, {result.epochs} epochs"
+        name = named(result)
         look = {"color": COLORS[result.network], "label": name if result.seed == 0 else None}
         panels[0].plot(seconds, scores, "o-", markersize=3, **look)
         panels[1].plot(range(1, len(scores) + 1), scores, "o-", markersize=3, **look)
@@ -304,7 +329,7 @@ def page_of(results: list[Result]) -> str:
             [str(one.epochs), str(one.seed), *(f"{width:.1f}" for width in one.half_widths.values())] for one in learned
         ]
         parts += [told, table(["epochs", "seed", *learned[0].half_widths], rows)]
-    commands = [f"- {one.network}, {one.epochs} epochs, seed {one.seed}: `{one.about['command']}`" for one in results]
+    commands = [f"- {named(one)}, seed {one.seed}: `{one.about['command']}`" for one in results]
     return markdown("Rotated MNIST", about, *parts, "\n".join(["Commands:", "", *commands]))
 
 
@@ -326,6 +351,8 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         "--widths", default="8,16,32", help="channels of the stages of the GCNN, with commas in between"
     )
     parser.add_argument("--reach", type=int, default=2, help="of the kernels, in samples of their stage")
+    parser.add_argument("--dropout", type=float, default=0.0, help="in the networks")
+    parser.add_argument("--smoothing", type=float, default=0.0, help="of the labels")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tests", type=int, default=TESTS, help="only so many test images")

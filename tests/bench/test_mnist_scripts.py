@@ -121,7 +121,7 @@ def test_rotated_mnist_keeps_what_is_there(load: Load, tmp_path: Path, monkeypat
     )
     page = (tmp_path / "rotated_mnist.md").read_text()
     assert "--networks plain" in page
-    assert "| partial | 2 | 0 | 1 |" in page
+    assert "| partial | 2 | 0, 0 | 0 | 1 |" in page
     assert (tmp_path / "rotated_mnist.png").exists()
     call(script, monkeypatch, *options, "--networks", "partial", "--epochs", 1)
     results = json.loads((tmp_path / "rotated_mnist.json").read_text())["results"]
