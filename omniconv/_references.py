@@ -157,6 +157,14 @@ LIE_DECOMPOSITION_PAPER = Reference(
     "ICLR; arXiv:2310.11366",
     2024,
 )
+GRIDIFICATION_PAPER = Reference(
+    "vanderlinden2023learned",
+    "Learned Gridification for Efficient Point Cloud Processing",
+    "van der Linden, Putri A. and Romero, David W. and Bekkers, Erik J.",
+    "TAG-ML workshop at ICML; arXiv:2307.14354",
+    2023,
+)
+
 LAUGHING_HYENA_PAPER = Reference(
     "massaroli2023laughing",
     "Laughing Hyena Distillery: Extracting Compact Recurrences From Convolutions",

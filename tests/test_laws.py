@@ -47,8 +47,14 @@ def test_group_obeys_the_laws(name: str, seed: int) -> None:
     check_group(GROUPS[name], seed=seed)
 
 
-# A function of samples of a group, and one of signals and positions; tests/nn/test_partial.py, test_point_conv.py.
-APART = {omniconv.nn.Partial, omniconv.nn.PointConv}
+# A function of samples of a group, and some of signals and positions, which have these laws in tests of their own.
+APART = {
+    omniconv.nn.Partial,
+    omniconv.nn.PointConv,
+    omniconv.nn.Gridify,
+    omniconv.nn.Degridify,
+    omniconv.models.GriddedNet,
+}
 
 
 def public_classes(module: object, base: type) -> set[type]:

@@ -1,5 +1,6 @@
 """Where signals live."""
 
+from omniconv.domains.clouds import centred as centred
 from omniconv.domains.grid import Grid as Grid
 from omniconv.domains.neighbours import Edges as Edges
 from omniconv.domains.neighbours import lattice as lattice
@@ -8,4 +9,4 @@ from omniconv.domains.neighbours import nearest_nodes as nearest_nodes
 from omniconv.domains.neighbours import within as within
 from omniconv.domains.times import Times as Times
 
-__all__ = ["Edges", "Grid", "Times", "lattice", "nearest", "nearest_nodes", "within"]
+__all__ = ["Edges", "Grid", "Times", "centred", "lattice", "nearest", "nearest_nodes", "within"]

@@ -10,6 +10,7 @@ from omniconv.models.ckcnn import CKCNN as CKCNN
 from omniconv.models.flexnet import FlexNet as FlexNet
 from omniconv.models.gcnn import GCNN as GCNN
 from omniconv.models.generate import Generation as Generation
+from omniconv.models.gridded import GriddedNet as GriddedNet
 from omniconv.models.group_self_attention_net import GroupSelfAttentionNet as GroupSelfAttentionNet
 from omniconv.models.hyena import Hyena as Hyena
 from omniconv.models.hyena import MultiHyena as MultiHyena
@@ -26,6 +27,7 @@ __all__ = [
     "GCNN",
     "FlexNet",
     "Generation",
+    "GriddedNet",
     "GroupSelfAttentionNet",
     "Hyena",
     "MultiHyena",

@@ -12,6 +12,8 @@ from omniconv.nn.downsample import Downsample as Downsample
 from omniconv.nn.embedding import TokenEmbedding as TokenEmbedding
 from omniconv.nn.gated_block import GatedBlock as GatedBlock
 from omniconv.nn.gated_conv import GatedConv as GatedConv
+from omniconv.nn.gridify import Degridify as Degridify
+from omniconv.nn.gridify import Gridify as Gridify
 from omniconv.nn.group_attention import GroupAttention as GroupAttention
 from omniconv.nn.group_block import GroupBasicBlock as GroupBasicBlock
 from omniconv.nn.group_block import GroupConvBlock as GroupConvBlock
@@ -56,10 +58,12 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Degridify",
     "DenseHead",
     "Downsample",
     "GatedBlock",
     "GatedConv",
+    "Gridify",
     "GroupAttention",
     "GroupBasicBlock",
     "GroupConv",

@@ -54,3 +54,15 @@ def sum_over_edges(
         total = empty.index_add(0, some, products)
     assert total is not None  # a split of nothing is one empty part
     return total.view(batch, targets, total.shape[1]).transpose(1, 2)
+
+
+def most_over_edges(x: Signal, edges: Edges, lags: Callable[[Tensor, Tensor], Tensor], kernels: Kernels) -> Signal:
+    """y[b, c, i] = the largest of k_c(lag_ij) x[b, c, j] over the sources j of every target i; 0 where it has none."""
+    batch, targets, sources = edges.shape
+    flat = x.transpose(1, 2).reshape(batch * sources, x.shape[1])
+    target, source = edges.batch * targets + edges.target, edges.batch * sources + edges.source
+    products = kernels(lags(target, source)).to(flat.dtype).transpose(0, 1) * flat[source]
+    rows = target[:, None].expand_as(products)
+    empty = products.new_zeros(batch * targets, products.shape[1])
+    most = empty.scatter_reduce(0, rows, products, "amax", include_self=False)
+    return most.view(batch, targets, x.shape[1]).transpose(1, 2)

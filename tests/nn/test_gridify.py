@@ -1,0 +1,220 @@
+"""From points to a lattice and back: sums by hand, symmetries, padding, and networks on top."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omniconv import cite
+from omniconv.domains import centred, lattice
+from omniconv.kernels import SIREN
+from omniconv.models import GriddedNet, Network
+from omniconv.nn import Degridify, Gridify
+from omniconv.nn import _over_edges as over_edges
+from omniconv.testing import check_layer
+
+F64 = torch.float64
+small = partial(SIREN, hidden=4)
+F = torch.nn.functional
+
+
+def cloud(count: int, dim: int, channels: int = 2, batch: int = 2) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(count)
+    features = torch.randn(batch, channels, count, dtype=F64, generator=random)
+    return features, 2 * torch.rand(batch, count, dim, dtype=F64, generator=random) - 1
+
+
+def mapped(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Two linear maps with GELU between, of columns."""
+    first, second = layers[0], layers[2]
+    return second.weight @ F.gelu(first.weight @ x + first.bias[:, None]) + second.bias[:, None]  # type: ignore
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
+@pytest.mark.parametrize("edges", ["both", "nodes", "points"])
+def test_it_is_what_is_written(edges: str, aggregate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, k = (3, 4), 2
+    layer = Gridify(2, 3, sizes, 2, neighbours=k, edges=edges, aggregate=aggregate, kernel=small, dtype=F64)
+    x, points = cloud(7, 2, batch=1)
+    nodes = lattice(sizes).reshape(-1, 2)
+    squares = (nodes[:, None] - points[0][None]).square().sum(-1)
+    pairs = set()
+    if edges != "points":
+        pairs |= {(g, int(j)) for g in range(12) for j in squares[g].argsort()[:k]}
+    if edges != "nodes":
+        pairs |= {(int(g), j) for j in range(7) for g in squares[:, j].argsort()[:k]}
+    messages, expected = mapped(layer.message, x[0]), torch.zeros(3, 12, dtype=F64)
+    spacing = torch.tensor([2 / 2, 2 / 3], dtype=F64)
+    for g in range(12):
+        arriving = [
+            layer.kernel(((nodes[g] - points[0, j]) / (2 * spacing))[None])[0] * messages[:, j]
+            for node, j in sorted(pairs)
+            if node == g
+        ]
+        if arriving:
+            values = torch.stack(arriving)
+            expected[:, g] = {"mean": values.mean(0), "sum": values.sum(0), "max": values.amax(0)}[aggregate]
+    expected = mapped(layer.update, expected).reshape(1, 3, 3, 4)
+    torch.testing.assert_close(layer(x, points), expected, rtol=1e-11, atol=1e-11)
+    monkeypatch.setattr(over_edges, "NUMBERS", 64 * 5)
+    torch.testing.assert_close(layer(x, points), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_back_on_points_it_is_what_is_written() -> None:
+    layer = Degridify(2, 3, 4, 1, neighbours=2, kernel=small, dtype=F64)
+    x, points = torch.randn(1, 2, 4, dtype=F64), torch.tensor([[[0.1], [-0.9], [1.3]]], dtype=F64)
+    nodes, messages = torch.linspace(-1, 1, 4, dtype=F64), mapped(layer.message, x[0])
+    columns = []
+    for p in points[0, :, 0]:
+        near = (nodes - p).abs().argsort()[:2]
+        values = layer.kernel(((p - nodes[near]) / (4 / 3))[:, None])
+        columns.append((values.T * messages[:, near]).mean(1))
+    expected = mapped(layer.update, torch.stack(columns, 1))[None]
+    torch.testing.assert_close(layer(x, points), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_gradients(aggregate: str) -> None:
+    gridify = Gridify(2, 2, 3, 2, neighbours=2, aggregate=aggregate, kernel=small, dtype=F64)
+    degridify = Degridify(2, 2, 3, 2, neighbours=2, aggregate=aggregate, kernel=small, dtype=F64)
+    x, points = (value.requires_grad_() for value in cloud(4, 2, batch=1))
+    assert torch.autograd.gradcheck(lambda x, p: degridify(gridify(x, p), p), (x, points))
+
+
+def test_the_order_of_points_and_their_company_change_nothing() -> None:
+    net = GriddedNet(2, 3, 4, width=6, blocks=1, head="dense", neighbours=3, kernel=small, dtype=F64).eval()
+    x, points = cloud(9, 3)
+    y, order = net(x, points), torch.randperm(9)
+    torch.testing.assert_close(net(x[..., order], points[:, order]), y[..., order], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(net(x[1:], points[1:]), y[1:], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("head", ["pool", "dense"])
+@pytest.mark.parametrize("fill", [1e3, torch.nan, torch.inf])
+def test_clouds_of_any_number_are_what_they_are_alone(head: str, fill: float) -> None:
+    """Fewer points than neighbours too."""
+    net = GriddedNet(2, 3, 4, width=6, blocks=1, head=head, neighbours=5, kernel=small, dtype=F64).eval()
+    net.standardize.set([1.0, -1.0], [2.0, 0.5])
+    counts = (8, 3, 1)
+    x, points = torch.full((3, 2, 8), fill, dtype=F64), torch.full((3, 8, 3), fill, dtype=F64)
+    mask = torch.arange(8)[None] < torch.tensor(counts)[:, None]
+    clouds = [cloud(count, 3, batch=1) for count in counts]
+    for row, (features, positions) in enumerate(clouds):
+        x[row, :, : counts[row]], points[row, : counts[row]] = features[0], positions[0]
+    y = net(x, points, mask)
+    for row, (features, positions) in enumerate(clouds):
+        alone, mine = net(features, positions), y[row : row + 1]
+        mine = mine if head == "pool" else mine[..., : counts[row]]
+        torch.testing.assert_close(mine, alone, rtol=1e-11, atol=1e-11)
+        assert head == "pool" or not y[row, :, counts[row] :].any()
+
+
+def test_moving_points_by_a_node_moves_what_is_inside() -> None:
+    """With edges of points alone: a node's nearest points may change at the rim."""
+    layer = Gridify(2, 3, 9, 1, neighbours=2, edges="points", kernel=small, dtype=F64)
+    x, points = cloud(6, 1)
+    points = 0.5 * points
+    y, moved = layer(x, points), layer(x, points + 2 / 8)
+    torch.testing.assert_close(moved[..., 2:8], y[..., 1:7], rtol=1e-10, atol=1e-10)
+
+
+def test_edges_may_be_shared() -> None:
+    gridify, degridify = (kind(2, 2, 4, 3, neighbours=3, kernel=small, dtype=F64) for kind in (Gridify, Degridify))
+    x, points = cloud(9, 3)
+    edges = gridify.find_edges(points)
+    grid = gridify(x, points, edges=edges)
+    torch.testing.assert_close(grid, gridify(x, points))
+    assert degridify(grid, points, edges=edges).shape == x.shape
+    with pytest.raises(ValueError, match="`edges` must be of"):
+        gridify(x[..., :4], points[:, :4], edges=edges)
+    with pytest.raises(ValueError, match="`edges` must be of"):
+        degridify(grid, points[:, :4], edges=edges)
+
+
+def test_a_saved_network_comes_back(tmp_path: Path) -> None:
+    net = GriddedNet(2, 3, (4, 3), dim=2, width=4, blocks=1, head="dense", kernel=small).eval()
+    net.save_pretrained(tmp_path)
+    x, points = cloud(5, 2)
+    again = Network.from_pretrained(tmp_path)
+    assert torch.equal(again(x.float(), points.float()), net(x.float(), points.float()))
+    assert "vanderlinden2023learned" in cite(net)
+
+
+def test_it_learns_where_points_are() -> None:
+    """Points on a ring or in a disk."""
+    torch.manual_seed(0)
+    net = GriddedNet(1, 2, 5, dim=2, width=8, blocks=1, kernel=small)
+    angles, labels = 2 * torch.pi * torch.rand(64, 30), torch.arange(64) % 2
+    radii = torch.where(labels[:, None] == 0, 0.8, 0.8 * torch.rand(64, 30).sqrt())
+    points = torch.stack([radii * angles.cos(), radii * angles.sin()], -1)
+    optimizer = torch.optim.AdamW(net.parameters(), 0.02)
+    for _ in range(60):  # running statistics lag behind
+        optimizer.zero_grad()
+        F.cross_entropy(net(torch.ones(64, 1, 30), points), labels).backward()
+        optimizer.step()
+    net.eval()
+    assert (net(torch.ones(64, 1, 30), points).argmax(1) == labels).float().mean() > 0.9
+
+
+class AtPlaces(nn.Module):
+    """A layer at positions of its own, however many."""
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.layer = layer
+
+    def reset_parameters(self) -> None:
+        self.layer.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = torch.arange(x.shape[-1], dtype=F64, device=x.device)
+        positions = torch.stack([1.3 * count % 2 - 1, 0.7 * count % 2 - 1], -1)
+        return self.layer(x, positions.expand(len(x), -1, -1))
+
+
+def test_they_are_layers_like_any_other() -> None:
+    layer = AtPlaces(Gridify(2, 3, (3, 4), 2, neighbours=2, kernel=small, dtype=F64))
+    check_layer(layer, torch.randn(2, 2, 5, dtype=F64))
+    net = GriddedNet(2, 3, (3, 4), dim=2, width=4, blocks=1, kernel=small, dtype=F64).eval()
+    check_layer(AtPlaces(net), torch.randn(2, 2, 5, dtype=F64))
+
+
+def test_centred() -> None:
+    points = torch.tensor([[[1.0, 5.0], [3.0, 9.0], [9e9, torch.nan]], [[2.0, 2.0], [0.0, 0.0], [0.0, 0.0]]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    expected = torch.tensor([[[-0.5, -1.0], [0.5, 1.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
+    torch.testing.assert_close(centred(points, mask), expected)
+    assert centred(torch.zeros(2, 0, 3)).shape == (2, 0, 3)
+    with pytest.raises(ValueError, match=r"`mask` must be bool \(2, 3\)"):
+        centred(points, mask[:, :2])
+    with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\)"):
+        centred(points[0])
+
+
+def test_bad_input() -> None:
+    layer, x, points = Gridify(2, 3, 4, 2), torch.zeros(1, 2, 5), torch.zeros(1, 5, 2)
+    with pytest.raises(ValueError, match="`resolution` must be at least 2"):
+        Gridify(2, 3, 1, 2)
+    with pytest.raises(ValueError, match="`edges` must be one of"):
+        Gridify(2, 3, 4, 2, edges="all")
+    with pytest.raises(ValueError, match="`aggregate` must be one of"):
+        Degridify(2, 3, 4, 2, aggregate="median")
+    with pytest.raises(ValueError, match=r"`x` must be \(batch, 2, points\)"):
+        layer(x[:, :1], points)
+    with pytest.raises(ValueError, match=r"`positions` must be \(1, points, 2\)"):
+        layer(x, torch.zeros(1, 5, 3))
+    with pytest.raises(ValueError, match="`positions` must be of the 5 points"):
+        layer(x, points[:, :3])
+    with pytest.raises(ValueError, match="must be finite where they are not masked"):
+        layer(x, points * torch.nan)
+    with pytest.raises(ValueError, match=r"`mask` must be bool \(1, 5\)"):
+        layer(x, points, torch.ones(1, 5))
+    with pytest.raises(ValueError, match=r"`x` must be \(batch, 2, 4, 4\)"):
+        Degridify(2, 3, 4, 2)(torch.zeros(1, 2, 4, 3), points)
+    with pytest.raises(ValueError, match="`head` must be one of"):
+        GriddedNet(2, 3, 4, head="last")
