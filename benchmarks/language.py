@@ -60,8 +60,8 @@ sequences; accuracy on {tests:,} others. {blocks} blocks, {width} wide."""
 BOUNDS = """## Trained filters against the Hankel bound
 
 No recurrence of that order has a Hankel-norm error below the next singular value of a filter's Hankel matrix. The l2
-error of `recurrence.distill` as a multiple of it, over all filters of the trained networks; filters whose bound is
-below 1e-6 of their norm are left out, where rounding decides."""
+error of `recurrence.distill` over all lags, also those behind the last tap, as a multiple of it, over all filters of
+the trained networks; filters whose bound is below 1e-6 of their norm are left out, where rounding decides."""
 
 
 @dataclass
@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument(
         "--orders", type=lambda text: [int(word) for word in text.split(",")], default=[2, 4, 8, 16, 32, 64]
     )
-    parser.add_argument("--tols", type=lambda text: [float(word) for word in text.split(",")], default=[0.3])
+    parser.add_argument("--tols", type=lambda text: [float(word) for word in text.split(",")], default=[0.3, 0.1])
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--greedy", type=int, default=64)
     parser.add_argument("--recall", type=int, default=20_000, help="sequences of associative recall; 0 leaves it out")

@@ -22,6 +22,9 @@ from omniconv.recurrence.residues import fit_residues, responses
 ORDERS = (2, 4, 8, 16, 32, 64, 128)
 """What is tried one after the other where a tolerance is asked for."""
 
+SAME = 1e-9
+"""Relative error on the taps below which a recurrence is what they came from."""
+
 ELEMENTS = 2**23
 """Numbers that the largest matrix of a fit may hold: so many channels are fitted at a time."""
 
@@ -79,8 +82,9 @@ def distill(
     `order`: real numbers of state per channel: a real pole is one, a conjugate pair two. Or
     `tol`: the relative l2 error that no channel exceeds, (0, inf); the smallest of the orders 2, 4, 8 .. 128 that keeps
     to it is taken. One of both; 16 without either.
-    `horizon`: the lags at which errors count; None for all. The recurrence goes on where the taps end: give the length
-    of the longest signal if what it does behind that is of no concern.
+    `horizon`: the lags at which errors count; None for all. The recurrence goes on where the taps end, and is fitted to
+    fall silent there, unless some recurrence is exact on the taps: give the length of the longest signal if what it
+    does behind that is of no concern.
     `method`: how poles are found. "esprit": from the space of the leading eigenvectors of the Hankel matrix.
     "balanced": balanced truncation of its realisation. "prony": linear prediction. "interpolation": Adam from random
     poles, the published way, with `steps` steps. Residues are least squares in each.
@@ -122,7 +126,7 @@ def distill(
         check_number("tol", tol, low=0.0)
         orders = [each for each in ORDERS if each <= largest] or [largest]
     for each in orders:
-        recurrence = fitted(taps, each, method, refine, steps)
+        recurrence = fitted(taps, each, Search(method, refine, steps, horizon))
         found = certify(taps, recurrence, horizon=horizon, states=each if hankel else None)
         if tol is None or found.relative.max() <= tol:
             return recurrence, Distillation.of(each, method, recurrence, found)
@@ -144,11 +148,26 @@ def check_order(order: int, largest: int, *, given: bool) -> int:
     return min(order, largest)
 
 
-def fitted(taps: Response, order: int, method: str, refine: int, steps: int) -> Recurrence:
+@dataclass(frozen=True)
+class Search:
+    """How poles and residues are sought; the arguments of `distill` of these names."""
+
+    method: str
+    refine: int
+    steps: int
+    horizon: int | None
+
+    def silence(self, length: int) -> int:
+        """Samples of silence behind a response that count: as many as it has, or up to the horizon."""
+        return length if self.horizon is None else min(max(self.horizon - 1 - length, 0), length)
+
+
+def fitted(taps: Response, order: int, search: Search) -> Recurrence:
     """The recurrence of that order; a part of the channels at a time."""
-    count = max(1, ELEMENTS // max(taps.shape[1] * 4 * order, min(taps.shape[1], 3 * (order + DENSE)) ** 2))
+    length = taps.shape[1] + search.silence(taps.shape[1] - 1)
+    count = max(1, ELEMENTS // max(length * 4 * order, min(length, 3 * (order + DENSE)) ** 2))
     radius = 1 - 1 / (20 * taps.shape[1])
-    parts = [fit(part, order, method, refine, steps, radius) for part in taps[:, 1:].split(count)]
+    parts = [fit(part, order, search, radius) for part in taps[:, 1:].split(count)]
     modes = max(poles.shape[1] for poles, _ in parts)
     poles, residues = (torch.cat([widened(part[i], modes) for part in parts]) for i in (0, 1))
     return Recurrence(poles, residues, taps[:, 0])
@@ -184,16 +203,37 @@ def widened(part: Tensor, modes: int) -> Tensor:
     return torch.nn.functional.pad(part, (0, modes - part.shape[1]))
 
 
-def fit(response: Response, order: int, method: str, refine: int, steps: int, radius: float) -> Fit:
-    """Poles and residues of responses, each scaled to unit norm meanwhile."""
+def fit(response: Response, order: int, search: Search, radius: float) -> Fit:
+    """Poles and residues of responses, each scaled to unit norm meanwhile.
+
+    Where all lags count, what is fitted is the response and the silence behind it: a slow pole that fits the taps well
+    may go on for long behind them. A recurrence that is exact on the taps is taken for what they came from, and what it
+    does behind them for the truth that they were cut off.
+    """
     largest = response.abs().amax(1, keepdim=True)
     largest = torch.where(largest > 0, largest, 1.0)
     size: Annotated[Tensor, "channels 1"] = largest * (response / largest).norm(dim=1, keepdim=True)
-    unit = torch.where(size > 0, response / size, 0.0)
-    if method == "interpolation":
-        poles, residues, there = modal_interpolation(unit, order, steps=steps, radius=radius)
-    else:
-        poles, residues, there = fit_linear(unit, order, method, radius)
-    if refine:
-        poles, residues = levenberg_marquardt(unit, poles, residues, there, steps=refine, radius=radius)
+    unit, length = torch.where(size > 0, response / size, 0.0), response.shape[1]
+    silence = search.silence(length)
+    if not silence:
+        poles, residues = sought(unit, order, search, radius)
+        return poles, residues * size
+    poles, residues, _ = fit_linear(unit, order, "esprit", radius)
+    left = ((unit - responses(poles, residues, length)).norm(dim=1) > SAME).nonzero()[:, 0]
+    if len(left):
+        others = sought(torch.nn.functional.pad(unit[left], (0, silence)), order, search, radius)
+        modes = max(poles.shape[1], others[0].shape[1])
+        poles, residues = widened(poles, modes), widened(residues, modes)
+        poles[left], residues[left] = (widened(part, modes) for part in others)
     return poles, residues * size
+
+
+def sought(unit: Response, order: int, search: Search, radius: float) -> Fit:
+    """Poles and residues of responses of unit norm, by the method that was asked for."""
+    if search.method == "interpolation":
+        poles, residues, there = modal_interpolation(unit, order, steps=search.steps, radius=radius)
+    else:
+        poles, residues, there = fit_linear(unit, order, search.method, radius)
+    if search.refine:
+        poles, residues = levenberg_marquardt(unit, poles, residues, there, steps=search.refine, radius=radius)
+    return poles, residues

@@ -59,6 +59,16 @@ def test_within_twice_the_hankel_bound(name: str, order: int) -> None:
     assert (everywhere.l1 > found.hankel).all()
 
 
+@pytest.mark.parametrize("name", ["hyena", "siren"])
+@pytest.mark.parametrize("order", [8, 16, 32])
+def test_within_twice_the_hankel_bound_behind_the_taps_too(name: str, order: int) -> None:
+    """A fit to the taps alone may ring on for long behind them."""
+    taps = trained_like(name, 257)
+    taps = taps / (1 + torch.exp((torch.arange(257) - 200) / 12.0))  # falls silent within its reach
+    _, report = distill(taps, order=order, hankel=True)
+    assert (report.certificate.l2 < 2 * report.certificate.hankel).all()
+
+
 def test_the_polish_lowers_the_error() -> None:
     response = trained_like("siren", 200)[:, 1:]
     poles, there = one_of_each_pair(METHODS["esprit"](response, 8), 0.9999)
