@@ -116,10 +116,12 @@ def test_distillation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--channels", 2, "--length", 80, "--steps", 3, "--filters", 2, "--long", 80)
     run("distillation", "--out", tmp_path, *small, monkeypatch=monkeypatch)
     results = json.loads((tmp_path / "distillation.json").read_text())["results"]
-    assert len(results) == 24
-    ratios = [max(one["ratios"]) for one in results if one["method"] == "esprit"]
-    assert max(ratios) < 2
-    assert "The large layer took" in (tmp_path / "distillation.md").read_text()
+    assert len(results) == 30
+    ratios = {(one["lags"], one["order"]): max(one["ratios"]) for one in results if one["method"] == "esprit"}
+    ratios.pop(("all", 32))  # of 80 taps: both are rounding
+    assert len(ratios) == 5
+    assert max(ratios.values()) < 2
+    assert "the large layer took" in (tmp_path / "distillation.md").read_text()
 
 
 def test_recall_has_an_answer() -> None:
