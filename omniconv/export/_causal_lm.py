@@ -13,8 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Tokens
-from omniconv.models import State, Stepper
+from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
+from omniconv.nn import State
 
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 """The name of the cache in transformers: the first since 5.24, the second before."""

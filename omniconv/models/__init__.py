@@ -19,7 +19,6 @@ from omniconv.models.presets import preset as preset
 from omniconv.models.sampling import Sampling as Sampling
 from omniconv.models.stepper import Stepper as Stepper
 from omniconv.models.wavelet import WaveletNet as WaveletNet
-from omniconv.nn import State as State
 
 __all__ = [
     "CCNN",
@@ -34,7 +33,6 @@ __all__ = [
     "Network",
     "Preset",
     "Sampling",
-    "State",
     "Stepper",
     "WaveletNet",
     "create_model",

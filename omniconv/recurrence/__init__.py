@@ -1,6 +1,5 @@
 """From trained convolutions to recurrences: constant memory and constant time for every sample."""
 
-from omniconv.models import State as State
 from omniconv.recurrence.certificate import Certificate as Certificate
 from omniconv.recurrence.certificate import certify as certify
 from omniconv.recurrence.decoder import Decoder as Decoder
@@ -17,7 +16,6 @@ __all__ = [
     "Decoder",
     "Distillation",
     "Recurrence",
-    "State",
     "Stream",
     "StreamCertificate",
     "certify",

@@ -13,9 +13,9 @@ from torch import Tensor
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal, Tokens
 from omniconv.engines.decode import gated_step, multi_head_step
-from omniconv.models import State, Stepper
+from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
-from omniconv.nn import ChannelNorm, GatedBlock, MultiHeadConv
+from omniconv.nn import ChannelNorm, GatedBlock, MultiHeadConv, State
 from omniconv.recurrence.modal import Modal
 from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream

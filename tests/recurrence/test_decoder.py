@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from omniconv.models import CCNN, Hyena, MultiHyena, State
+from omniconv.models import CCNN, Hyena, MultiHyena
 from omniconv.models.hyena import GatedNetwork
+from omniconv.nn import State
 from omniconv.recurrence import Decoder, stream
 
 F32, F64 = torch.float32, torch.float64

@@ -15,8 +15,8 @@ from omniconv import CCNN, CKCNN, Full, Gabor, Gaussian
 from omniconv.groups import SO2
 from omniconv.kernels import HyenaFilter, Modal
 from omniconv.models import FlexNet, Hyena, MultiHyena, Network
-from omniconv.nn import BatchNorm
-from omniconv.recurrence import State, Stream, stream
+from omniconv.nn import BatchNorm, State
+from omniconv.recurrence import Stream, stream
 from omniconv.testing import assert_close
 
 SIZE = 48
