@@ -136,8 +136,8 @@ def told(results: list[Result]) -> str:
     lattice, points, plain = found["lattice"], found["points"], found["all at once"]
     time, memory = plain.seconds / lattice.seconds, plain.nbytes / lattice.nbytes
     return (
-        f"At {shared:,} points the lattice takes {time:.0f} times less time and {memory:.0f} times less memory than all "
-        f"pairs at once; `PointConv` takes {plain.nbytes / points.nbytes:.1f} times less memory than these, and "
+        f"At {shared:,} points the lattice takes {time:.0f} times less time and {memory:.0f} times less memory than "
+        f"all pairs at once; `PointConv` takes {plain.nbytes / points.nbytes:.1f} times less memory than these, and "
         f"{points.seconds / plain.seconds:.2f} times the time."
     )
 
