@@ -60,12 +60,13 @@ no selection by validation: the last weights. One recipe for all: batches of {ba
 smoothed labels, stand side by side.
 
 *plain*: `CCNN` of {convolutions} convolutions, all at the full resolution, as wide as fits into the parameters of
-*separable*. The others are `GCNN(1, 10, 28, widths={widths}, body="plain", reach={reach})`, of as many convolutions,
-a stage each between the first and the last. *translations*: `group=Trivial(2)`. *full*: `SO2()`, 8 samples,
-`factorization="none"`. *separable*: the same with `factorization="separable"`. *partial*: *separable* with
-`partial=True`. *sim2*: the product of `SO2()` and `Scaling(2, high=2.0)`, 8 rotations at 2 scales, with
-`factorization="factor-separable"`. Seconds are of the training steps alone, without validation; ms are of one step,
-the median; after `omniconv tune`, on {threads} thread of a machine on which other work ran beside them.
+*separable*. The others are `GCNN(1, 10, 28, widths=.., body="plain", reach={reach})`, of as many convolutions, a stage
+each between the first and the last; widths {widths}, of which the column *width* has the first. *translations*:
+`group=Trivial(2)`. *full*: `SO2()`, 8 samples, `factorization="none"`. *separable*: the same with
+`factorization="separable"`. *partial*: *separable* with `partial=True`. *sim2*: the product of `SO2()` and
+`Scaling(2, high=2.0)`, 8 rotations at 2 scales, with `factorization="factor-separable"`. Seconds are of the training
+steps alone, without validation; ms are of one step, the median; after `omniconv tune`, on {threads} thread of a machine
+on which other work ran beside them.
 
 Published for the networks of the papers, on the original files: 300 epochs in batches of 64, on a graphics processor;
 Knigge et al. 2022 report a test error of 0.59 % for their separable network on Sim(2)."""
@@ -106,6 +107,8 @@ class Result:
     dropout: float = 0.0
     smoothing: float = 0.0
     """Of the labels."""
+    widths: str = "8,16,32"
+    """Of the stages of the GCNN, or of that of which the plain network has the size."""
 
 
 def turned(images: Array, angles: Array) -> Array:
@@ -230,12 +233,13 @@ def measured(network: str, seed: int, split: tuple[Samples, Samples, Samples], o
         settings_of(options),
         dropout=options.dropout,
         smoothing=options.smoothing,
+        widths=options.widths,
     )
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What has to be the same for results to stand in one table."""
-    return {name: getattr(options, name) for name in ("batch", "lr", "widths", "reach", "threads", "images", "tests")}
+    return {name: getattr(options, name) for name in ("batch", "lr", "reach", "threads", "images", "tests")}
 
 
 def widths_of(options: argparse.Namespace) -> tuple[int, ...]:
@@ -245,7 +249,8 @@ def widths_of(options: argparse.Namespace) -> tuple[int, ...]:
 
 def kept(path: Path, settings: dict[str, Any]) -> list[Result]:
     """The results of earlier runs; `ValueError` if they have other settings."""
-    found = [Result(**row) for row in json.loads(path.read_text())["results"]] if path.exists() else []
+    rows = json.loads(path.read_text())["results"] if path.exists() else []
+    found = [Result(**row) for row in rows]
     for result in found:
         if result.settings != settings:
             raise ValueError(
@@ -259,7 +264,8 @@ def merged(results: list[Result], new: Result) -> list[Result]:
     """The results with one more, in the place of one of the same network, epochs and seed, in the order of these."""
 
     def place(one: Result) -> tuple[float, ...]:
-        return NETWORKS.index(one.network), one.epochs, one.dropout, one.smoothing, one.seed
+        stages = map(int, one.widths.split(","))
+        return NETWORKS.index(one.network), *stages, one.epochs, one.dropout, one.smoothing, one.seed
 
     return sorted([*(one for one in results if place(one) != place(new)), new], key=place)
 
@@ -287,7 +293,8 @@ def named(result: Result) -> str:
     extra = (
         f", dropout {result.dropout:g}, smoothing {result.smoothing:g}" if result.dropout or result.smoothing else ""
     )
-    return f"{result.network}, {result.epochs} epochs{extra}"
+    wide = "" if result.widths == Result.widths else f" {result.widths}"
+    return f"{result.network}{wide}, {result.epochs} epochs{extra}"
 
 
 def drawn(results: list[Result]) -> Figure:
@@ -315,8 +322,9 @@ def page_of(results: list[Result]) -> str:
     """The page, from the results of this run and of earlier ones."""
     settings = results[0].settings
     about = max((result.about for result in results), key=lambda about: about["time"])
-    widths = "(" + ", ".join(settings["widths"].split(",")) + ")"
-    text = ABOUT.format(**{**settings, "widths": widths, "convolutions": widths.count(",") + 3})
+    widths = list(dict.fromkeys("(" + ", ".join(result.widths.split(",")) + ")" for result in results))
+    named_widths = " or ".join(widths)
+    text = ABOUT.format(**{**settings, "widths": named_widths, "convolutions": widths[0].count(",") + 3})
     if settings["images"] is not None:
         text += (
             f"\n\n**Only to try the script: {settings['images']:,} images to train, and as many at most to validate.**"
