@@ -141,14 +141,14 @@ class Network(Cited, Pretrained, ABC):
         """
         if self.grid.dim != 1:
             raise ValueError(f"`model` must be a network of series, of one axis; this one has {self.grid.dim}.")
-        body = self._causal_body(self._remembered if filtered is None else filtered)
+        body = self.causal_body(self._remembered if filtered is None else filtered)
         return Chain([self._entry(), *body, *self.head.causal_parts()])
 
     def _remembered(self, name: str, conv: Conv) -> Part:
         """The taps of a layer as they are, at the resolution of the network."""
         return Window(conv.taps(self.spacing, self.lowpass))
 
-    def _causal_body(self, filtered: Filter) -> list[Part]:
+    def causal_body(self, filtered: Filter) -> list[Part]:
         """The parts between the input and the head, in the order in which a signal meets them."""
         raise TypeError(f"`model` must be a network that streams, such as CCNN or CKCNN; got {type(self).__name__}.")
 

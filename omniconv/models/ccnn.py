@@ -172,7 +172,7 @@ class CCNN(Network):
             x = block(x, where.spacing, where.mask, **where.options)
         return self.head(self.norm(x, where.mask), where.mask, where.measure)
 
-    def _causal_body(self, filtered: Filter) -> list[Part]:
+    def causal_body(self, filtered: Filter) -> list[Part]:
         if self.group is not None:
             raise ValueError("`model` must be a network without a group, whose layers look at samples to come.")
         stem = [self.stem.causal_part("stem", filtered), self.stem_norm.causal_part("stem_norm"), gelu()]

@@ -127,7 +127,7 @@ class CKCNN(Network):
             where = where.united()
         return self.head(x, where.mask, where.measure)
 
-    def _causal_body(self, filtered: Filter) -> list[Part]:
+    def causal_body(self, filtered: Filter) -> list[Part]:
         return [block.causal_part(f"blocks.{i}", filtered) for i, block in enumerate(self.blocks)]  # type: ignore[operator]
 
 

@@ -112,7 +112,7 @@ class GatedNetwork(Network, Generates):
             x = block(x, where.spacing, where.mask, **where.options)
         return self.head(self.norm(x), where.mask, where.measure)
 
-    def _causal_body(self, filtered: Filter) -> list[Part]:
+    def causal_body(self, filtered: Filter) -> list[Part]:
         stem = [] if self.stem is None else [self.stem.causal_part("stem", filtered)]
         blocks = [block.causal_part(f"blocks.{i}", filtered) for i, block in enumerate(self.blocks)]  # type: ignore[operator]
         return [*stem, *blocks, self.norm.causal_part("norm")]

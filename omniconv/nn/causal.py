@@ -85,8 +85,8 @@ def part_size(part: Part) -> int:
     return len(part.begin(1, torch.float32, torch.device("meta")))
 
 
-class Sum(Part):
-    """What two parts make of the same signal, added."""
+class Both(Part):
+    """Base of what becomes of the outputs of two parts for the same signal."""
 
     def __init__(self, first: Part, second: Part):
         self.first, self.second, self.count = first, second, part_size(first)
@@ -97,26 +97,29 @@ class Sum(Part):
     def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
         y, first = self.first.run(x, state[: self.count])
         z, second = self.second.run(x, state[self.count :])
-        return y + z, (*first, *second)
+        return self.joined(y, z), (*first, *second)
+
+    @abstractmethod
+    def joined(self, y: Signal, z: Signal) -> Signal:
+        """One signal of the two."""
+
+
+class Sum(Both):
+    """What two parts make of the same signal, added."""
+
+    def joined(self, y: Signal, z: Signal) -> Signal:
+        return y + z
 
     def bound(self, bounds: Bounds) -> Bounds:
         (error, peak), (other, height) = self.first.bound(bounds), self.second.bound(bounds)
         return error + other, peak + height
 
 
-class Product(Part):
+class Product(Both):
     """What two parts make of the same signal, multiplied: a gate."""
 
-    def __init__(self, first: Part, second: Part):
-        self.first, self.second, self.count = first, second, part_size(first)
-
-    def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
-        return (*self.first.begin(batch, dtype, device), *self.second.begin(batch, dtype, device))
-
-    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
-        y, first = self.first.run(x, state[: self.count])
-        z, second = self.second.run(x, state[self.count :])
-        return y * z, (*first, *second)
+    def joined(self, y: Signal, z: Signal) -> Signal:
+        return y * z
 
     def bound(self, bounds: Bounds) -> Bounds:
         return multiplied_bounds(self.first.bound(bounds), self.second.bound(bounds))

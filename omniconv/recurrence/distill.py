@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -218,7 +218,7 @@ def fit(response: Response, order: int, search: Search, radius: float) -> Fit:
     if not silence:
         poles, residues = sought(unit, order, search, radius)
         return poles, residues * size
-    poles, residues, _ = fit_linear(unit, order, "esprit", radius)
+    poles, residues = sought(unit, order, replace(search, refine=0), radius)
     left = ((unit - responses(poles, residues, length)).norm(dim=1) > SAME).nonzero()[:, 0]
     if len(left):
         others = sought(torch.nn.functional.pad(unit[left], (0, silence)), order, search, radius)

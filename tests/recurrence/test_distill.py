@@ -181,3 +181,15 @@ def test_other_layers_are_refused() -> None:
         distill(Conv1d(1, 1, size=16))
     with pytest.raises(TypeError, match=r"`taps` must be a tensor or a Conv; got Linear. .*recurrence.stream\(model\)"):
         distill(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["balanced", "prony", "interpolation"])
+def test_the_method_that_is_asked_for_finds_the_poles(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a fit is exact on the taps."""
+
+    def refused(response: torch.Tensor, order: int) -> torch.Tensor:
+        raise AssertionError("not this one")
+
+    monkeypatch.setitem(METHODS, "esprit", refused)
+    taps = taps_of(*system(1, 1, radius=0.9), torch.ones(1).double(), 80)
+    assert distill(taps, order=2, method=method, steps=5)[1].method == method
