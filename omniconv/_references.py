@@ -157,6 +157,27 @@ LIE_DECOMPOSITION_PAPER = Reference(
     "ICLR; arXiv:2310.11366",
     2024,
 )
+POINTNET_PAPER = Reference(
+    "qi2017pointnet",
+    "PointNet: Deep Learning on Point Sets for 3D Classification and Segmentation",
+    "Qi, Charles R. and Su, Hao and Mo, Kaichun and Guibas, Leonidas J.",
+    "CVPR; arXiv:1612.00593",
+    2017,
+)
+POINTNET2_PAPER = Reference(
+    "qi2017pointnet2",
+    "PointNet++: Deep Hierarchical Feature Learning on Point Sets in a Metric Space",
+    "Qi, Charles R. and Yi, Li and Su, Hao and Guibas, Leonidas J.",
+    "NeurIPS; arXiv:1706.02413",
+    2017,
+)
+POINT_NN_PAPER = Reference(
+    "zhang2023parameter",
+    "Parameter is Not All You Need: Starting from Non-Parametric Networks for 3D Point Cloud Analysis",
+    "Zhang, Renrui and Wang, Liuhui and Wang, Yali and Gao, Peng and Li, Hongsheng and Shi, Jianbo",
+    "CVPR; arXiv:2303.08134",
+    2023,
+)
 GRIDIFICATION_PAPER = Reference(
     "vanderlinden2023learned",
     "Learned Gridification for Efficient Point Cloud Processing",

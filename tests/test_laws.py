@@ -54,6 +54,9 @@ APART = {
     omniconv.nn.Gridify,
     omniconv.nn.Degridify,
     omniconv.models.GriddedNet,
+    omniconv.models.PointNN,
+    omniconv.models.PointNet,
+    omniconv.models.PointNet2,
 }
 
 

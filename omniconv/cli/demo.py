@@ -1,4 +1,4 @@
-"""`omniconv demo`: one network on three views of the same digits."""
+"""`omniconv demo`: one network on four views of the same digits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch import Tensor
 
 from omniconv import plots
 from omniconv._errors import require
-from omniconv.data import ArraySamples, View, load_digits
+from omniconv.data import View, load_digits
 from omniconv.models import CCNN
 from omniconv.training import Classification, Recipe, accuracy, train
+from omniconv.training.evaluation import outputs_of
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train one network configuration on the same handwritten digits as sequences, images and volumes."""
+    """Train one network configuration on the same digits as sequences, images, volumes and clouds of points."""
 
     out: Path = Path("demo")
     """Folder for the figures, the models and the results."""
@@ -40,7 +41,7 @@ class Demo:
         self.out.mkdir(parents=True, exist_ok=True)
         digits = load_digits(seed=self.seed)
         n, held_out = len(digits.train_labels), len(digits.test_labels)
-        console.print(f"Training one CCNN configuration on three views of {n} digits; {held_out} are held out.")
+        console.print(f"Training one CCNN configuration on four views of {n} digits; {held_out} are held out.")
         rows, models = [], {}
         for view in digits.views:
             model, seconds = self._train(view, digits.train_labels)
@@ -48,8 +49,10 @@ class Demo:
             save_file(model.state_dict(), self.out / f"{view.name}.safetensors", metadata={"size": str(view.size)})
             plots.kernels(model).savefig(self.out / f"{view.name}_kernels.png")
             models[f"{view.name}, {by(view.size)}"] = model
-        signals = {title: view.test[0] for title, view in zip(models, digits.views, strict=True)}
-        plots.views(signals, models).savefig(self.out / "views.png", dpi=120)
+        shown = dict(zip(models, digits.views, strict=True))
+        signals = {title: view.test[0] for title, view in shown.items()}
+        places = {title: view.test_positions[0] for title, view in shown.items() if view.test_positions is not None}
+        plots.views(signals, models, positions=places).savefig(self.out / "views.png", dpi=120)
         (self.out / "results.json").write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
         console.print(results_table(rows))
         console.print(f"Kernels, models and results are in [bold]{self.out}/[/]. Try next:")
@@ -67,7 +70,7 @@ class Demo:
             train(
                 model,
                 Classification(tuple(range(10))),
-                ArraySamples(view.train.numpy(), labels.numpy()),
+                view.samples(labels),
                 recipe=Recipe(epochs=self.epochs, batch_size=64, weight_decay=0.0, seed=self.seed),
                 report=lambda step, steps, loss: progress.update(bar, completed=step, total=steps, loss=loss),
             )
@@ -104,7 +107,7 @@ def evaluate(model: CCNN, view: View, labels: Tensor, seconds: float) -> Row:
         view.name,
         view.size,
         sum(parameter.numel() for parameter in model.parameters()),
-        accuracy(model, view.test, labels),
+        Classification(tuple(range(10))).score(outputs_of(model, view.samples(labels)), labels.numpy()),
         other.get(0.5),
         other.get(2.0),
         seconds,
@@ -113,7 +116,7 @@ def evaluate(model: CCNN, view: View, labels: Tensor, seconds: float) -> Row:
 
 def results_table(rows: list[Row]) -> Any:
     """The rows as a table for the terminal."""
-    table: Any = require("rich.table", extra="cli", purpose="the demo").Table(title="One CCNN, three views")
+    table: Any = require("rich.table", extra="cli", purpose="the demo").Table(title="One CCNN, four views")
     for heading in ("view", "size", "parameters", "accuracy", "at half res.", "at double res.", "seconds"):
         table.add_column(heading, justify="left" if heading in ("view", "size") else "right")
     for row in rows:

@@ -2,6 +2,7 @@
 
 from omniconv.data.builtin import list_series as list_series
 from omniconv.data.builtin import load_series as load_series
+from omniconv.data.clouds import CloudSamples as CloudSamples
 from omniconv.data.digits import Digits as Digits
 from omniconv.data.digits import View as View
 from omniconv.data.digits import load_digits as load_digits
@@ -19,6 +20,7 @@ from omniconv.data.windows import read_tokens as read_tokens
 
 __all__ = [
     "ArraySamples",
+    "CloudSamples",
     "Digits",
     "FilledSamples",
     "Samples",

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from omniconv._errors import check_choice
+from omniconv.data.clouds import CloudSamples
 from omniconv.data.samples import Array, ArraySamples, Samples
 from omniconv.data.timed import TimedSamples
 
 SPLITS = ("train", "valid", "test")
+SIGNALS = ("X", "x", "positions")
+"""What the arrays of an `.npz` file are called that make a split of it."""
+
 SIBLINGS = ("targets", "labels")
 """What the file with the targets of `<stem>.npy` is called: `<stem>_targets.npy` or `<stem>_labels.npy`."""
 
@@ -45,6 +49,8 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     joined end to end in one `X`, `channels total`, and their lengths are in `lengths`, (n,), which sum to `total`.
     `times`, if there, are the times at which series were sampled, `n length`, joined, `total`, or `length` for all; a
     split without times of its own takes those.
+    `positions` make clouds of points of the signals, whose features are then in `X`, `n channels points`, and need not
+    be: (n, points, dim), or joined, (total, dim) with `lengths`.
     `target`: name of the array with the targets, without its split; by default `y`, if there.
     Raises `ValueError` for missing or wrong arrays, arrays of objects, and damaged files.
 
@@ -56,31 +62,54 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     ([[2.0, 3.0, 4.0], [7.0, 8.0, 9.0]], ['a', 'b'])
     """
     check_choice("split", split, npz_splits(path))
-    suffix = f"_{split}" if {f"X_{split}", f"x_{split}"} & set(array_names(path)) else ""
-    names = [*(name + suffix for name in ("X", "x", target or "y", "lengths", "times")), "times"]
-    arrays = load_npz(path, names)
-    signals = [name for name in names[:2] if name in arrays]
-    if len(signals) != 1:
-        raise ValueError(
-            f"{path} must hold one array {names[0]}; it holds {', '.join(array_names(path)) or 'nothing'}."
-        )
-    if target and names[2] not in arrays:
-        raise ValueError(f'target="{target}": {path} holds no array {names[2]}, only {", ".join(array_names(path))}.')
-    where = f"{path}, array {signals[0]}"
-    values = check_numbers(arrays[signals[0]], where)
-    whole = pieces(values, arrays[names[3]], where) if names[3] in arrays else with_channels(values, where)
-    targets = check_targets(arrays[names[2]], len(whole), f"{path}, array {names[2]}") if names[2] in arrays else None
-    samples = ArraySamples(whole, targets)
-    found = next((name for name in names[4:] if name in arrays), None)
+    there = array_names(path)
+    suffix = f"_{split}" if {f"{name}_{split}" for name in SIGNALS} & set(there) else ""
+    given = {name: name + suffix for name in (*SIGNALS, target or "y", "lengths", "times")}
+    arrays = load_npz(path, [*given.values(), "times"])
+    signals = [name for name in SIGNALS[:2] if given[name] in arrays]
+    if len(signals) > 1 or not (signals or given["positions"] in arrays):
+        raise ValueError(f"{path} must hold one array {given['X']}; it holds {', '.join(there) or 'nothing'}.")
+    if target and given[target] not in arrays:
+        raise ValueError(f'target="{target}": {path} holds no array {given[target]}, only {", ".join(there)}.')
+    lengths = arrays.get(given["lengths"])
+    targets = arrays.get(given[target or "y"])
+    values: Any = None
+    where = f"{path}, array {given[signals[0]] if signals else given['positions']}"
+    if signals:
+        values = check_numbers(arrays[given[signals[0]]], where)
+        values = with_channels(values, where) if lengths is None else pieces(values, lengths, where)
+    if given["positions"] in arrays:
+        return clouds(arrays[given["positions"]], values, lengths, targets, f"{path}, array {given['positions']}")
+    assert values is not None
+    if targets is not None:
+        targets = check_targets(targets, len(values), f"{path}, array {given[target or 'y']}")
+    samples = ArraySamples(values, targets)
+    found = next((name for name in (given["times"], "times") if name in arrays), None)
     if found is None:
         return samples
-    return with_times(samples, arrays[found], names[3] in arrays, f"{path}, array {found}")
+    return with_times(samples, arrays[found], lengths is not None, f"{path}, array {found}")
+
+
+def clouds(positions: Array, features: Any, lengths: Array | None, targets: Array | None, where: str) -> CloudSamples:
+    """Clouds of points with these features, if they have any; `lengths`: of those that are joined end to end."""
+    places: Any = check_numbers(positions, where)
+    if lengths is not None:
+        places = [place.T for place in pieces(places.T, lengths, where)]
+    if targets is not None:
+        targets = check_targets(targets, len(places), f"{where}, its targets")
+    try:
+        return CloudSamples(places, features, targets)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def npz_splits(path: Path) -> tuple[str, ...]:
-    """The splits that an `.npz` file has: those with an array `X_<split>`, or "train" alone for an array `X`."""
-    names = {name.lower() for name in array_names(path)}
-    return tuple(split for split in SPLITS if f"x_{split}" in names) or ("train",)
+    """The splits that an `.npz` file has: those with an array `X_<split>`, or "train" alone for an array `X`.
+
+    Of clouds `positions` will do in place of `X`.
+    """
+    names = set(array_names(path))
+    return tuple(split for split in SPLITS if {f"{name}_{split}" for name in SIGNALS} & names) or ("train",)
 
 
 def array_names(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn carries, shown as sequences, images and volumes."""
+"""Handwritten digits that scikit-learn carries, shown as sequences, images, volumes and clouds of points."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from omniconv._errors import require
 from omniconv._typing import Signal
+from omniconv.data.clouds import CloudSamples
+from omniconv.data.samples import ArraySamples, Samples
 
 LEVELS = 17
 """Grey values of the digits: 0 to 16."""
@@ -21,6 +23,8 @@ class View:
     """One way to show the same data: signals of `size`, split for training and testing.
 
     `causal`: whether the axes are time. `resampled`: the test signals at other resolutions, by how many times finer.
+    `train_positions`, `test_positions`: (n, points, axes) where the view is clouds of points, whose features are then
+    the signals; NaN where a cloud has fewer points than others. None for signals on a grid.
     """
 
     name: str
@@ -29,11 +33,28 @@ class View:
     train: Signal
     test: Signal
     resampled: dict[float, Signal]
+    train_positions: Tensor | None = None
+    test_positions: Tensor | None = None
+
+    def samples(self, labels: Tensor) -> Samples:
+        """The training or the test signals, whichever there are as many of as `labels`, with these."""
+        parts = ((self.train, self.train_positions), (self.test, self.test_positions))
+        found = [part for part in parts if len(part[0]) == len(labels)]
+        if len(found) != 1:
+            counts = f"{len(self.train)} or {len(self.test)}"
+            raise ValueError(f"`labels` must be those of one part, {counts}; got {len(labels)}.")
+        signals, positions = found[0]
+        if positions is None:
+            return ArraySamples(signals.numpy(), labels.numpy())
+        seen = positions.isfinite().all(-1)
+        places = [place[here].numpy() for place, here in zip(positions, seen, strict=True)]
+        features = [feature[:, here].numpy() for feature, here in zip(signals, seen, strict=True)]
+        return CloudSamples(places, features, labels.numpy())
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Three views of the same digits, with their labels."""
+    """Four views of the same digits, with their labels."""
 
     views: tuple[View, ...]
     train_labels: Tensor
@@ -41,9 +62,10 @@ class Digits:
 
 
 def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
-    """The 1,797 handwritten 8x8 digits of scikit-learn: a pixel sequence, an image and a volume of each.
+    """The 1,797 handwritten 8x8 digits of scikit-learn: a pixel sequence, an image, a volume and a cloud of each.
 
-    sequence: 64 steps, row by row; image: 8x8; volume: 8x8x17, filled up to the pixel's grey value as a height.
+    sequence: 64 steps, row by row; image: 8x8; volume: 8x8x17, filled up to the pixel's grey value as a height; points:
+    the pixels that are not white, at (row, column), with their grey value.
     Every view has one channel and is centred and scaled by the mean and standard deviation of its training part.
     `test_share`: held-out share, stratified by digit. `seed`: of the split.
     """
@@ -60,6 +82,7 @@ def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
             ("volume", (8, 8, LEVELS), False, ()),
         )
     )
+    views += (make_cloud_view(views[1], train, test),)
     return Digits(views, train_labels.long(), test_labels.long())
 
 
@@ -72,6 +95,20 @@ def make_view(
     standard = (held_out - mean) / std
     finer = {factor: resampled(standard, factor) for factor in factors}
     return View(name, size, causal, (signals - mean) / std, standard, finer)
+
+
+def make_cloud_view(image: View, train: Tensor, test: Tensor) -> View:
+    """The pixels of images, (n, 64) grey values, that are not 0, as points; grey values as the images have them."""
+    rows = torch.cartesian_prod(*(torch.arange(float(n)) for n in image.size))
+    clouds = []
+    for grey, images in ((train, image.train), (test, image.test)):
+        seen = grey > 0
+        order = (~seen).to(torch.uint8).sort(dim=1, stable=True).indices[:, : int(seen.sum(1).max())]
+        there = seen.gather(1, order)
+        signals = torch.where(there, images.flatten(1).gather(1, order), 0.0)
+        clouds.append((signals[:, None], torch.where(there[..., None], rows[order], torch.nan)))
+    (signals, positions), (held_out, elsewhere) = clouds
+    return View("points", image.size, False, signals, held_out, {}, positions, elsewhere)
 
 
 def show(grey: Tensor, size: tuple[int, ...]) -> Signal:

@@ -1,4 +1,4 @@
-"""Folders of images, audio files or volumes, a sub-folder for each class; files are read when they are asked for."""
+"""Folders of images, audio files, volumes or clouds, a sub-folder for each class; files are read when asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from omniconv._errors import check_choice, require
 from omniconv.data.arrays import SPLITS, load_npy
+from omniconv.data.cloud_files import decode_cloud, inspect_cloud
+from omniconv.data.header import Header, RefusedFileError
 from omniconv.data.samples import Array, Samples
 
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
@@ -25,6 +27,9 @@ SIDE_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
 ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 """How the texts in a PNG start that can say which side is up."""
 
+PACKAGES = {".nii": "nibabel", ".gz": "nibabel", ".ply": "plyfile", ".off": "trimesh", ".xyz": "pandas"}
+"""What reads a file, where it is not the package of its kind, by its ending."""
+
 RIFF_STREAMED = (0, 0xFFFFFFFF)
 """Sizes in the header of a .wav file that was written before its length was known."""
 
@@ -33,24 +38,12 @@ class UnreadableFileError(ValueError):
     """A file that is damaged: what `corrupt="skip"` leaves out."""
 
 
-class RefusedFileError(ValueError):
-    """A sound file that holds no signal, or more than would be read: raised under any policy for damaged ones."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is known of a signal before it is read. `rate`: samples per second of audio."""
-
-    channels: int
-    size: tuple[int, ...]
-    rate: int | None = None
-
-
 @dataclass(frozen=True)
 class Kind:
     """A kind of signals: how its files end, how one is inspected, and how one is decoded with so many channels.
 
-    `package`: what decodes it. `mixed`: whether files of different channels are brought to the most of them.
+    `package`: what decodes it. `mixed`: whether files of different channels are brought to the most of them. `space`:
+    axes of the space that points are in, whose positions are the first channels; 0 for signals on a grid.
     """
 
     suffixes: tuple[str, ...]
@@ -58,6 +51,7 @@ class Kind:
     inspect: Callable[[Path], Header]
     decode: Callable[[Path, int], Array]
     mixed: bool = False
+    space: int = 0
 
 
 class FileSamples(Samples):
@@ -66,14 +60,14 @@ class FileSamples(Samples):
     def __init__(
         self,
         files: Sequence[Path],
-        decode: Callable[[Path, int], Array],
+        kind: Kind,
         headers: Sequence[Header],
         channels: int,
         targets: Array | None,
         names: Sequence[str],
     ):
         super().__init__(channels, np.array([header.size for header in headers]), targets, names)
-        self.files, self.decode, self.rate = list(files), decode, headers[0].rate
+        self.files, self.decode, self.rate, self.space = list(files), kind.decode, headers[0].rate, kind.space
 
     def __getitem__(self, index: int) -> Array:
         signal = decoded(self.files[index], self.decode, self.channels)
@@ -86,7 +80,7 @@ class FileSamples(Samples):
 
 
 def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> FileSamples:
-    """The images, audio files or volumes in a folder; only their headers are read until they are asked for.
+    """The images, audio files, volumes or clouds in a folder; only their headers are read until they are asked for.
 
     The targets are the names of the sub-folders, one for each class; a folder without sub-folders has no targets. With
     sub-folders `train` and `test`, and perhaps `valid` or `val`, these are the splits, and hold the classes. Samples
@@ -97,6 +91,9 @@ def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> Fil
     Audio: (channels, steps), -1 to 1; all files must have one sampling rate, the `rate` of the samples, and one number
     of channels. Volumes: .npy of (depth, height, width) or (channels, depth, height, width), .nii and .nii.gz of
     (x, y, z) or (x, y, z, channels), in the order of the file; values as they are.
+    Clouds: the positions are the first three channels, (channels, points). The points of .xyz, a line of numbers each,
+    and of .ply, with all properties of their vertices; of surfaces, .off and .ply with faces, 1,024 points drawn evenly
+    by area, always the same, with the normals of their faces.
 
     `corrupt`: "raise", or "skip" to decode all files at once, leave damaged ones out, and warn with their names.
     Raises `ValueError` for damaged files, other or mixed types, and files whose content would be lost in part: films,
@@ -112,7 +109,7 @@ def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> Fil
     if kind.mixed:
         channels = max(channels, most_channels(others, kind, corrupt))
     names = [str(file.relative_to(path)) for file in files]
-    return FileSamples(files, kind.decode, headers, channels, None if labels[0] is None else np.array(labels), names)
+    return FileSamples(files, kind, headers, channels, None if labels[0] is None else np.array(labels), names)
 
 
 def inspect_all(
@@ -183,7 +180,7 @@ def find_files(path: Path, split: str) -> list[tuple[Path, str | None]]:
             raise ValueError(f"{folder} is a class, and must hold files, not the folder {deeper[0]}.")
         entries += [(file, folder.name) for file in signal_files(folder)]
     if not entries:
-        raise ValueError(f"empty folder {root}: there is no image, audio file or volume in it.")
+        raise ValueError(f"empty folder {root}: there is no image, audio file, volume or cloud in it.")
     return entries
 
 
@@ -231,9 +228,9 @@ def one_kind(path: Path, files: Sequence[Path]) -> Kind:
             "Put each kind in a folder of its own."
         )
     kind = KINDS[next(iter(filter(None, first)))]
-    nifti = any(not file.name.lower().endswith(".npy") for file in files)
-    package = "nibabel" if kind.package == "numpy" and nifti else kind.package
-    require(package, extra="data", purpose=f"reading {files[0].suffix} files")
+    needed = sorted({PACKAGES.get("".join(file.suffixes[-1:]).lower(), kind.package) for file in files})
+    for package in needed:
+        require(package, extra="data", purpose=f"reading {files[0].suffix} files")
     return kind
 
 
@@ -414,4 +411,5 @@ KINDS = {
     ),
     "audio": Kind((".wav", ".flac", ".ogg", ".mp3"), "soundfile", inspect_audio, decode_audio),
     "volume": Kind((".npy", ".nii", ".nii.gz"), "numpy", inspect_volume, decode_volume),
+    "cloud": Kind((".ply", ".off", ".xyz"), "numpy", inspect_cloud, decode_cloud, space=3),
 }

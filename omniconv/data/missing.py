@@ -27,7 +27,7 @@ class FilledSamples(Samples):
     def __init__(self, samples: Samples, missing: str):
         super().__init__(samples.channels, samples.sizes, samples.targets, samples.names)
         self.samples, self.missing = samples, check_choice("missing", missing, FILLED)
-        self.rate = samples.rate
+        self.rate, self.space = samples.rate, samples.space
 
     def __getitem__(self, index: int) -> Array:
         return fill(self.samples[index], self.missing, self.names[index])
@@ -49,6 +49,11 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
         if missing == "absent":
             return samples
         return TimedSamples(FilledSamples(samples, missing), None if samples.counted else samples.times)
+    if samples.space and missing not in ("raise", "mean"):
+        raise ValueError(
+            f'missing="{missing}" is for series; these samples are clouds of points. Use missing="mean", or leave out '
+            "the points of which something is missing."
+        )
     if missing != "absent":
         return FilledSamples(samples, missing)
     if samples.dim != 1:

@@ -19,7 +19,8 @@ from omniconv.data.ts_files import read_ts, ts_parts
 UNDERSTOOD = (
     "NumPy files (.npz, .npy), tables (.csv, .tsv, .parquet, .pq), series (.ts), and folders of images "
     "(.png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff, .gif), of audio (.wav, .flac, .ogg, .mp3), of volumes (.npy, .nii, "
-    '.nii.gz), of MNIST (idx), of CIFAR-10 (binary) or of .ts files; and the names "aeon:GunPoint" and "sklearn:digits"'
+    ".nii.gz), of clouds of points (.ply, .off, .xyz), of MNIST (idx), of CIFAR-10 (binary) or of .ts files; and the "
+    'names "aeon:GunPoint" and "sklearn:digits"'
 )
 
 
@@ -38,10 +39,10 @@ class Source:
 def read(path: str | Path, *, split: str = "train", target: str | None = None, corrupt: str = "raise") -> Samples:
     """The signals at a path, with their targets, whatever format they come in.
 
-    `path`: a file .npz, .npy, .csv, .tsv, .parquet, .pq or .ts; a folder of images, audio files or volumes, with a
-    sub-folder for each class, of .ts files, of MNIST or of CIFAR-10; "aeon:NAME" for a set inside the package aeon; or
-    "sklearn:digits". `split`: "train" or "test", or "valid" where there is one; a source without splits is all "train".
-    `target`: name of the column or array with the targets, where there are names; the default is in the reader of the
+    `path`: a file .npz, .npy, .csv, .tsv, .parquet, .pq or .ts; a folder of images, audio files, volumes or clouds,
+    with a sub-folder for each class, of .ts files, of MNIST or of CIFAR-10; "aeon:NAME" for a set in the package
+    aeon; or "sklearn:digits". `split`: "train" or "test", or "valid" where there is one; a source without splits is all
+    "train". `target`: name of the column or array with the targets, where there are names; the default is in the reader of the
     format. `corrupt`: what becomes of files in a folder that cannot be read: "raise", or "skip", which decodes all
     files at once, leaves those out and warns with their names. Single files that are damaged always raise.
     Nothing is downloaded, and pickles are never loaded.

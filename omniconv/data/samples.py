@@ -27,6 +27,7 @@ class Samples(ABC):
     rate: float | None = None
     times: Sequence[Array] | None = None
     counted: bool = False
+    space: int = 0
 
     def __init__(self, channels: int, sizes: Array, targets: Array | None, names: Sequence[str] | None = None):
         self.channels = int(channels)
@@ -49,6 +50,11 @@ class Samples(ABC):
     def dim(self) -> int:
         """Number of axes of a signal."""
         return int(self.sizes.shape[1])
+
+    @property
+    def features(self) -> int:
+        """Channels that a network is given: all, or of points what is no position; a constant if there is nothing."""
+        return max(self.channels - self.space, 1)
 
     @property
     def equal(self) -> bool:
@@ -81,7 +87,7 @@ class Subset(Samples):
         super().__init__(samples.channels, samples.sizes[indices], targets, [samples.names[i] for i in indices])
         self.samples, self.indices, self.rate = samples, indices, samples.rate
         self.times = None if samples.times is None else [samples.times[i] for i in indices]
-        self.counted = samples.counted
+        self.counted, self.space = samples.counted, samples.space
 
     def __getitem__(self, index: int) -> Array:
         return self.samples[int(self.indices[index])]

@@ -1,16 +1,143 @@
-"""Clouds of points in a unit of their own."""
+"""Clouds of points: where they are, how much each stands for, and which are near each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from omniconv._errors import describe
+from omniconv._errors import check_floating_tensor, describe
+from omniconv.domains.neighbours import Edges, Inside, Points, within
+
+SLACK = 2.0**-20
+"""In reference samples: lags on a lattice that was moved are not whole numbers to the last bit."""
 
 
-def centred(positions: Tensor, mask: Tensor | None = None) -> Tensor:
+RESOLUTION = 2.0**-34
+"""Lags are rounded to this share of a reference sample where they are looked for among each other."""
+
+TRIED, FEW = 2**12, 0.25
+"""So many pairs are looked at to see whether lags repeat: whether at most this share of them is different."""
+
+
+class Cloud:
+    """The points of a batch of clouds, in samples of the reference grid.
+
+    `positions`: (batch, points, dim), finite where they are not masked. `mask` (batch, points), bool: False where a
+    cloud is padded; None for all. `measure` (batch, points): the volume that every point stands for, in cells of the
+    reference grid; None divides one volume among the points of a cloud. `edges`: the pairs of outputs and points to use
+    whatever is asked for, where they are known.
+    Raises `TypeError` or `ValueError` that names the argument.
+
+    >>> cloud = Cloud(torch.tensor([[[0.0], [1.0], [9.0]]]))
+    >>> cloud.volumes(10.0)
+    tensor([[3.3333, 3.3333, 3.3333]])
+    >>> cloud.edges_within((1,), (True,)).source.tolist()
+    [0, 0, 1, 2]
+    """
+
+    def __init__(
+        self, positions: Points, mask: Inside | None = None, measure: Tensor | None = None, edges: Edges | None = None
+    ):
+        check_points("positions", positions)
+        self.positions, self.mask, self.measure, self.edges = positions, mask, measure, edges
+        self.observed = checked_mask(positions, mask)
+        if measure is not None and (not isinstance(measure, Tensor) or measure.shape != positions.shape[:2]):
+            expected = tuple(positions.shape[:2])
+            raise ValueError(f"`measure` must be {expected}, the volume of every point; got {describe(measure)}.")
+        self._found: dict[tuple[Any, ...], Edges] = {}
+        self._lags: dict[int, tuple[Edges, tuple[Tensor, Tensor] | None]] = {}
+
+    @classmethod
+    def of(cls, positions: Tensor | Cloud) -> Cloud:
+        """A cloud as it is, or made of a tensor."""
+        return positions if isinstance(positions, Cloud) else cls(positions)
+
+    @property
+    def dim(self) -> int:
+        """Number of axes."""
+        return self.positions.shape[2]
+
+    def scaled(self, factors: Sequence[float]) -> Cloud:
+        """The same points in other units, one per axis; the volumes stay."""
+        scale = self.positions.new_tensor(factors)
+        return Cloud(self.positions * scale, self.mask, self.measure, self.edges)
+
+    def volumes(self, total: float) -> Tensor:
+        """The volume that every point stands for, (batch, points), 0 where there is none: `measure`, or equal shares.
+
+        `total`: what the points of a cloud share where they have no `measure`.
+        """
+        dtype = torch.promote_types(self.positions.dtype, torch.float32)
+        if self.measure is not None:
+            return torch.where(self.observed, self.measure.to(dtype), 0.0)
+        counts = self.observed.sum(1, keepdim=True).to(dtype)
+        return self.observed * (total / counts.clamp(min=1))
+
+    def edges_within(
+        self, window: Sequence[float], causal: Sequence[bool], output_positions: Points | None = None
+    ) -> Edges:
+        """The pairs of outputs (targets) and points (sources) whose lag is within a window, of the past where causal.
+
+        `window`: one number per axis. `output_positions`: (batch, outputs, dim), None for the points themselves. What
+        was found is kept for the next layer that asks the same.
+        """
+        outputs = self.positions if output_positions is None else output_positions
+        if self.edges is not None:
+            wanted = (*outputs.shape[:2], self.positions.shape[1])
+            if self.edges.shape != wanted:
+                raise ValueError(f"`edges` must be of (batch, outputs, points) {wanted}; got {self.edges.shape}.")
+            return self.edges
+        key = (tuple(window), tuple(causal))
+        if output_positions is None and key in self._found:
+            return self._found[key]
+        radius = tuple(far + SLACK for far in window)
+        seen = self.mask if output_positions is None else None
+        edges = within(outputs, self.positions, radius, norm="largest", target_mask=seen, source_mask=self.mask)
+        if any(causal):
+            lags = outputs.double()[edges.batch, edges.target] - self.positions.double()[edges.batch, edges.source]
+            kept = ((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1)
+            edges = Edges(edges.batch[kept], edges.source[kept], edges.target[kept], edges.shape)
+        if output_positions is None:
+            self._found[key] = edges
+        return edges
+
+    def repeated_lags(self, edges: Edges, output_positions: Points | None = None) -> tuple[Tensor, Tensor] | None:
+        """The different lags of pairs, (lags, dim), and which of them each pair has; None unless they repeat a lot.
+
+        And None where positions want a gradient. What was found is kept for the next layer with the same pairs.
+        """
+        outputs = self.positions if output_positions is None else output_positions
+        if len(edges) < TRIED or (torch.is_grad_enabled() and (outputs.requires_grad or self.positions.requires_grad)):
+            return None
+        if id(edges) not in self._lags:
+            near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
+            target, source = edges.flat()
+            lags = ((near[target] - far[source]) / RESOLUTION).round() * RESOLUTION
+            tried = lags[:: max(1, len(lags) // TRIED)]
+            found = unique_rows(lags) if len(unique_rows(tried)[0]) <= FEW * len(tried) else None
+            self._lags[id(edges)] = edges, found  # with the edges themselves: others may not take their place
+        return self._lags[id(edges)][1]
+
+
+def unique_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows of a matrix, in order, and which of them each row is.
+
+    Column by column: to sort numbers is much faster than to sort rows.
+    """
+    key = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+    for column in rows.unbind(1):
+        values, which = torch.unique(column, return_inverse=True)
+        _, key = torch.unique(key * len(values) + which, return_inverse=True)
+    count = int(key.max()) + 1 if len(key) else 0
+    unique = rows.new_empty(count, rows.shape[1])
+    unique[key] = rows  # equal rows: whichever comes last
+    return unique, key
+
+
+def centred(positions: Points, mask: Inside | None = None) -> Points:
     """Every cloud about its mean, in the unit of its largest coordinate: within [-1, 1] on every axis.
 
     `positions`: (batch, points, dim). `mask` (batch, points), bool: False where there is no point, and 0 comes out.
@@ -19,8 +146,7 @@ def centred(positions: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> centred(torch.tensor([[[1.0], [2.0], [6.0]]])).flatten().tolist()
     [-0.6666666865348816, -0.3333333432674408, 1.0]
     """
-    if not isinstance(positions, Tensor) or positions.ndim != 3 or not positions.dtype.is_floating_point:
-        raise ValueError(f"`positions` must be (batch, points, dim); got {describe(positions)}.")
+    check_points("positions", positions)
     seen = checked_mask(positions, mask)[..., None]
     there = torch.where(seen, positions, 0.0)
     mean = there.sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
@@ -29,7 +155,14 @@ def centred(positions: Tensor, mask: Tensor | None = None) -> Tensor:
     return about / torch.where(largest > 0, largest, 1.0)
 
 
-def checked_mask(positions: Tensor, mask: Any) -> Tensor:
+def check_points(name: str, positions: Any) -> None:
+    """Raise unless these are positions of a batch of clouds."""
+    check_floating_tensor(name, positions)
+    if positions.ndim != 3:
+        raise ValueError(f"`{name}` must be (batch, points, dim); got {describe(positions)}.")
+
+
+def checked_mask(positions: Points, mask: Any) -> Inside:
     """The mask, all True for None, or raise."""
     if mask is None:
         return torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from omniconv._errors import check_choice, check_integer, check_number, describe, require
 from omniconv._typing import PerAxis, per_axis
 
-Cloud = Annotated[Tensor, "batch points dim"]
+Points = Annotated[Tensor, "batch points dim"]
 Inside = Annotated[Tensor, "batch points, bool"]
 
 ELEMENTS = 2**22
@@ -52,10 +52,15 @@ class Edges:
         batch, source, target = (torch.cat(pair) for pair in mine)
         return edges_of(batch, source, target, self.shape)
 
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Targets and sources, numbered through the whole batch."""
+        _, targets, sources = self.shape
+        return self.batch * targets + self.target, self.batch * sources + self.source
+
     def counts(self) -> Annotated[Tensor, "batch targets"]:
         """How many sources every target has."""
         batch, targets, _ = self.shape
-        return torch.bincount(self.batch * targets + self.target, minlength=batch * targets).view(batch, targets)
+        return torch.bincount(self.flat()[0], minlength=batch * targets).view(batch, targets)
 
 
 def edges_of(batch: Tensor, source: Tensor, target: Tensor, shape: tuple[int, int, int]) -> Edges:
@@ -67,8 +72,8 @@ def edges_of(batch: Tensor, source: Tensor, target: Tensor, shape: tuple[int, in
 
 
 def nearest(
-    targets: Cloud,
-    sources: Cloud,
+    targets: Points,
+    sources: Points,
     count: int,
     *,
     target_mask: Inside | None = None,
@@ -94,8 +99,8 @@ def nearest(
 
 
 def within(
-    targets: Cloud,
-    sources: Cloud,
+    targets: Points,
+    sources: Points,
     radius: PerAxis[float],
     *,
     norm: str = "euclidean",
@@ -119,7 +124,7 @@ def within(
     return each_row(clouds, lambda points, others: find(points, others, torch.tensor(radii, dtype=torch.float64), norm))
 
 
-def nearest_nodes(positions: Cloud, resolution: PerAxis[int], count: int, *, mask: Inside | None = None) -> Edges:
+def nearest_nodes(positions: Points, resolution: PerAxis[int], count: int, *, mask: Inside | None = None) -> Edges:
     """The `count` nearest nodes of a lattice for every point, without a search.
 
     The lattice has `resolution` nodes per axis, at least 2, evenly from -1 to 1, the ends included; node indices run
@@ -191,7 +196,7 @@ def window_distances(points: Tensor, axes: list[Tensor], sizes: tuple[int, ...])
     return squares, index
 
 
-def by_tree(backend: str, targets: Cloud, sources: Cloud) -> bool:
+def by_tree(backend: str, targets: Points, sources: Points) -> bool:
     """Whether scipy searches."""
     check_choice("backend", backend, ("auto", "torch", "scipy"))
     if backend == "scipy" and targets.device.type != "cpu":

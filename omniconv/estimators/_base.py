@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from omniconv.data import Samples
+from omniconv.data import CloudSamples, Samples, without_gaps
 from omniconv.estimators._inputs import as_samples, checked_arrays, is_list, is_ragged
-from omniconv.models import CCNN
+from omniconv.models import Network
 from omniconv.training import Predictor, Run, Task, choose, fit
 from omniconv.training.architecture import with_given
 
@@ -65,13 +65,13 @@ class CCNNEstimator(BaseEstimator):
         tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
-    def _samples(self, X: Any, times: Any = None, *, reset: bool) -> Samples:  # noqa: N803
-        """X, sampled at `times`, as samples; `reset`: whether it is learned from, rather than what is predicted."""
+    def _samples(self, X: Any, times: Any, positions: Any, *, reset: bool) -> Samples:  # noqa: N803
+        """X, sampled at `times` or `positions`, as samples; `reset`: whether it is learned from, or predicted."""
+        if positions is not None:
+            return self._clouds(X, times, positions, reset=reset)
         if is_ragged(X) or (is_list(X) and not reset):  # one signal is predicted as it is in the company of others
             signals: Any = checked_arrays(X)
-            for name in ("n_features_in_", "feature_names_in_"):
-                if reset and hasattr(self, name):
-                    delattr(self, name)  # lengths are free
+            self._forget_features(reset)
         else:
             signals = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, allow_nd=True)
             if signals.ndim > 5:
@@ -82,6 +82,22 @@ class CCNNEstimator(BaseEstimator):
         if not reset:
             self.predictor_.check(samples)
         return samples
+
+    def _clouds(self, X: Any, times: Any, positions: Any, *, reset: bool) -> Samples:  # noqa: N803
+        """Features X of points at `positions`, as samples."""
+        if times is not None:
+            raise ValueError("`times` and `positions` exclude each other. Leave one of them out.")
+        self._forget_features(reset)
+        samples = without_gaps(CloudSamples(positions, X), self.missing)
+        if not reset:
+            self.predictor_.check(samples)
+        return samples
+
+    def _forget_features(self, reset: bool) -> None:
+        """Lengths are free: what an array that was learned from earlier had per sample says nothing."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            if reset and hasattr(self, name):
+                delattr(self, name)
 
     def _fit(self, samples: Samples, task: Task) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -112,10 +128,10 @@ class CCNNEstimator(BaseEstimator):
         return sys.stderr.isatty() if self.verbose is None else self.verbose
 
     @property
-    def model_(self) -> CCNN:
+    def model_(self) -> Network:
         """The torch module, to export and inspect; it takes signals in their own unit."""
         check_is_fitted(self, "predictor_")
-        return cast(CCNN, self.predictor_.model)  # what `fit` builds
+        return self.predictor_.model
 
     def save(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and a model card into a folder.

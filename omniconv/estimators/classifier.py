@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class CCNNClassifier(ClassifierMixin, CCNNEstimator):
-    """Classifies sequences, images and volumes, of equal or unequal size, with a continuous convolutional network.
+    """Classifies sequences, images, volumes and clouds, of equal or unequal size, by continuous convolutions.
 
     X is (n, length), (n, channels, length), (n, channels, height, width), (n, channels, depth, height, width), or a
     list of arrays (length,) or (channels, *size) of unequal size. y is (n,) labels of any kind.
@@ -39,7 +39,10 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
 
     `fit`, `predict`, `predict_proba` and `score` take the `times` at which series were sampled: an array of numbers
     (length,) per series, or one for all, in any unit. Then the network convolves at these very times; with `times`, NaN
-    in X needs missing="absent".
+    in X needs missing="absent". With `positions`, an array (n, points, dim) or a list of arrays (points, dim), X is
+    clouds of points: their features, (n, channels, points) or a list of arrays (channels, points), or None for points
+    that are nothing but where they are. Then the network is a `GriddedNet`, and every cloud counts about its mean and
+    in the unit of its largest coordinate.
 
     Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (of arrays). Raises `ValueError` or `TypeError`
     that names what is wrong with X, y or a parameter.
@@ -95,9 +98,9 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
 
-    def fit(self, X: Any, y: Any, *, times: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, *, times: Any = None, positions: Any = None) -> Self:  # noqa: N803
         """Train a new network on signals X with labels y."""
-        samples = self._samples(X, times, reset=True)
+        samples = self._samples(X, times, positions, reset=True)
         labels = column_or_1d(np.asarray(y), warn=True)
         check_classification_targets(labels)
         check_consistent_length(samples.sizes, labels)
@@ -117,19 +120,21 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         self._fit(samples, task)
         return self
 
-    def predict_proba(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
+    def predict_proba(self, X: Any, *, times: Any = None, positions: Any = None) -> Array:  # noqa: N803
         """The probability of every class, (n, classes), in the order of `classes_`."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.probabilities(self._samples(X, times, reset=False), progress=self._shown)
+        return self.predictor_.probabilities(self._samples(X, times, positions, reset=False), progress=self._shown)
 
-    def predict(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
+    def predict(self, X: Any, *, times: Any = None, positions: Any = None) -> Array:  # noqa: N803
         """The most probable label of every signal, (n,)."""
-        probabilities = self.predict_proba(X, times=times)  # first: it checks whether there are classes at all
+        probabilities = self.predict_proba(
+            X, times=times, positions=positions
+        )  # first: it checks whether there are classes at all
         return self.classes_[probabilities.argmax(1)]
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None, positions: Any = None) -> float:  # noqa: N803
         """The share of labels y that are predicted."""
-        return float(accuracy_score(y, self.predict(X, times=times), sample_weight=sample_weight))
+        return float(accuracy_score(y, self.predict(X, times=times, positions=positions), sample_weight=sample_weight))
 
     def _saved(self) -> tuple[str, ...]:
         return (*super()._saved(), "classes_")

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class CCNNRegressor(RegressorMixin, CCNNEstimator):
-    """Predicts a number from sequences, images and volumes, of equal or unequal size.
+    """Predicts a number from sequences, images, volumes and clouds, of equal or unequal size.
 
     Parameters, X and what is fitted are those of `CCNNClassifier`, but for what concerns classes; y is (n,) numbers,
     in any unit.
@@ -30,9 +30,9 @@ class CCNNRegressor(RegressorMixin, CCNNEstimator):
     Romero et al. 2022 (CCNN).
     """
 
-    def fit(self, X: Any, y: Any, *, times: Any = None) -> Self:  # noqa: N803
+    def fit(self, X: Any, y: Any, *, times: Any = None, positions: Any = None) -> Self:  # noqa: N803
         """Train a new network on signals X with numbers y."""
-        samples = self._samples(X, times, reset=True)
+        samples = self._samples(X, times, positions, reset=True)
         numbers = column_or_1d(np.asarray(y), warn=True)
         check_consistent_length(samples.sizes, numbers)
         if numbers.dtype.kind not in "fiub":
@@ -46,11 +46,11 @@ class CCNNRegressor(RegressorMixin, CCNNEstimator):
         self._fit(samples, infer_task(samples.targets, name="regression"))
         return self
 
-    def predict(self, X: Any, *, times: Any = None) -> Array:  # noqa: N803
+    def predict(self, X: Any, *, times: Any = None, positions: Any = None) -> Array:  # noqa: N803
         """The predicted number of every signal, (n,), float64."""
         check_is_fitted(self, "predictor_")
-        return self.predictor_.predict(self._samples(X, times, reset=False), progress=self._shown)
+        return self.predictor_.predict(self._samples(X, times, positions, reset=False), progress=self._shown)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None, positions: Any = None) -> float:  # noqa: N803
         """The coefficient of determination of the predictions of y."""
-        return float(r2_score(y, self.predict(X, times=times), sample_weight=sample_weight))
+        return float(r2_score(y, self.predict(X, times=times, positions=positions), sample_weight=sample_weight))

@@ -14,6 +14,9 @@ from omniconv.models.gridded import GriddedNet as GriddedNet
 from omniconv.models.group_self_attention_net import GroupSelfAttentionNet as GroupSelfAttentionNet
 from omniconv.models.hyena import Hyena as Hyena
 from omniconv.models.hyena import MultiHyena as MultiHyena
+from omniconv.models.point_nn import PointNN as PointNN
+from omniconv.models.pointnet import PointNet as PointNet
+from omniconv.models.pointnet2 import PointNet2 as PointNet2
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
 from omniconv.models.sampling import Sampling as Sampling
@@ -31,6 +34,9 @@ __all__ = [
     "Hyena",
     "MultiHyena",
     "Network",
+    "PointNN",
+    "PointNet",
+    "PointNet2",
     "Preset",
     "Sampling",
     "Stepper",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer, check_number, check_probability, describe
 from omniconv._references import Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, Tokens, check_bool, per_axis
-from omniconv.domains import Times
+from omniconv.domains import Cloud, Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
 from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
@@ -32,15 +33,20 @@ class Where:
     times: Times | None
     lowpass: bool
     condition: Condition | None
+    positions: Cloud | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """The arguments that go by their names."""
+        if self.positions is not None:
+            return {"positions": self.positions}
         return {"times": self.times, "lowpass": self.lowpass, "condition": self.condition}
 
     @property
     def measure(self) -> Tensor | None:
-        """The time that every sample stands for, if there are times."""
+        """The time that every sample stands for, if there are times; of points, their volumes where these are known."""
+        if self.positions is not None:
+            return self.positions.measure
         return None if self.times is None else self.times.measure
 
     def united(self) -> Where:
@@ -53,8 +59,12 @@ class Network(Cited, Pretrained, ABC):
 
     `in_channels`, `out_features`: at least 1. `tokens`: number of tokens, if the network takes ids and embeds them in
     `in_channels`; None for signals. `input_dropout`: probability with which values of the input are dropped, [0, 1).
-    `span`: how long the reference grid is in the unit of the times, (0, inf); None if these count its samples.
+    `span`: how long the reference grid is in the unit of the times or positions, (0, inf), one number or one per axis;
+    None if these count its samples.
     """
+
+    takes_positions: ClassVar[bool] = False
+    """Whether `forward` takes clouds, `positions=`."""
 
     head: Head
     grid: Grid
@@ -67,7 +77,7 @@ class Network(Cited, Pretrained, ABC):
         out_features: int,
         *,
         tokens: int | None = None,
-        span: float | None = None,
+        span: PerAxis[float] | None = None,
         input_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -79,12 +89,15 @@ class Network(Cited, Pretrained, ABC):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.embedding = None if tokens is None else TokenEmbedding(tokens, in_channels, **place)
         self.input_dropout = nn.Dropout(check_probability("input_dropout", input_dropout))
-        self.span = None if span is None else check_number("span", span, low=0.0)
+        self.span = span
 
     def _refer_to(self, grid: Grid) -> None:
         """Take the reference grid of the layers, and be at its resolution."""
-        if self.span is not None and grid.dim != 1:
-            raise ValueError(f"`span` is for series, of one axis; got size {grid.size}. Leave it out.")
+        if self.span is not None:
+            if grid.dim != 1 and not self.takes_positions:
+                raise ValueError(f"`span` is for series, of one axis; got size {grid.size}. Leave it out.")
+            spans = per_axis("span", self.span, grid.dim, lambda name, value: check_number(name, value, low=0.0))
+            self.span = spans[0] if grid.dim == 1 else spans
         self.grid, self.spacing, self.lowpass = grid, (1.0,) * grid.dim, False
 
     def _shape(self) -> dict[str, Any]:
@@ -201,7 +214,38 @@ class Network(Cited, Pretrained, ABC):
                 f"`times` must be (batch, samples), here ({x.shape[0]}, {x.shape[-1]}), and a mask that, or (batch, "
                 f"{channels}, samples); got {tuple(times.shape)} and a mask for {sampled.channels} channels."
             )
-        return sampled if self.span is None else sampled.scaled(self.grid.size[0] / self.span)
+        return sampled if self.span is None else sampled.scaled(self._samples_per_unit[0])
+
+    @property
+    def _samples_per_unit(self) -> tuple[float, ...]:
+        """Samples of the reference grid in the unit of times and positions, per axis."""
+        if self.span is None:
+            return (1.0,) * self.grid.dim
+        spans = self.span if isinstance(self.span, tuple) else (self.span,) * self.grid.dim
+        return tuple(size / span for size, span in zip(self.grid.size, spans, strict=True))
+
+    def _place(
+        self, x: Signal, positions: Cloud | Tensor, mask: Mask | None, others: Mapping[str, object]
+    ) -> tuple[Signal, Where]:
+        """The features of points, as the first layer takes them, and where these are."""
+        for name, value in others.items():
+            if value is not None:
+                raise ValueError(f"`positions` and `{name}` exclude each other. Leave one of them out.")
+        if any(step != 1.0 for step in self.spacing) or self.embedding is not None:
+            raise ValueError("`positions` are for the model itself, no view at another resolution, and for no tokens.")
+        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
+            raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
+        if mask is not None and isinstance(positions, Cloud):
+            raise ValueError("`mask` must be that of the `Cloud`, where positions come as one; got both.")
+        cloud = positions if isinstance(positions, Cloud) else Cloud(positions, mask)
+        expected = (x.shape[0], x.shape[2], self.grid.dim)
+        if tuple(cloud.positions.shape) != expected:
+            raise ValueError(
+                f"`positions` must be (batch, points, dim), here {expected}; got {describe(cloud.positions)}."
+            )
+        if self.span is not None:
+            cloud = cloud.scaled(self._samples_per_unit)
+        return self._input(x, cloud.mask), Where(None, cloud.mask, None, False, None, cloud)
 
     def _check_signal(self, x: Any) -> None:
         if self.embedding is not None:

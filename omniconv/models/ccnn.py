@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_probability
 from omniconv._references import CCNN_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
+from omniconv.domains import Cloud
 from omniconv.groups import Count, Group
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
@@ -23,7 +24,7 @@ from omniconv.supports import Gaussian, SupportFactory
 
 
 class CCNN(Network):
-    """Continuous CNN: one network for sequences, images and volumes, at any length and resolution.
+    """Continuous CNN: one network for sequences, images, volumes and clouds, at any length and resolution.
 
     standardize; stem: conv, norm, GELU; then `blocks` pre-norm residual blocks; then norm and head. `standardize` is
     the identity until `model.standardize.set(mean, std)` gives it the constants of the data.
@@ -41,8 +42,8 @@ class CCNN(Network):
     group element moves the signal; see `LiftingConv`, `GroupConv`. Mixing "separable" is then the factorization of that
     name, "dense" is "none"; `reach` is one number, and there is no `causal`, `mask`, `times` or `condition`. None for
     translations alone.
-    `span`: how long the reference grid of a series is, in the unit of its `times`, (0, inf); None for `size`, so that
-    times count samples of the reference grid.
+    `span`: how long the reference grid is, in the unit of `times` or `positions`, (0, inf), one number or one per axis;
+    None for `size`, so that they count samples of the reference grid.
 
     `forward(x, spacing=None, mask=None, *, times=None, condition=None)` takes `batch in_channels *size` of any size and
     returns `batch out_features`, or `batch out_features *size` with head "dense"; with `tokens` it takes ids (batch,
@@ -51,6 +52,9 @@ class CCNN(Network):
     `times` (batch, samples) are the times at which series were sampled, any and different ones for every series. Then
     `mask`, also (batch, in_channels, samples), is False where nothing was observed: such a sample is absent, in no way
     like a zero, and "pool" weighs every sample with the time that it stands for (see `Times`).
+    `positions` (batch, points, dim): x is clouds of points, `batch in_channels points`, at any positions, in the unit
+    of `span`; then `mask` is (batch, points), and what comes out `batch out_features`, or with head "dense" `batch
+    out_features points`. A `Cloud` says how much each point stands for, too (see `PointConv`).
     `condition` (batch, conditions) in [0, 1] is what kernels that take one are given: each signal has its own.
     Raises `ValueError` or `TypeError` that names the argument.
 
@@ -62,6 +66,7 @@ class CCNN(Network):
     """
 
     references = (CCNN_PAPER,)
+    takes_positions = True
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class CCNN(Network):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         tokens: int | None = None,
-        span: float | None = None,
+        span: PerAxis[float] | None = None,
         group: Group | None = None,
         samples: Count | None = None,
         engine: str = "auto",
@@ -160,11 +165,16 @@ class CCNN(Network):
         mask: Mask | None = None,
         *,
         times: Tensor | None = None,
+        positions: Cloud | Tensor | None = None,
         condition: Condition | None = None,
     ) -> Tensor:
+        others: dict[str, object] = {"times": times, "condition": condition}
         if self.group is not None:
-            return self._on_group(x, spacing, {"mask": mask, "times": times, "condition": condition})
-        x, where = self._prepare(x, spacing, mask, times, condition)
+            return self._on_group(x, spacing, {"mask": mask, "positions": positions} | others)
+        if positions is None:
+            x, where = self._prepare(x, spacing, mask, times, condition)
+        else:
+            x, where = self._place(x, positions, mask, {"spacing": spacing} | others)
         x = self.stem(x, where.spacing, **where.options)
         where = where.united()
         x = F.gelu(self.stem_norm(x, where.mask))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,22 +11,10 @@ from omniconv._typing import Signal
 from omniconv.domains import Times
 from omniconv.domains.times import RESOLUTION, Lattice, Neighbours
 from omniconv.engines import convolve
+from omniconv.nn._lags import Lags
 
 PAIRS = 2**24
 """So many products of a kernel value and a sample are held at once; more are computed part by part."""
-
-
-class Lags(NamedTuple):
-    """A kernel of one axis: `values(lags)` gives its taps, `out in lags` (dense) or `channels lags`, at any lags.
-
-    It reaches to lags of `window`, in samples of the reference grid; `size` values are taken at every lag.
-    """
-
-    values: Callable[[Tensor], Tensor]
-    size: int
-    window: int
-    causal: bool
-    engine: str
 
 
 def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tensor | None = None) -> Signal:
@@ -39,24 +24,26 @@ def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tenso
     the times at which any channel was observed, unless `output_times` says otherwise. The cost is that of the pairs of
     outputs and neighbours; times on a lattice are convolved there, and only the ends of the windows pair by pair.
     """
+    (window,), (past,) = kernel.window, kernel.causal
     lattice = times.lattice() if output_times is None else None
     if lattice is None:
-        neighbours = times.neighbours(kernel.window, causal=kernel.causal, output_times=output_times)
+        neighbours = times.neighbours(window, causal=past, output_times=output_times)
         return sum_over_pairs(x, kernel, neighbours)
     exact = Times(lattice.index.double() * lattice.step, times.observed)  # both parts see the same windows
-    ends = exact.neighbours(kernel.window, causal=kernel.causal, ends=True)
-    return convolve_on_lattice(x * exact.cells_within(kernel.window).to(x.dtype), kernel, lattice) + sum_over_pairs(
-        x, kernel, ends
-    )
+    ends = exact.neighbours(window, causal=past, ends=True)
+    weighted = x * exact.cells_within(window).to(x.dtype)
+    return convolve_on_lattice(weighted, kernel, lattice) + sum_over_pairs(x, kernel, ends)
 
 
 def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Signal:
     """The convolution of impulses on a lattice, at the points where they are."""
     index = lattice.index[:, None]
     grid = weighted.new_zeros(*weighted.shape[:2], lattice.size).scatter_add(-1, index.expand_as(weighted), weighted)
-    far = int((kernel.window + RESOLUTION) / lattice.step)  # as `neighbours` decides
-    lags = torch.arange(0 if kernel.causal else -far, far + 1, device=weighted.device, dtype=torch.float64)
-    y = convolve(grid, kernel.values(lags * lattice.step), causal=kernel.causal, engine=kernel.engine)
+    (window,), (past,) = kernel.window, kernel.causal
+    far = int((window + RESOLUTION) / lattice.step)  # as `neighbours` decides
+    lags = torch.arange(0 if past else -far, far + 1, device=weighted.device, dtype=torch.float64)
+    taps = kernel.values(lags[:, None] * lattice.step)
+    y = convolve(grid, taps, causal=past, engine=kernel.engine)
     return y.gather(-1, index.expand(-1, y.shape[1], -1))
 
 
@@ -86,7 +73,7 @@ def pair_products(x: Signal, kernel: Lags, index: Tensor, lag: Tensor, weight: T
     """
     b, c, n = x.shape
     lags, which = torch.unique(lag, return_inverse=True)
-    values = kernel.values(lags)  # out in lags, or channels lags
+    values = kernel.values(lags[:, None])  # out in lags, or channels lags
     rows = index + torch.arange(b, device=x.device)[:, None, None, None] * n
     samples = take(x.movedim(1, -1).reshape(b * n, c, 1), rows)[..., 0] * weight.movedim(1, -1).to(x.dtype)
     if values.ndim == 2:

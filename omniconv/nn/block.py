@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
-from omniconv.domains import Times
+from omniconv.domains import Cloud, Times
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, gelu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -21,7 +21,7 @@ class ResidualBlock(Steps, Cited, nn.Module):
 
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
-    `lowpass`, `times` and `condition` are as in `Conv`.
+    `lowpass`, `times`, `positions` and `condition` are as in `Conv`.
 
     Romero et al. 2022 (CCNN).
     """
@@ -53,8 +53,10 @@ class ResidualBlock(Steps, Cited, nn.Module):
         *,
         lowpass: bool = False,
         times: Times | None = None,
+        positions: Cloud | None = None,
         condition: Condition | None = None,
     ) -> Signal:
         y = observed(self.norm(x, mask), mask)
-        y = F.gelu(self.conv(y, spacing, lowpass=lowpass, times=times, condition=condition))
+        y = self.conv(y, spacing, lowpass=lowpass, times=times, positions=positions, condition=condition)
+        y = F.gelu(y)
         return x + F.gelu(self.linear(self.dropout(y)))

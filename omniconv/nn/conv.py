@@ -24,15 +24,18 @@ from omniconv._typing import (
     check_reach,
     per_axis,
 )
-from omniconv.domains import Times
+from omniconv.domains import Cloud, Times
+from omniconv.domains.clouds import check_points
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.domains.times import check_output_times
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
 from omniconv.kernels import SIREN, KernelFactory, Modes
-from omniconv.nn._at_times import Lags, convolve_at_times
+from omniconv.nn._at_positions import convolve_at_positions
+from omniconv.nn._at_times import convolve_at_times
 from omniconv.nn._checks import check_placed
 from omniconv.nn._kept_taps import may_be_kept
+from omniconv.nn._lags import Lags
 from omniconv.nn._lowpass import coarsened
 from omniconv.nn._parts import build_kernel, build_support
 from omniconv.nn._recurrent import convolve_recurrent, refusal
@@ -74,6 +77,9 @@ class Conv(Steps, Refreshed):
     `forward(x, times=t)` takes series sampled at any times `t`, a tensor (batch, samples) in samples of the reference
     grid, or `Times` with a mask of what was observed; `output_times` (batch, outputs) asks for the output at others.
     On the times of the reference grid this is `forward(x)`.
+    `forward(x, positions=p)` takes clouds of points, `batch channels points`, at any positions `p`, a tensor (batch,
+    points, dim) in samples of the reference grid, or a `Cloud` with a mask and the volume of every point;
+    `output_positions` (batch, outputs, dim) asks for the output at others. See `PointConv`, the same layer for clouds.
     `forward(x, condition=z)`, `batch conditions` in [0, 1], convolves every sample with the kernel of its own numbers,
     where the kernel takes them (`omniconv.kernels.Conditional`).
 
@@ -283,32 +289,49 @@ class Conv(Steps, Refreshed):
         lowpass: bool = False,
         times: Times | Tensor | None = None,
         output_times: Tensor | None = None,
+        positions: Cloud | Tensor | None = None,
+        output_positions: Tensor | None = None,
         condition: Condition | None = None,
     ) -> Signal:
+        if positions is not None:
+            self._check_no_grid("positions", spacing, lowpass, condition, times)
+            return self._finished(self._convolve_at_positions(x, Cloud.of(positions), output_positions), x)
+        if output_times is not None and times is None:
+            raise ValueError("`output_times` needs `times`, those of the samples.")
+        if output_positions is not None:
+            raise ValueError("`output_positions` needs `positions`, those of the points.")
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if times is not None:
-            self._check_no_grid(spacing, lowpass, condition)
+            self._check_no_grid("times", spacing, lowpass, condition)
             y = self._convolve_at_times(batched, Times.of(times), output_times)
-        elif output_times is not None:
-            raise ValueError("`output_times` needs `times`, those of the samples.")
         else:
-            check_bool("lowpass", lowpass)
-            if spacing is not None:
-                spacing = per_axis("spacing", spacing, self.dim, check_spacing)
-                if not lowpass:
-                    self.check_resolution(spacing)
-            if self.engine == "recurrent":
-                y = self._convolve_recurrent(batched, spacing, lowpass, condition)
-            else:
-                taps = self._kept(spacing, lowpass) if condition is None else self.taps(spacing, lowpass, condition)
-                y = self._convolve(batched, taps) if condition is None else self._convolve_each(batched, taps)
+            y = self._convolve_on_grid(batched, spacing, lowpass, condition)
+        y = self._finished(y, x)
+        return y if x.ndim == self.dim + 2 else y[0]
+
+    def _finished(self, y: Signal, x: Signal) -> Signal:
+        """With bias and mixer, in the dtype of `x`, whatever autocast made of the mixer."""
         if self.bias is not None:
-            y = y + self.bias.to(y.dtype).reshape(-1, *[1] * self.dim)
+            y = y + self.bias.to(y.dtype).reshape(-1, *[1] * (y.ndim - 2))
         if self.mixer is not None:
             y = self.mixer(y)
-        y = y.to(x.dtype)  # whatever autocast made of the mixer
-        return y if x.ndim == self.dim + 2 else y[0]
+        return y.to(x.dtype)
+
+    def _convolve_on_grid(
+        self, x: Signal, spacing: PerAxis[float] | None, lowpass: bool, condition: Condition | None
+    ) -> Signal:
+        """The convolution on a grid of that spacing."""
+        check_bool("lowpass", lowpass)
+        if spacing is not None:
+            spacing = per_axis("spacing", spacing, self.dim, check_spacing)
+            if not lowpass:
+                self.check_resolution(spacing)
+        if self.engine == "recurrent":
+            return self._convolve_recurrent(x, spacing, lowpass, condition)
+        if condition is not None:
+            return self._convolve_each(x, self.taps(spacing, lowpass, condition))
+        return self._convolve(x, self._kept(spacing, lowpass))
 
     def _kept(self, spacing: tuple[float, ...] | None, lowpass: bool) -> Taps:
         """`taps(spacing, lowpass)`; at evaluation without gradients those of the last call, if nothing has changed."""
@@ -361,30 +384,60 @@ class Conv(Steps, Refreshed):
             check_output_times(output_times, x.shape[0])
             output_times = output_times.double()
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        kernel = Lags(
-            lambda lags: self.values(lags[:, None]), self.kernel.channels, self.window[0], self.causal[0], self.engine
-        )
         with strict_precision(x.device):
-            y = convolve_at_times(observed(exact, times.observed), kernel, times, output_times)
+            y = convolve_at_times(observed(exact, times.observed), self._lags(), times, output_times)
         return y.to(x.dtype)
 
-    def _check_no_grid(self, spacing: PerAxis[float] | None, lowpass: bool, condition: Condition | None) -> None:
-        if self.dim != 1 or self.grid.boundary != ("zero",):
+    def _convolve_at_positions(self, x: Signal, cloud: Cloud, output_positions: Tensor | None) -> Signal:
+        """The convolution at any positions, in float32 at least."""
+        check_floating_tensor("x", x)
+        if x.ndim != 3 or x.shape[1] != self.in_channels:
+            raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
+        check_placed(x, self.gain)
+        expected = (x.shape[0], x.shape[2], self.dim)
+        if tuple(cloud.positions.shape) != expected:
             raise ValueError(
-                f'`times` are for series, of one axis with boundary="zero"; this layer has {self.dim} axes and '
-                f"boundary {self.grid.boundary}."
+                f"`positions` must be (batch, points, dim), here {expected}; got {describe(cloud.positions)}."
             )
+        if output_positions is not None:
+            check_points("output_positions", output_positions)
+            if (output_positions.shape[0], output_positions.shape[2]) != (x.shape[0], self.dim):
+                raise ValueError(
+                    f"`output_positions` must be ({x.shape[0]}, outputs, {self.dim}); got {describe(output_positions)}."
+                )
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        with strict_precision(x.device):
+            return convolve_at_positions(exact, self._lags(), cloud, math.prod(self.grid.size), output_positions)
+
+    def _lags(self) -> Lags:
+        """The kernel, for convolutions that lie on no grid."""
+        return Lags(self.values, self.kernel.channels, self.window, self.causal, self.engine)
+
+    def _check_no_grid(
+        self,
+        name: str,
+        spacing: PerAxis[float] | None,
+        lowpass: bool,
+        condition: Condition | None,
+        times: Times | Tensor | None = None,
+    ) -> None:
+        """Raise unless signals can be off the grid, at "times" or "positions"."""
+        if name == "times" and self.dim != 1:
+            raise ValueError(f"`times` are for series, of one axis; this layer has {self.dim} axes.")
+        if "circular" in self.grid.boundary:
+            raise ValueError(f'`{name}` need boundary="zero" on every axis; this layer has {self.grid.boundary}.')
         if self.engine == "recurrent":
-            raise EngineError('`times` and engine="recurrent" exclude each other: it steps from sample to sample.')
+            raise EngineError(f'`{name}` and engine="recurrent" exclude each other: it steps from sample to sample.')
         if spacing is not None:
-            raise ValueError("`times` and `spacing` exclude each other: times say how finely a series is sampled.")
+            raise ValueError(f"`{name}` and `spacing` exclude each other: {name} say how finely a signal is sampled.")
         if check_bool("lowpass", lowpass):
             raise ValueError(
-                "`times` and `lowpass` exclude each other: the kernel is taken at the very lags between samples. Leave "
-                "`lowpass` out."
+                f"`{name}` and `lowpass` exclude each other: the kernel is taken at the very lags between samples. "
+                "Leave `lowpass` out."
             )
-        if condition is not None:
-            raise ValueError("`times` and `condition` exclude each other. Leave one of them out.")
+        for other, value in (("condition", condition), ("times", times)):
+            if value is not None:
+                raise ValueError(f"`{name}` and `{other}` exclude each other. Leave one of them out.")
 
     def _ends(self) -> tuple[int, int, Tensor]:
         return self.in_channels, self.out_channels, self.gain

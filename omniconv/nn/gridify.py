@@ -96,17 +96,17 @@ class BetweenPoints(Cited, nn.Module):
         spacing = near.new_tensor([2 / (n - 1) for n in self.resolution])
         exact = self.message(x).to(torch.promote_types(x.dtype, torch.float32))
 
-        def lags(target: Tensor, source: Tensor) -> Tensor:
-            return ((near[target] - far[source]) / (REACH * spacing)).to(exact.dtype)
+        target, source = edges.flat()
 
-        def kernels(positions: Tensor) -> Tensor:
-            return self.kernel(positions).transpose(0, 1)
+        def kernels(some: slice) -> Tensor:
+            lags = (near[target[some]] - far[source[some]]) / (REACH * spacing)
+            return self.kernel(lags.to(exact.dtype)).transpose(0, 1)
 
         with strict_precision(x.device):
             if self.aggregate == "max":
-                y = most_over_edges(exact, edges, lags, kernels)
+                y = most_over_edges(exact, edges, kernels)
             else:
-                y = sum_over_edges(exact, edges, lags, kernels, self.kernel.channels)
+                y = sum_over_edges(exact, edges, kernels, self.kernel.channels)
                 if self.aggregate == "mean":
                     y = y / edges.counts().clamp(min=1)[:, None]
         return self.update(y.to(x.dtype))

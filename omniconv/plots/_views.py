@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def views(signals: Mapping[str, Signal], models: Mapping[str, nn.Module]) -> Figure:
+def views(
+    signals: Mapping[str, Signal], models: Mapping[str, nn.Module], *, positions: Mapping[str, Tensor] | None = None
+) -> Figure:
     """Figure with a column per view: a signal of one to three axes, and below it a kernel that its model has learned.
 
     `signals`: by title, one signal each, `channels *size`; the first channel is drawn, a volume as its filled voxels.
-    `models`: by the same titles; the kernel is that of the last convolution, of three axes a plane through lag zero.
+    `positions`: by the titles of those that are clouds of points, (points, axes), whose signals are the features
+    `channels points`; where they are NaN there is no point. `models`: by the same titles;
+    the kernel is that of the last convolution, of three axes a plane through lag zero.
     Raises `ValueError` if the titles differ or a model has no convolution, `ImportError` without matplotlib.
 
     >>> from omniconv import CCNN
@@ -37,9 +41,13 @@ def views(signals: Mapping[str, Signal], models: Mapping[str, nn.Module]) -> Fig
         layers = [layer for layer in models[title].modules() if isinstance(layer, Conv)]
         if not layers:
             raise ValueError(f"`models` must contain omniconv convolutions; {title!r} has none.")
-        dim = signal.ndim - 1
+        place = (positions or {}).get(title)
+        dim = signal.ndim - 1 if place is None else place.shape[1]
         top = figure.add_subplot(2, len(signals), column, projection="3d" if dim == 3 else None)
-        draw_signal(top, signal[0].detach().cpu())
+        if place is None:
+            draw_signal(top, signal[0].detach().cpu())
+        else:
+            draw_points(top, place.detach().cpu(), signal[0].detach().cpu())
         top.set_title(title)
         draw_kernel(figure.add_subplot(2, len(signals), len(signals) + column), layers[-1])
     return figure
@@ -57,6 +65,23 @@ def draw_signal(axes: Any, values: Tensor) -> None:
         axes.voxels(filled, facecolors="#56B4E9", edgecolor="#0072B2", linewidth=0.2)
         axes.view_init(elev=40, azim=-20)
         axes.set_box_aspect(values.shape)
+    axes.tick_params(labelsize=7)
+
+
+def draw_points(axes: Any, positions: Tensor, values: Tensor) -> None:
+    """Points (points, axes), coloured by one number each; two axes as in an image, rows downwards."""
+    seen = positions.isfinite().all(-1)
+    places = positions[seen].T.numpy()
+    shading = {"c": values[seen].numpy(), "cmap": "viridis_r", "s": 12}
+    if len(places) == 1:
+        axes.scatter(places[0], 0 * places[0], **shading)
+    elif len(places) == 2:
+        axes.scatter(places[1], places[0], **shading)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
+    else:
+        axes.scatter(*places, **shading)
+        axes.set_box_aspect((1, 1, 1))
     axes.tick_params(labelsize=7)
 
 

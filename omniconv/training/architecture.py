@@ -12,7 +12,7 @@ from omniconv._errors import check_choice, check_integer, check_number
 from omniconv._typing import check_bool
 from omniconv.data import Samples
 from omniconv.kernels import SIREN
-from omniconv.models import CCNN
+from omniconv.models import CCNN, GriddedNet, Network
 from omniconv.supports import Gaussian
 from omniconv.training.recipe import Recipe
 
@@ -50,6 +50,9 @@ class Architecture:
     dropout: float = 0.1
     """Share of values that drop-out removes in the blocks."""
 
+    resolution: int = 9
+    """Nodes per axis of the lattice that clouds of points are carried to."""
+
     def __post_init__(self) -> None:
         check_integer("blocks", self.blocks)
         check_integer("width", self.width)
@@ -59,12 +62,18 @@ class Architecture:
         check_bool("causal", self.causal)
         check_choice("head", self.head, ("pool", "last"))
         check_number("dropout", self.dropout, low=0.0, closed=True)
+        check_integer("resolution", self.resolution, minimum=2)
 
-    def build(self, channels: int, out_features: int, size: tuple[int, ...], span: float | None = None) -> CCNN:
+    def build(
+        self, channels: int, out_features: int, size: tuple[int, ...], span: float | None = None, *, space: int = 0
+    ) -> Network:
         """The network for signals of `channels` and at most `size`, `span` in the unit of their times if they have any.
 
-        Draws from the global random state.
+        `space`: for clouds of points, the number of their axes; 0 for signals on a grid. Draws from the global random
+        state.
         """
+        if space:
+            return self._gridded(channels, out_features, space)
         reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
         widths = [
             min((1.35 * far**0.25 if self.support_width is None else self.support_width) / far, 1.0) for far in reaches
@@ -81,6 +90,23 @@ class Architecture:
             head=self.head,
             dropout=self.dropout,
             span=span,
+        )
+
+    def _gridded(self, channels: int, out_features: int, space: int) -> GriddedNet:
+        """The network for clouds: the same one on a lattice, with kernels of a quarter of it to each side."""
+        if self.causal or self.head != "pool":
+            raise ValueError('`causal` and head="last" are for signals on a grid; clouds of points have no last point.')
+        reach = max(self.resolution // 4, 1)
+        return GriddedNet(
+            channels,
+            out_features,
+            self.resolution,
+            dim=space,
+            width=self.width,
+            blocks=self.blocks,
+            reach=reach,
+            kernel=partial(SIREN, bandwidth=self.bandwidth),
+            dropout=self.dropout,
         )
 
 

@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,29 +28,26 @@ POOL = 16
 class Batch(NamedTuple):
     """Signals padded to one size, which positions were observed (None if all), and which samples they are.
 
-    `times`: (batch, length), those of series with times, whose `mask` is (batch, channels, length).
+    `times`: (batch, length), those of series with times, whose `mask` is (batch, channels, length). `positions`:
+    (batch, points, dim), those of clouds, whose `signals` are the features.
     """
 
     signals: Signal
     mask: Mask | None
     indices: Tensor
     times: Tensor | None = None
+    positions: Tensor | None = None
 
     @property
     def options(self) -> dict[str, Tensor]:
         """What the network is given beside the signals."""
-        given = {"mask": self.mask, "times": self.times}
+        given = {"mask": self.mask, "times": self.times, "positions": self.positions}
         return {name: value for name, value in given.items() if value is not None}
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device; indices stay."""
-        signals, mask, indices, times = self
-        return Batch(
-            signals.to(device),
-            None if mask is None else mask.to(device),
-            indices,
-            None if times is None else times.to(device),
-        )
+        moved = {name: value.to(device) for name, value in self.options.items()}
+        return self._replace(signals=self.signals.to(device), **moved)
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,15 @@ def pad(signals: Sequence[Array]) -> tuple[Signal, Mask | None]:
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-def collate(items: list[tuple[Array, int, Array | None]]) -> Batch:
-    """What `Signals` gives as a batch."""
+def collate(items: list[tuple[Array, int, Array | None]], space: int = 0) -> Batch:
+    """What `Signals` gives as a batch; so many of the first channels are the positions of points."""
     signals, mask = pad([signal for signal, _, _ in items])
     indices = torch.tensor([index for _, index, _ in items])
+    if space:
+        positions, features = signals[:, :space].transpose(1, 2), signals[:, space:]
+        if features.shape[1] == 0:
+            features = torch.ones_like(signals[:, :1])  # points that are nothing but where they are
+        return Batch(features, mask, indices, positions=positions)
     instants = [times[None] for _, _, times in items if times is not None]
     if not instants:
         return Batch(signals, mask, indices)
@@ -164,7 +167,7 @@ def loader(samples: Samples, sampler: Any, workers: int) -> DataLoader[Any]:
     return DataLoader(
         Signals(samples),
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=partial(collate, space=samples.space),
         num_workers=workers,
         worker_init_fn=ignore_signals,
         generator=own,

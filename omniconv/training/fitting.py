@@ -52,17 +52,18 @@ def fit(
     size, span = reference_grid(samples)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
-        model = architecture.build(samples.channels, task.out_features, size, span)
+        model = architecture.build(samples.features, task.out_features, size, span, space=samples.space)
     model.standardize.set(torch.from_numpy(mean), torch.from_numpy(std))
     record = train(model, task, samples, recipe=recipe, validation=held_out, run=run, report=report)
     if is_sharded(model):
         tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
-            model = architecture.build(samples.channels, task.out_features, size, span)
+            model = architecture.build(samples.features, task.out_features, size, span, space=samples.space)
         model.load_state_dict(tensors)
     about = {
         "training_samples": len(samples),
-        "channels": samples.channels,
+        "channels": samples.features,
+        "space": samples.space,
         "sizes": described_sizes(samples),
         "rate": samples.rate,
         "times": None if samples.times is None else "counted" if samples.counted else "given",
@@ -107,8 +108,11 @@ def split(samples: Samples, task: Task, held_out: float | int, seed: int) -> tup
 def reference_grid(samples: Samples) -> tuple[tuple[int, ...], float | None]:
     """Samples per axis of the reference grid, and its span in the unit of the times, if there are times.
 
-    The largest size; for series with times, as many mean gaps between samples as the longest series takes.
+    The largest size; for series with times, as many mean gaps between samples as the longest series takes; a cell per
+    axis for clouds of points, which have no grid.
     """
+    if samples.space:
+        return (1,) * samples.space, None
     if samples.times is None:
         return tuple(int(length) for length in samples.sizes.max(0)), None
     gap = mean_gap(samples, evenly_chosen(samples))
@@ -131,8 +135,9 @@ def evenly_chosen(samples: Samples) -> Array:
 def statistics(samples: Samples) -> tuple[Array, Array]:
     """Mean and standard deviation per channel over what was observed, float64; a constant channel has deviation 1.
 
-    Raises `ValueError` that names the first sample with a value that is not finite, unless it is NaN in a series with
-    times, and for a channel that is never observed.
+    Positions of points are no channels here, and points that have nothing else keep their constant. Raises
+    `ValueError` that names the first sample with a value that is not finite, unless it is NaN in a series with times,
+    and for a channel that is never observed.
     """
     count, total, squares = np.zeros((3, samples.channels))
     gaps_allowed = samples.times is not None
@@ -155,12 +160,17 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     tiny = std <= 1e-12 * np.maximum(np.abs(mean + shift), 1e-300)
-    return mean + shift, np.where(tiny, 1.0, std)
+    if samples.space == samples.channels:
+        return np.zeros(1), np.ones(1)
+    return (mean + shift)[samples.space :], np.where(tiny, 1.0, std)[samples.space :]
 
 
 def described_sizes(samples: Samples) -> str:
     """The sizes of the signals in words."""
     least, most = samples.sizes.min(0), samples.sizes.max(0)
+    if samples.space:
+        points = f"{most[0]}" if samples.equal else f"{least[0]} to {most[0]}"
+        return f"{points} points in {samples.space} axes"
     if samples.equal:
         return " x ".join(map(str, most))
     return " x ".join(f"{low} to {high}" for low, high in zip(least, most, strict=True))

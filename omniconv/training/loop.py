@@ -230,7 +230,7 @@ class Loop:
         alone: AbstractContextManager[Any] = nullcontext() if last else accelerator.no_sync(objective)
         with alone:
             with accelerator.autocast():
-                losses, penalty = objective(batch.signals, batch.mask, encoded, batch.times)
+                losses, penalty = objective(batch.signals, batch.mask, encoded, batch.times, batch.positions)
             penalty = penalty / self.recipe.accumulate
             # gradients are averaged over processes: the sum over all samples becomes the mean over all samples
             accelerator.backward(losses * (self.processes / total) + penalty)

@@ -14,7 +14,7 @@ from omniconv.training.tasks import Task
 
 
 class Objective(nn.Module):
-    """`forward(x, mask, encoded, times)` gives the sum of the samples' losses, and the penalty.
+    """`forward(x, mask, encoded, times, positions)` gives the sum of the samples' losses, and the penalty.
 
     Without targets it gives the outputs.
 
@@ -30,9 +30,15 @@ class Objective(nn.Module):
         self.kernel_norm, self.all_pass, self.antialias = kernel_norm, all_pass, antialias
 
     def forward(
-        self, x: Signal, mask: Mask | None = None, encoded: Tensor | None = None, times: Tensor | None = None
+        self,
+        x: Signal,
+        mask: Mask | None = None,
+        encoded: Tensor | None = None,
+        times: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Any:
-        given = {name: value for name, value in (("mask", mask), ("times", times)) if value is not None}
+        places = {"mask": mask, "times": times, "positions": positions}
+        given = {name: value for name, value in places.items() if value is not None}
         outputs = self.model(x, **given)
         if encoded is None:
             return outputs

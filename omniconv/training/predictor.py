@@ -58,10 +58,15 @@ class Predictor:
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
         self._check_times(samples)
-        if (samples.channels, samples.dim) != (self.model.in_channels, self.model.grid.dim):
+        space = self.about.get("space", 0)
+        if (samples.space > 0) != (space > 0):
+            kinds = ("signals on a grid, or series", "clouds of points")
+            raise ValueError(f"The network was trained on {kinds[space > 0]}; got {kinds[samples.space > 0]}.")
+        axes = samples.space or samples.dim
+        if (samples.features, axes) != (self.model.in_channels, self.model.grid.dim):
             raise ValueError(
                 f"The network takes signals with {self.model.in_channels} channels and {self.model.grid.dim} axes; got "
-                f"{samples.channels} channels and {samples.dim} axes."
+                f"{samples.features} channels and {axes} axes."
             )
 
     def _check_times(self, samples: Samples) -> None:

@@ -455,7 +455,7 @@ def test_series_with_times_are_fitted_evaluated_and_predicted(
     omniconv(monkeypatch, "fit", data, "--out", run, *SMALL, "--validation", "0.25", *options)
     predictor, samples = Predictor.load(run, device="cpu"), read(data, split="test")
     assert predictor.about["times"] == "given"
-    assert predictor.model.span is not None
+    assert isinstance(predictor.model.span, float)
     assert predictor.model.span > 1000  # in the unit of the times
     omniconv(monkeypatch, "evaluate", run, data, "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())

@@ -15,7 +15,12 @@ from omniconv.data.digits import resampled
 datasets: Any = pytest.importorskip("sklearn.datasets")
 
 SAMPLES = 1797
-VIEWS = {"sequence": ((64,), True), "image": ((8, 8), False), "volume": ((8, 8, 17), False)}
+VIEWS = {
+    "sequence": ((64,), True),
+    "image": ((8, 8), False),
+    "volume": ((8, 8, 17), False),
+    "points": ((8, 8), False),
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,9 @@ def rows(values: Tensor) -> Counter[tuple[int, ...]]:
 def test_the_views_and_their_shapes(digits: Digits) -> None:
     assert {view.name: (view.size, view.causal) for view in digits.views} == VIEWS
     for view in digits.views:
-        assert view.train.shape == (1437, 1, *view.size)
-        assert view.test.shape == (360, 1, *view.size)
+        if view.train_positions is None:
+            assert view.train.shape == (1437, 1, *view.size)
+            assert view.test.shape == (360, 1, *view.size)
         assert view.train.dtype == view.test.dtype == torch.float32
     for labels, count in ((digits.train_labels, 1437), (digits.test_labels, 360)):
         assert labels.shape == (count,)
@@ -123,6 +129,32 @@ def test_a_column_of_the_volume_is_filled_to_the_grey_value(digits: Digits) -> N
         assert bool((binary.diff(dim=-1) <= 0).all()), "filled from the bottom, without gaps"
 
 
+def test_the_points_are_the_pixels_that_are_not_white(digits: Digits) -> None:
+    image, view = view_of(digits, "image"), view_of(digits, "points")
+    white = image.train.min()
+    for labels, images, clouds in (
+        (digits.train_labels, image.train, view.samples(digits.train_labels)),
+        (digits.test_labels, image.test, view.samples(digits.test_labels)),
+    ):
+        assert clouds.space == 2
+        assert clouds.targets is not None
+        assert clouds.targets.tolist() == labels.tolist()
+        for index in range(0, len(labels), 37):
+            row, column, grey = torch.from_numpy(clouds[index])
+            again = torch.full((8, 8), white.item())
+            again[row.long(), column.long()] = grey
+            assert torch.equal(again, images[index, 0])
+            assert bool((grey > white).all())
+
+
+def test_the_samples_of_a_view_are_its_signals(digits: Digits) -> None:
+    view = view_of(digits, "volume")
+    samples = view.samples(digits.test_labels)
+    assert torch.equal(torch.from_numpy(samples[5]), view.test[5])
+    with pytest.raises(ValueError, match="`labels` must be those of one part, 1437 or 360; got 7"):
+        view.samples(digits.test_labels[:7])
+
+
 @pytest.mark.parametrize(("name", "highest"), [("sequence", 16.0), ("image", 16.0), ("volume", 1.0)])
 def test_the_training_part_alone_is_centred_and_scaled(digits: Digits, name: str, highest: float) -> None:
     view = view_of(digits, name)
@@ -142,6 +174,7 @@ def test_the_image_alone_comes_at_other_resolutions(digits: Digits) -> None:
         "sequence": set(),
         "image": {0.5, 2.0},
         "volume": set(),
+        "points": set(),
     }
     image = view_of(digits, "image")
     assert image.resampled[0.5].shape == (360, 1, 4, 4)

@@ -447,13 +447,13 @@ def test_audio_without_a_step(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (["a.png", "b.wav"], r"mixes kinds of signals: image a\.png, audio b\.wav"),
-        (["cat/a.png", "dog/b.xyz"], r"b\.xyz is no signal. Understood are \.png, .*\.nii\.gz; remove other files"),
+        (["cat/a.png", "dog/b.abc"], r"b\.abc is no signal. Understood are \.png, .*\.xyz; remove other files"),
         (["cat/a.png", "b.png"], r"is a folder with classes, and must not hold files besides: b\.png"),
         (["train/a.png", "b.png"], r"is a folder with splits, and must not hold files besides: b\.png"),
         (["train/a.png", "masks/a.png"], "holds the folder train and others that are no split: masks"),
         (["val/a.png", "valid/a.png"], "holds several folders for one split: val, valid"),
         (["cat/black/a.png"], "is a class, and must hold files, not the folder black"),
-        (["cat/notes.txt"], "empty folder .*: there is no image, audio file or volume in it"),
+        (["cat/notes.txt"], "empty folder .*: there is no image, audio file, volume or cloud in it"),
     ],
 )
 def test_folders_that_are_not_understood(tmp_path: Path, names: list[str], message: str) -> None:

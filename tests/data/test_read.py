@@ -27,7 +27,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.xyz", r"a\.xyz is not understood. Understood are NumPy files \(\.npz, \.npy\), tables .*sklearn:digits"),
+        ("a.abc", r"a\.abc is not understood. Understood are NumPy files \(\.npz, \.npy\), tables .*sklearn:digits"),
         ("a", "a is not understood"),
         ("a.png", r"a\.png is a single signal. Give the folder that it is in"),
         ("a.nii.gz", "is a single signal"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import Conv, Full, Gaussian
-from omniconv.domains import within
+from omniconv.domains import Cloud, within
 from omniconv.kernels import SIREN
 from omniconv.nn import PointConv
 from omniconv.nn import _over_edges as over_edges
@@ -123,7 +123,7 @@ def test_given_edges_are_used() -> None:
     near = within(points, points, 1.0, norm="largest")
     y = layer(x, points, edges=near)
     assert not torch.allclose(y, layer(x, points))
-    narrow = layer._edges(points, points, None, None)
+    narrow = Cloud(points).edges_within(layer.window, layer.causal)
     torch.testing.assert_close(layer(x, points, edges=narrow), layer(x, points))
 
 
@@ -163,10 +163,12 @@ def test_bad_input() -> None:
     layer, x, points = PointConv(2, 3, (8, 8), reach=2), torch.zeros(1, 2, 5), torch.zeros(1, 5, 2)
     with pytest.raises(ValueError, match=r"`x` must be \(batch, 2, points\)"):
         layer(x[0], points)
-    with pytest.raises(ValueError, match=r"`positions` must be \(1, points, 2\)"):
+    with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\), here \(1, 5, 2\)"):
         layer(x, torch.zeros(1, 5, 3))
-    with pytest.raises(ValueError, match="`positions` must be of the 5 points"):
+    with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\), here \(1, 5, 2\)"):
         layer(x, points[:, :4])
+    with pytest.raises(ValueError, match=r"`output_positions` must be \(1, outputs, 2\)"):
+        layer(x, points, output_positions=torch.zeros(1, 3, 1))
     with pytest.raises(ValueError, match="must be finite where they are not masked"):
         layer(x, points * torch.nan)
     with pytest.raises(ValueError, match=r"`mask` must be bool \(1, 5\)"):
@@ -175,5 +177,14 @@ def test_bad_input() -> None:
         layer(x, points, measure=torch.ones(5))
     with pytest.raises(ValueError, match="`edges` must be of"):
         layer(x, points, edges=within(points[:, :4], points, 1.0))
-    with pytest.raises(ValueError, match='`boundary` must be "zero" for points'):
+    with pytest.raises(ValueError, match='`positions` need boundary="zero"'):
         PointConv(2, 3, 8, boundary="circular")(x, points[..., :1])
+
+
+def test_what_conv_is_not_given_together() -> None:
+    layer, x, points = Conv(2, 3, 8, reach=2), torch.zeros(1, 2, 5), torch.zeros(1, 5, 1)
+    for name, value in (("spacing", 0.5), ("lowpass", True), ("times", points[..., 0]), ("condition", points[:, 0])):
+        with pytest.raises(ValueError, match=f"`positions` and `{name}` exclude each other"):
+            layer(x, positions=points, **{name: value})
+    with pytest.raises(ValueError, match="`output_positions` needs `positions`"):
+        layer(x, output_positions=points)

@@ -64,7 +64,7 @@ def test_supports_begin_at_a_fourth_root_of_the_farthest_lag(causal: bool, reach
 
 def test_a_given_width_is_in_samples_and_ends_at_the_signal() -> None:
     model = Architecture(blocks=1, width=4, support_width=10.0).build(1, 2, (100, 12))
-    torch.testing.assert_close(width_of(model.stem), torch.tensor([10 / 50, 1.0]))
+    torch.testing.assert_close(width_of(convolutions(model)[0]), torch.tensor([10 / 50, 1.0]))
 
 
 def test_the_network_has_the_sizes_that_it_is_asked_for() -> None:

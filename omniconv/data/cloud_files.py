@@ -1,0 +1,94 @@
+"""Files of points, `.ply` and `.xyz`, and of surfaces, `.off` and `.ply`, of which points are drawn."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omniconv._errors import require
+from omniconv.data.header import Header, RefusedFileError
+from omniconv.data.samples import Array
+
+SURFACE_POINTS = 1024
+"""Drawn of every surface, evenly by area; with a seed that is the file's name, so that a file is always the same."""
+
+PLACE = ("x", "y", "z")
+
+
+def inspect_cloud(file: Path) -> Header:
+    """Channels, the first three of which are positions, and points of a file."""
+    channels, points = decode_cloud(file, 0).shape
+    return Header(channels, (points,))
+
+
+def decode_cloud(file: Path, channels: int) -> Array:
+    """Positions, then features, `channels points`: of a surface its normals, else whatever a file has of its points.
+
+    `.ply`: the properties of the vertices in the order of the file, integers of 8 bits from 0 to 1. `.xyz`: a line of
+    numbers for every point, the first three its position.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".xyz":
+        return from_table(file)
+    if suffix == ".ply":
+        plyfile: Any = require("plyfile", extra="data", purpose="reading .ply files")
+        read = plyfile.PlyData.read(str(file))
+        elements = {element.name: element for element in read.elements}
+        if "face" not in elements or elements["face"].count == 0:
+            return from_vertices(file, elements)
+    return from_surface(file)
+
+
+def from_table(file: Path) -> Array:
+    """The lines of a file of numbers."""
+    pandas: Any = require("pandas", extra="data", purpose="reading .xyz files")
+    rows = pandas.read_csv(file, sep=r"\s+", header=None, comment="#", dtype=str).to_numpy()
+    try:
+        values = rows.astype(np.float64)
+    except ValueError as error:
+        raise RefusedFileError(
+            f"{file} must hold a line of numbers for every point, its position first: {error}. Leave out headings "
+            "and names."
+        ) from error
+    return checked(file, values.T)
+
+
+def from_vertices(file: Path, elements: dict[str, Any]) -> Array:
+    """The vertices of a `.ply` file, with all their properties."""
+    if "vertex" not in elements:
+        raise RefusedFileError(f"{file} has no vertices.")
+    vertices = elements["vertex"].data
+    names = list(vertices.dtype.names or ())
+    lists = [name for name in names if vertices.dtype[name].kind == "O"]
+    if lists or not set(PLACE) <= set(names):
+        raise RefusedFileError(f"{file}: vertices must have x, y and z, and no lists; they have {', '.join(names)}.")
+    ordered = [*PLACE, *(name for name in names if name not in PLACE)]
+    columns = [vertices[name] / np.float64(255 if vertices.dtype[name] == np.uint8 else 1) for name in ordered]
+    return checked(file, np.stack(columns))
+
+
+def from_surface(file: Path) -> Array:
+    """Points drawn evenly of a surface, with the normals of its faces; of a file without faces its vertices."""
+    trimesh: Any = require("trimesh", extra="data", purpose="reading surfaces")
+    mesh = trimesh.load_mesh(str(file), process=False)
+    if len(mesh.faces) == 0:
+        return checked(file, np.asarray(mesh.vertices, dtype=np.float64).T)
+    if not mesh.area > 0:
+        raise RefusedFileError(f"{file} is a surface without area: no points can be drawn of it.")
+    places, faces = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=zlib.crc32(file.name.encode()))
+    corners = np.asarray(mesh.vertices, dtype=np.float64)[np.asarray(mesh.faces)[faces]]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return checked(file, np.concatenate([np.asarray(places), normals], axis=1).T)
+
+
+def checked(file: Path, values: Array) -> Array:
+    """Values `channels points`, or an error where these are no points, or not anywhere."""
+    if values.shape[0] < 3 or values.shape[1] == 0:
+        raise RefusedFileError(f"{file} must hold points in three axes; it holds {values.shape[1]} of {len(values)}.")
+    if not np.isfinite(values).all():
+        raise RefusedFileError(f"{file} holds points with NaN or infinity. Leave them out.")
+    return values
