@@ -42,9 +42,9 @@ def read(path: str | Path, *, split: str = "train", target: str | None = None, c
     `path`: a file .npz, .npy, .csv, .tsv, .parquet, .pq or .ts; a folder of images, audio files, volumes or clouds,
     with a sub-folder for each class, of .ts files, of MNIST or of CIFAR-10; "aeon:NAME" for a set in the package
     aeon; or "sklearn:digits". `split`: "train" or "test", or "valid" where there is one; a source without splits is all
-    "train". `target`: name of the column or array with the targets, where there are names; the default is in the reader of the
-    format. `corrupt`: what becomes of files in a folder that cannot be read: "raise", or "skip", which decodes all
-    files at once, leaves those out and warns with their names. Single files that are damaged always raise.
+    "train". `target`: name of the column or array with the targets, where there are names; the default is in the reader
+    of the format. `corrupt`: what becomes of files in a folder that cannot be read: "raise", or "skip", which decodes
+    all files at once, leaves those out and warns with their names. Single files that are damaged always raise.
     Nothing is downloaded, and pickles are never loaded.
     Raises `FileNotFoundError` where there is nothing, `ValueError` for what is not understood or damaged.
 

@@ -42,6 +42,7 @@ class GriddedNet(Network):
     van der Linden et al. 2023 (Learned gridification); Romero et al. 2022 (CCNN).
     """
 
+    takes_positions = True
     references = (GRIDIFICATION_PAPER, CCNN_PAPER)
 
     def __init__(

@@ -94,6 +94,7 @@ class PointNet(Network):
     Qi et al. 2017 (PointNet).
     """
 
+    takes_positions = True
     references = (POINTNET_PAPER,)
 
     def __init__(

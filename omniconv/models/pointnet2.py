@@ -50,6 +50,7 @@ class PointNet2(Network):
     Qi et al. 2017 (PointNet++).
     """
 
+    takes_positions = True
     references = (POINTNET2_PAPER,)
 
     def __init__(
