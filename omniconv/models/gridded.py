@@ -5,34 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, describe
+from omniconv._errors import check_choice, check_integer, check_probability, describe
 from omniconv._references import CCNN_PAPER, GRIDIFICATION_PAPER
-from omniconv._typing import PerAxis, Signal, per_axis
-from omniconv.domains import Edges
+from omniconv._typing import PerAxis, Signal, check_bool, per_axis
+from omniconv.domains import Edges, centred
 from omniconv.kernels import SIREN, KernelFactory
-from omniconv.models._network import Network
+from omniconv.models._network import HEADS, Network
 from omniconv.models.ccnn import CCNN
-from omniconv.nn import Degridify, Gridify, Pointwise, observed
-from omniconv.nn.heads import Head
+from omniconv.nn import BatchNorm, Degridify, Downsample, Gridify, SharedMLP, observed
+from omniconv.nn.downsample import halved
+from omniconv.nn.shared_mlp import largest
 from omniconv.supports import Gaussian, SupportFactory
 
 
 class GriddedNet(Network):
-    """Classes of clouds, or of their points: a `Gridify`, a `CCNN` on the lattice, and with head "dense" a `Degridify`.
+    """Classes of clouds, or of their points: a `Gridify`, a `CCNN` on the lattice, and a `Degridify` back to the points.
 
-    `in_channels`: features of a point, at least 1; positions may be among them. `out_features`: at least 1.
-    `resolution`: nodes per axis, at least 2, one or one per axis; `dim`: axes, where it is one number.
-    `width`: channels on the lattice. `blocks`, `kernel`, `support`, `reach`, `mixing`, `dropout`, `engine`: as in
-    `CCNN`, for the convolutions on the lattice. `neighbours`, `edges`, `aggregate`: as in `Gridify`.
-    `head`: "pool", an output for the cloud, or "dense", one for every point, to which the point's own features are
-    added by a linear map, because what is smaller than a cell does not survive on the lattice.
+    standardize; points onto a lattice; then stages, each a `CCNN` with an output at every node, at half the resolution
+    of the one before; from each of them back to the points. What arrives there is added to what two layers make of the
+    point's own features, because what is smaller than a cell does not survive on a lattice: norm, GELU. Then a linear
+    map for every point, or a layer, the largest over the points, another layer, and a linear map.
+
+    `in_channels`: features of a point, at least 1. `out_features`: at least 1. `resolution`: nodes per axis, at least
+    2, one or one per axis; sizes that are a power of two and one keep their nodes when they are halved. `dim`: axes,
+    where it is one number. `stages`: at least 1. `width`: channels on the lattice; at the points there are twice as
+    many, and `lifted` before the maximum, None for 8 times as many. `blocks` of a stage, `kernel`, `support`, `reach`,
+    `mixing`, `engine`: as in `CCNN`, for the convolutions on the lattice; None as `reach` is the whole lattice.
+    `neighbours`, `edges`, `aggregate`: as in `Gridify`. `dropout`: in the blocks and before the last map, [0, 1).
+    `absolute`: whether positions are features, too: then where a cloud lies may matter, and a part of it what it is.
+    `normalize`: whether every cloud is taken about its mean and in the unit of its largest coordinate (`centred`).
+    `head`: "pool", an output for the cloud, or "dense", one for every point.
 
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
-    best within [-1, 1] (`omniconv.domains.centred`), and returns `batch out_features`, or `batch out_features points`.
-    `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing.
-    Raises `ValueError` or `TypeError` that names the argument.
+    best within [-1, 1] unless they are normalised, and returns `batch out_features`, or `batch out_features points`.
+    `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. `edges`: of
+    `gridify.find_edges`, of the positions as the lattice sees them.
+    Raises `ValueError` or `TypeError` that names the argument; in training also for a batch of one.
 
     >>> model = GriddedNet(3, 10, resolution=5, width=8, blocks=1)
     >>> points = 2 * torch.rand(2, 3, 40) - 1
@@ -52,7 +63,9 @@ class GriddedNet(Network):
         resolution: PerAxis[int],
         *,
         dim: int = 3,
-        width: int = 64,
+        stages: int = 1,
+        width: int = 32,
+        lifted: int | None = None,
         blocks: int = 3,
         neighbours: int = 9,
         edges: str = "both",
@@ -61,6 +74,8 @@ class GriddedNet(Network):
         support: SupportFactory = Gaussian,
         reach: PerAxis[int] | None = None,
         mixing: str = "separable",
+        absolute: bool = False,
+        normalize: bool = False,
         head: str = "pool",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
@@ -71,41 +86,67 @@ class GriddedNet(Network):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_features, input_dropout=input_dropout, **place)
         sizes = per_axis("resolution", resolution, dim, lambda n, v: check_integer(n, v, minimum=2))
+        self.absolute, self.normalize = check_bool("absolute", absolute), check_bool("normalize", normalize)
         check_choice("head", head, ("pool", "dense"))
         options: dict[str, Any] = {"kernel": kernel, "support": support, "reach": reach, "mixing": mixing}
         options |= {"blocks": blocks, "dropout": dropout, "engine": engine}
         between: dict[str, Any] = {"neighbours": neighbours, "aggregate": aggregate}
-        self.gridify = Gridify(in_channels, width, sizes, dim, edges=edges, **between, **place)
-        outputs = out_features if head == "pool" else width
-        self.body = CCNN(width, outputs, sizes, width=width, head=head, **options, **place)
-        self.degridify, self.skip = None, None
-        if head == "dense":
-            self.degridify = Degridify(width, out_features, sizes, dim, hidden=width, **between, **place)
-            self.skip = Pointwise(in_channels, out_features, **place)
-        self._refer_to(self.body.grid)
+        channels, points = self.in_channels + self.absolute * dim, 2 * check_integer("width", width)
+        self.gridify = Gridify(channels, width, sizes, dim, edges=edges, hidden=width, **between, **place)
+        self.halve, self.stages, self.degridify = Downsample(dim), nn.ModuleList(), nn.ModuleList()
+        size = sizes
+        for _ in range(check_integer("stages", stages)):
+            if min(size) < 2:
+                raise ValueError(f"`stages` (={stages}) must leave 2 nodes on every axis of {sizes}; got {size}.")
+            self.stages.append(CCNN(width, width, size, width=width, head="dense", **options, **place))
+            self.degridify.append(Degridify(width, points, size, dim, hidden=width, **between, **place))
+            size = halved(size)
+        self.local = SharedMLP(channels, (width, points), **place)
+        self.norm = BatchNorm(points, **place)
+        most = 8 * width if lifted is None else check_integer("lifted", lifted)
+        self.lift = SharedMLP(points, (most,) if head == "pool" else (), **place)
+        dropped = check_probability("dropout", dropout)
+        self.hidden = SharedMLP(most, (points,) if head == "pool" else (), **place)
+        self.dropout = nn.Dropout(dropped)
+        self.head = HEADS[head](points, out_features, **place)
+        self._refer_to(self.stages[0].grid)  # type: ignore[arg-type]
         given = {name: value for name, value in self._shape().items() if name not in ("tokens", "span", "size")}
-        shape = {"resolution": sizes, "dim": dim, "width": width, "edges": edges, "head": head}
-        self.arguments = {**given, **shape, **options, **between}
-
-    @property
-    def head(self) -> Head:  # type: ignore[override]
-        """That of the body."""
-        return self.body.head
+        shape = {"resolution": sizes, "dim": dim, "stages": stages, "width": width, "lifted": lifted, "edges": edges}
+        places = {"absolute": absolute, "normalize": normalize, "head": head}
+        self.arguments = {**given, **shape, **places, **options, **between}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
         super().reset_parameters()
-        for part in (self.gridify, self.body, self.degridify, self.skip):
-            if part is not None:
-                part.reset_parameters()
+        parts = (self.gridify, *self.stages, *self.degridify, self.local, self.norm, self.lift, self.hidden, self.head)
+        for part in parts:
+            part.reset_parameters()
 
     def forward(  # type: ignore[override]
         self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
     ) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
+        places = centred(positions, mask) if self.normalize else positions
         features = self._input(x, mask)
-        y = self.body(self.gridify(features, positions, mask, edges=edges))
-        if self.degridify is None or self.skip is None:
-            return y
-        return self.degridify(y, positions, mask) + observed(self.skip(features), mask)
+        if self.absolute:
+            features = torch.cat([observed(places.transpose(1, 2).to(x.dtype), mask), features], dim=1)
+        y = self._at_points(features, places, mask, edges)
+        if self.head_is_dense:
+            return self.head(y, mask)
+        whole = largest(self.lift(y, mask), mask)[..., None]
+        return self.head(self.dropout(self.hidden(whole)))
+
+    @property
+    def head_is_dense(self) -> bool:
+        """Whether there is an output for every point."""
+        return not len(self.lift.maps)
+
+    def _at_points(self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None) -> Signal:
+        """What every stage of the lattice brings to the points, and the points themselves."""
+        exact = torch.promote_types(x.dtype, torch.float32)  # a sum of many parts
+        y, grid = self.local(x, mask).to(exact), self.gridify(x, places, mask, edges=edges)
+        for number, (stage, back) in enumerate(zip(self.stages, self.degridify, strict=True)):
+            grid = stage(grid if number == 0 else self.halve(grid))
+            y = y + back(grid, places, mask)
+        return F.gelu(self.norm(y.to(x.dtype), mask))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, check_probability, describe
@@ -18,52 +16,14 @@ from omniconv.domains import Grid
 from omniconv.domains.clouds import check_points, checked_mask
 from omniconv.models._network import HEADS, Network
 from omniconv.models._stages import check_stages
-from omniconv.nn import BatchNorm, Pointwise, observed
+from omniconv.nn import SharedMLP, observed
+from omniconv.nn.shared_mlp import largest
 
 LOCAL = 2
 """Shared layers whose output stands for a point itself, in a dense network."""
 
 MOST_AXES = 3
 """Of a grid, and so of a network."""
-
-
-class SharedMLP(nn.Module):
-    """The same layers for every point: a linear map, batch norm over the observed points, ReLU, dropout.
-
-    `widths`: outputs of the layers, none or several. `forward(x, mask=None)` takes `batch in_channels points`, and
-    returns at least 0; behind the mask stands anything. Raises `ValueError` in training where there is but one point.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        widths: Sequence[int],
-        *,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        steps = pairwise((in_channels, *widths))
-        self.maps = nn.ModuleList(Pointwise(a, b, bias=False, **place) for a, b in steps)  # a norm has the bias
-        self.norms = nn.ModuleList(BatchNorm(width, **place) for width in widths)
-        self.dropout = nn.Dropout(dropout)
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, with the running statistics of the norms."""
-        for part in (*self.maps, *self.norms):
-            part.reset_parameters()
-
-    def forward(self, x: Signal, mask: Tensor | None = None) -> Signal:
-        if self.training and x.shape[0] * x.shape[2] < 2:
-            raise ValueError(
-                "`x` must hold at least 2 clouds in training, and points: batch norm takes its statistics over them; "
-                f"got {x.shape[0] * x.shape[2]}. Leave out a last batch of one cloud, or call `eval()`."
-            )
-        for linear, norm in zip(self.maps, self.norms, strict=True):
-            x = self.dropout(F.relu(norm(linear(x), mask)))
-        return x
 
 
 class PointNet(Network):
@@ -144,11 +104,6 @@ class PointNet(Network):
             return self.head(self.dropout(self.hidden(whole)))
         each = torch.cat([local, whole.expand(-1, -1, x.shape[2])], 1)
         return self.head(self.dropout(self.hidden(each, mask)), mask)
-
-
-def largest(x: Signal, mask: Tensor | None) -> Tensor:
-    """The maximum over the observed points per channel, of values of at least 0; 0 where there is no point."""
-    return observed(x, mask).amax(-1) if x.shape[-1] else x.new_zeros(x.shape[:-1])
 
 
 def check_axes(dim: Any) -> int:

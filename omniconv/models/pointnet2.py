@@ -17,8 +17,9 @@ from omniconv.domains.clouds import checked_mask
 from omniconv.domains.neighbours import is_within
 from omniconv.models._network import Network
 from omniconv.models._stages import check_stages
-from omniconv.models.pointnet import SharedMLP, check_axes, check_cloud, largest
-from omniconv.nn import PoolHead, observed
+from omniconv.models.pointnet import check_axes, check_cloud
+from omniconv.nn import PoolHead, SharedMLP, observed
+from omniconv.nn.shared_mlp import largest
 
 
 class PointNet2(Network):

@@ -46,6 +46,7 @@ from omniconv.nn.penalties import regrowth as regrowth
 from omniconv.nn.penalties import relaxation as relaxation
 from omniconv.nn.point_conv import PointConv as PointConv
 from omniconv.nn.pointwise import Pointwise as Pointwise
+from omniconv.nn.shared_mlp import SharedMLP as SharedMLP
 from omniconv.nn.state import State as State
 from omniconv.nn.stepper import LayerStepper as LayerStepper
 
@@ -81,6 +82,7 @@ __all__ = [
     "NonStationaryConv",
     "Partial",
     "PointConv",
+    "SharedMLP",
     "Pointwise",
     "PoolHead",
     "ResidualBlock",

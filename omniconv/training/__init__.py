@@ -5,6 +5,7 @@ from omniconv._errors import Interrupted as Interrupted
 from omniconv._errors import NonFiniteError as NonFiniteError
 from omniconv.training.architecture import Architecture as Architecture
 from omniconv.training.architecture import choose as choose
+from omniconv.training.augmentation import CloudAugmentation as CloudAugmentation
 from omniconv.training.checkpoints import Checkpoint as Checkpoint
 from omniconv.training.checkpoints import read_checkpoint as read_checkpoint
 from omniconv.training.checkpoints import read_latest as read_latest
@@ -38,6 +39,7 @@ __all__ = [
     "Architecture",
     "Attempt",
     "Checkpoint",
+    "CloudAugmentation",
     "CheckpointError",
     "Classification",
     "Interrupted",

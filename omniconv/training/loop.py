@@ -98,7 +98,8 @@ def train(
 
     With one seed on one machine the result is bit-identical, however often the run was killed and resumed. The global
     random state is left as it was. Processes, devices and FSDP are those of `torchrun` and accelerate's configuration;
-    P processes with batches of B compute what one does with batches of P * B, but for drop-out: each draws its own.
+    P processes with batches of B compute what one does with batches of P * B, but for drop-out and augmentation: each
+    draws its own.
 
     Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
     batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
@@ -207,7 +208,10 @@ class Loop:
         loss = torch.zeros((), dtype=torch.float64)
         for part in range(self.recipe.accumulate):
             self._seed(part)
-            batch = next(batches).to(self.accelerator.device)
+            batch = next(batches)
+            if self.recipe.augmentation is not None:
+                batch = self.recipe.augmentation(batch)
+            batch = batch.to(self.accelerator.device)
             finite = bool(loss.isfinite())
             loss += self._add_gradient(batch, total, last=part == self.recipe.accumulate - 1)
             if finite:

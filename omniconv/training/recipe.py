@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._typing import check_bool
+from omniconv.training.augmentation import CloudAugmentation
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -56,6 +57,9 @@ class Recipe:
     compile: bool = False
     """Whether torch.compile compiles the network."""
 
+    augmentation: CloudAugmentation | None = None
+    """How clouds of points are changed in every step; None leaves them as they are."""
+
     workers: int = 0
     """Processes that read the samples; 0 reads in the training process."""
 
@@ -83,6 +87,8 @@ class Recipe:
         }
         for name, value in checked.items():  # plain numbers: numpy's have no JSON form
             object.__setattr__(self, name, value)
+        if self.augmentation is not None and not isinstance(self.augmentation, CloudAugmentation):
+            raise TypeError(f"`augmentation` must be a CloudAugmentation or None; got {describe(self.augmentation)}.")
         if self.average >= 1.0:
             raise ValueError(f"`average` must be below 1; got {self.average!r}.")
         if self.accumulate > self.batch_size:

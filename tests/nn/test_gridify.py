@@ -180,7 +180,10 @@ class AtPlaces(nn.Module):
 def test_they_are_layers_like_any_other() -> None:
     layer = AtPlaces(Gridify(2, 3, (3, 4), 2, neighbours=2, kernel=small, dtype=F64))
     check_layer(layer, torch.randn(2, 2, 5, dtype=F64))
-    net = GriddedNet(2, 3, (3, 4), dim=2, width=4, blocks=1, kernel=small, dtype=F64).eval()
+    # In bfloat16 untrained networks are off by 0.7 % on average, some by 2 %. And where all of few units are 0, a bias
+    # behind them stands at the kink of a ReLU.
+    torch.manual_seed(0)
+    net = GriddedNet(2, 3, (3, 4), dim=2, width=8, lifted=8, blocks=1, kernel=small, dtype=F64).eval()
     check_layer(AtPlaces(net), torch.randn(2, 2, 5, dtype=F64))
 
 

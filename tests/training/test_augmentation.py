@@ -1,0 +1,122 @@
+"""Clouds that are changed in training stay the clouds that they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from omniconv.training import CloudAugmentation, Recipe
+from omniconv.training.batches import Batch
+
+
+def clouds(count: int = 64, points: int = 30, dim: int = 3, channels: int = 4) -> Batch:
+    torch.manual_seed(0)
+    mask = torch.arange(points) < torch.randint(points // 6, points + 1, (count, 1)).clamp(min=1)
+    signals, positions = torch.randn(count, channels, points), torch.randn(count, points, dim)
+    return Batch(signals, mask, torch.arange(count), positions=positions)
+
+
+def changed(batch: Batch, **options: Any) -> Batch:
+    return CloudAugmentation(**options)(batch)
+
+
+def places(batch: Batch) -> Tensor:
+    assert batch.positions is not None
+    return batch.positions
+
+
+def test_nothing_asked_nothing_changed() -> None:
+    batch = clouds()
+    after = changed(batch)
+    assert torch.equal(places(after), places(batch))
+    assert torch.equal(after.signals, batch.signals)
+    assert after.mask is batch.mask
+    on_grid = Batch(torch.randn(2, 1, 8), None, torch.arange(2))
+    assert changed(on_grid, turn=180.0) is on_grid
+
+
+@pytest.mark.parametrize("options", [{"turn": 40.0}, {"flip": True}, {"turn": 180.0, "quarters": True, "flip": True}])
+def test_turns_and_mirrors_keep_distances_and_what_is_up(options: Any) -> None:
+    batch = clouds()
+    after = changed(batch, vectors=1, **options)
+    assert not torch.allclose(places(after), places(batch))
+    gaps = [(place[:, None] - place[:, :, None]).norm(dim=-1) for place in (places(after), places(batch))]
+    torch.testing.assert_close(gaps[0], gaps[1])
+    torch.testing.assert_close(places(after)[..., 2], places(batch)[..., 2])
+    # A vector turns with its cloud: its products with the positions stay.
+    products = [(some.signals[:, :3].transpose(1, 2) * places(some)).sum(-1) for some in (batch, after)]
+    torch.testing.assert_close(products[1], products[0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(after.signals[:, 3:], batch.signals[:, 3:])
+
+
+def test_angles_are_within_the_bounds_and_different() -> None:
+    batch = clouds(count=500)
+    after = changed(batch, turn=30.0)
+    first, second = places(batch)[:, 0, :2], places(after)[:, 0, :2]
+    cross = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    angles = torch.rad2deg(torch.atan2(cross, (first * second).sum(-1)))
+    assert angles.abs().max() <= 30.01
+    assert angles.min() < -25
+    assert angles.max() > 25
+    assert abs(angles.mean()) < 3
+
+
+def test_quarters_are_equally_likely_and_unsigned_vectors_have_no_sign() -> None:
+    batch = clouds(count=2000, points=2)
+    after = changed(batch, turn=180.0, quarters=True, vectors=1, unsigned=True)
+    first, second = places(batch)[:, 0, :2], places(after)[:, 0, :2]
+    same, opposite = (torch.isclose(second, sign * first, atol=1e-5).all(-1) for sign in (1, -1))
+    assert abs(same.double().mean() - 0.25) < 0.04
+    assert abs(opposite.double().mean() - 0.25) < 0.04
+    assert (after.signals[:, :3] >= 0).all()
+    swapped = batch.signals[:, [1, 0, 2]].abs()
+    wanted = torch.where((same | opposite)[:, None, None], batch.signals[:, :3].abs(), swapped)
+    torch.testing.assert_close(after.signals[:, :3], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_zoom_and_jitter() -> None:
+    batch = clouds()
+    shares = places(changed(batch, zoom=0.2)) / places(batch)
+    torch.testing.assert_close(shares, shares[:, :1, :1].expand_as(shares), rtol=1e-4, atol=1e-5)
+    assert shares.min() >= 0.8
+    assert shares.max() <= 1.2
+    assert shares[:, 0, 0].std() > 0.05
+    moved = places(changed(batch._replace(positions=100 * places(batch)), jitter=0.01)) - 100 * places(batch)
+    assert batch.mask is not None
+    largest = 100 * max(float(place[seen].abs().max()) for place, seen in zip(places(batch), batch.mask, strict=True))
+    assert 0.003 * largest < moved.std() < 0.011 * largest
+
+
+def test_points_are_left_out_but_never_all() -> None:
+    batch = clouds()
+    after = changed(batch, thin=0.5)
+    assert batch.mask is not None
+    assert after.mask is not None
+    assert not (after.mask & ~batch.mask).any()
+    shares = after.mask.sum(1) / batch.mask.sum(1)
+    assert shares.min() >= 0.5
+    assert 0.65 < shares.mean() < 0.9
+    without = changed(batch._replace(mask=None), thin=0.9)
+    assert without.mask is not None
+    assert (without.mask.sum(1) >= 1).all()
+
+
+def test_flat_clouds() -> None:
+    batch = clouds(dim=2)
+    after = changed(batch, turn=90.0, flip=True)
+    torch.testing.assert_close(places(after).norm(dim=-1), places(batch).norm(dim=-1))
+    line = clouds(dim=1)
+    torch.testing.assert_close(places(changed(line, turn=90.0, flip=True)).abs(), places(line).abs())
+
+
+def test_bad_input() -> None:
+    for name, value in (("turn", 190.0), ("zoom", 1.0), ("thin", -0.1), ("jitter", -1.0), ("vectors", -1)):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            CloudAugmentation(**{name: value})
+    with pytest.raises(ValueError, match=r"`vectors` \(=2\) need 6 features in 3 axes; the clouds have 4"):
+        changed(clouds(), vectors=2)
+    with pytest.raises(TypeError, match="`augmentation` must be a CloudAugmentation"):
+        Recipe(augmentation=0.5)  # type: ignore[arg-type]
