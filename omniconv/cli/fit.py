@@ -21,6 +21,7 @@ from omniconv.data import Samples, has_split, read, without_gaps
 from omniconv.training import (
     Architecture,
     Classification,
+    CloudAugmentation,
     Predictor,
     Recipe,
     Run,
@@ -48,8 +49,8 @@ class Fit:
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """A file (.npz, .npy, .csv, .parquet, .ts), a folder (of images, audio, volumes, MNIST, CIFAR-10), or a name such
-    as aeon:GunPoint or sklearn:digits."""
+    """A file (.npz, .npy, .csv, .parquet, .ts), a folder (of images, audio, volumes, clouds, MNIST, CIFAR-10), or a
+    name such as aeon:GunPoint or sklearn:digits."""
 
     out: Path
     """Folder for the run; it must not hold another one."""
@@ -95,6 +96,24 @@ class Fit:
 
     dropout: float = 0.1
     """Share of values that drop-out removes."""
+
+    resolution: int | None = None
+    """Nodes per axis of the lattice that clouds of points are carried to."""
+
+    turn: float = 0.0
+    """Clouds of points: largest angle, in degrees, by which they are turned about their last axis in training."""
+
+    flip: bool = False
+    """Clouds of points: whether they are mirrored in training, along every axis but the last."""
+
+    zoom: float = 0.0
+    """Clouds of points: largest share by which they are made larger or smaller in training."""
+
+    jitter: float = 0.0
+    """Clouds of points: deviation of what is added to positions in training, as a share of the largest coordinate."""
+
+    thin: float = 0.0
+    """Clouds of points: share of the points that is left out in training, others in every step."""
 
     epochs: int | None = None
     """Passes over the training samples."""
@@ -228,6 +247,7 @@ class Fit:
             causal=self.causal,
             head=self.head,
             dropout=self.dropout,
+            resolution=self.resolution,
         ), with_given(
             recipe,
             epochs=self.epochs,
@@ -244,9 +264,22 @@ class Fit:
             patience=self.patience,
             precision=self.precision,
             compile=self.compile,
+            augmentation=self.changes(samples),
             workers=self.workers,
             seed=self.seed,
         )
+
+    def changes(self, samples: Samples) -> CloudAugmentation | None:
+        """How clouds are changed in training; `ValueError` where there are none, and a change was asked for."""
+        changes = {"turn": self.turn, "flip": self.flip, "zoom": self.zoom, "jitter": self.jitter, "thin": self.thin}
+        asked = [f"--{name}" for name, value in changes.items() if value]
+        if not asked:
+            return None
+        if not samples.space:
+            raise ValueError(
+                f"{', '.join(asked)} {'is' if len(asked) == 1 else 'are'} for clouds of points. Leave out."
+            )
+        return CloudAugmentation(turn=self.turn, flip=self.flip, zoom=self.zoom, jitter=self.jitter, thin=self.thin)
 
     def finish(self, predictor: Predictor, out: Any) -> None:
         """Evaluate on the test part where there is one; write the network with its card and figures."""
@@ -278,8 +311,9 @@ def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recip
     return {
         "task": goal,
         "samples": f"{len(samples):,}",
-        "signals": f"{samples.channels} channel(s), size {described_sizes(samples)}",
-        "network": f"CCNN, {architecture.blocks} blocks of width {architecture.width}",
+        "signals": f"{samples.features} channel(s), size {described_sizes(samples)}",
+        "network": f"{'GriddedNet' if samples.space else 'CCNN'}, {architecture.blocks} blocks of width "
+        f"{architecture.width}",
         "training": f"{recipe.epochs} epochs in batches of at most {recipe.batch_size} a process, seed {recipe.seed}",
     }
 

@@ -22,7 +22,7 @@ from omniconv.supports import Gaussian, SupportFactory
 
 
 class GriddedNet(Network):
-    """Classes of clouds, or of their points: a `Gridify`, a `CCNN` on the lattice, and a `Degridify` back to the points.
+    """Classes of clouds, or of their points: a `Gridify`, `CCNN`s on the lattice, and `Degridify` back to the points.
 
     standardize; points onto a lattice; then stages, each a `CCNN` with an output at every node, at half the resolution
     of the one before; from each of them back to the points. What arrives there is added to what two layers make of the

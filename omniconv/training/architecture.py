@@ -93,19 +93,29 @@ class Architecture:
         )
 
     def _gridded(self, channels: int, out_features: int, space: int) -> GriddedNet:
-        """The network for clouds: the same one on a lattice, with kernels of a quarter of it to each side."""
+        """The network for clouds: on a lattice that is halved as long as 3 nodes are left, blocks shared out over it.
+
+        Clouds are normalised, each by itself, and positions are features, too.
+        """
         if self.causal or self.head != "pool":
             raise ValueError('`causal` and head="last" are for signals on a grid; clouds of points have no last point.')
-        reach = max(self.resolution // 4, 1)
+        sizes = [self.resolution]
+        while (half := -(-sizes[-1] // 2)) >= 3:
+            sizes.append(half)
         return GriddedNet(
             channels,
             out_features,
             self.resolution,
             dim=space,
+            stages=len(sizes),
             width=self.width,
-            blocks=self.blocks,
-            reach=reach,
-            kernel=partial(SIREN, bandwidth=self.bandwidth),
+            blocks=-(-self.blocks // len(sizes)),
+            reach=2,
+            neighbours=2**space if space < 3 else 4,
+            edges="points",
+            kernel=partial(SIREN, bandwidth=self.bandwidth, hidden=16),
+            absolute=True,
+            normalize=True,
             dropout=self.dropout,
         )
 

@@ -37,7 +37,7 @@ class CloudAugmentation:
     """Deviation of what is added to every coordinate, as a share of the largest one of the cloud about its mean."""
 
     thin: float = 0.0
-    """Largest share of the points that is left out, [0, 1)."""
+    """Share of the points that is left out, others in every step, [0, 1); at least one point stays."""
 
     vectors: int = 0
     """So many features, each of as many channels as the space has axes, the first ones, are vectors, and turn too."""
@@ -79,9 +79,12 @@ class CloudAugmentation:
             about = positions - (positions * seen[..., None]).sum(1, keepdim=True) / seen.sum(1)[:, None, None]
             size = (about.abs() * seen[..., None]).amax((1, 2), keepdim=True)
             positions = positions + self.jitter * size * torch.randn(positions.shape)
-        if self.thin:
-            mask = seen & kept(seen, 1 - self.thin * torch.rand(count))
-        return batch._replace(signals=signals, positions=positions, mask=mask)
+        if not self.thin:
+            return batch._replace(signals=signals, positions=positions)
+        order, mask = chosen_points(seen, 1 - self.thin)
+        places = positions.gather(1, order[..., None].expand(-1, -1, dim))
+        features = signals.gather(2, order[:, None].expand(-1, signals.shape[1], -1))
+        return batch._replace(signals=features, positions=places, mask=None if bool(mask.all()) else mask)
 
     def _moves(self, count: int, dim: int) -> Tensor:
         """A matrix for every cloud, (count, dim, dim): a rotation in the first two axes, after it reflections."""
@@ -100,7 +103,11 @@ class CloudAugmentation:
         return moves
 
 
-def kept(seen: Tensor, shares: Tensor) -> Tensor:
-    """Which points stay of clouds (batch, points): a random part of each, of at least one point."""
-    ranks = torch.where(seen, torch.rand(seen.shape), torch.inf).argsort(1).argsort(1)
-    return ranks < (shares * seen.sum(1)).ceil().clamp(min=1)[:, None]
+def chosen_points(seen: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of a random part of the points of every cloud, (batch, most), and which of these are points.
+
+    `seen`: (batch, points), where there are points. Of n points ceil(share n) are chosen, at least one where n is.
+    """
+    counts = (share * seen.sum(1) - 1e-9).ceil().long()
+    order = torch.where(seen, torch.rand(seen.shape), torch.inf).argsort(1)[:, : max(int(counts.max()), 1)]
+    return order, torch.arange(order.shape[1]) < counts[:, None]

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
-from omniconv.data import ArraySamples, read
+from omniconv.data import CloudSamples, read
 from omniconv.models import CKCNN, FlexNet, Network
-from omniconv.training import EXIT_CODE, Architecture, Predictor, Recipe
+from omniconv.training import EXIT_CODE, Architecture, CloudAugmentation, Predictor, Recipe
 from omniconv.training.logs import read_log
 
 pytestmark = pytest.mark.timeout(280)
@@ -47,6 +47,12 @@ EVERY_OPTION: dict[str, Any] = {
     "causal": True,
     "head": "last",
     "dropout": 0.2,
+    "resolution": 7,
+    "turn": 30.0,
+    "flip": True,
+    "zoom": 0.1,
+    "jitter": 0.01,
+    "thin": 0.25,
     "epochs": 5,
     "batch_size": 7,
     "accumulate": 2,
@@ -123,14 +129,22 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
 
 
 def test_every_option_of_the_recipe_reaches_it() -> None:
-    _, recipe = Fit(**EVERY_OPTION).choose(ArraySamples(np.zeros((8, 1, 20)), np.arange(8) % 2))
-    assert asdict(recipe) == {field.name: EVERY_OPTION[field.name] for field in fields(Recipe)}
+    _, recipe = Fit(**EVERY_OPTION).choose(CloudSamples(np.zeros((8, 20, 3)), None, np.arange(8) % 2))
+    names = [field.name for field in fields(Recipe) if field.name != "augmentation"]
+    assert recipe.augmentation is not None
+    changes = {name: EVERY_OPTION[name] for name in ("turn", "flip", "zoom", "jitter", "thin")}
+    assert recipe.augmentation == CloudAugmentation(**changes)
+    assert {name: value for name, value in asdict(recipe).items() if name != "augmentation"} == {
+        name: EVERY_OPTION[name] for name in names
+    }
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
     plain = Fit(data="", out=Path())
-    for library in (Recipe(), Architecture()):
+    for library in (Recipe(), Architecture(), CloudAugmentation()):
         for field in fields(library):
+            if field.name in ("augmentation", "quarters", "vectors", "unsigned"):
+                continue  # made of the others, or of Python alone
             given = getattr(plain, field.name)
             assert given is None or given == getattr(library, field.name), field.name
 

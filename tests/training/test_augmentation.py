@@ -95,13 +95,21 @@ def test_points_are_left_out_but_never_all() -> None:
     after = changed(batch, thin=0.5)
     assert batch.mask is not None
     assert after.mask is not None
-    assert not (after.mask & ~batch.mask).any()
-    shares = after.mask.sum(1) / batch.mask.sum(1)
-    assert shares.min() >= 0.5
-    assert 0.65 < shares.mean() < 0.9
-    without = changed(batch._replace(mask=None), thin=0.9)
-    assert without.mask is not None
-    assert (without.mask.sum(1) >= 1).all()
+    assert after.mask.sum(1).tolist() == [-(-int(count) // 2) for count in batch.mask.sum(1)]
+    for row in range(len(after.signals)):
+        count = int(after.mask[row].sum())
+        equal = (places(after)[row, :count, None] == places(batch)[row]).all(-1)
+        assert equal.sum(1).eq(1).all(), "points of this cloud"
+        origin = equal.int().argmax(1)
+        assert len(origin.unique()) == count, "each once"
+        assert batch.mask[row][origin].all()
+        assert torch.equal(after.signals[row, :, :count], batch.signals[row][:, origin])
+    equal_counts = changed(batch._replace(mask=None), thin=0.9)
+    assert equal_counts.mask is None
+    assert equal_counts.signals.shape[2] == 3
+    assert changed(clouds(points=1), thin=0.9).signals.shape[2] == 1
+    again = changed(batch._replace(mask=None), thin=0.9)
+    assert not torch.equal(places(equal_counts), places(again))
 
 
 def test_flat_clouds() -> None:
@@ -113,7 +121,8 @@ def test_flat_clouds() -> None:
 
 
 def test_bad_input() -> None:
-    for name, value in (("turn", 190.0), ("zoom", 1.0), ("thin", -0.1), ("jitter", -1.0), ("vectors", -1)):
+    wrong: dict[str, Any] = {"turn": 190.0, "zoom": 1.0, "thin": -0.1, "jitter": -1.0, "vectors": -1}
+    for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             CloudAugmentation(**{name: value})
     with pytest.raises(ValueError, match=r"`vectors` \(=2\) need 6 features in 3 axes; the clouds have 4"):
