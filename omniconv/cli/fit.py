@@ -18,6 +18,7 @@ from omniconv._files import write_whole
 from omniconv.cli._config import write_options
 from omniconv.cli._output import console, facts, is_first_process
 from omniconv.data import Samples, has_split, read, without_gaps
+from omniconv.models import GriddedNet
 from omniconv.training import (
     Architecture,
     Classification,
@@ -31,6 +32,7 @@ from omniconv.training import (
     infer_task,
 )
 from omniconv.training.architecture import with_given
+from omniconv.training.batches import Signals, collate
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.fitting import described_sizes, split
 from omniconv.training.interrupts import raising_interrupts
@@ -113,7 +115,7 @@ class Fit:
     """Clouds of points: deviation of what is added to positions in training, as a share of the largest coordinate."""
 
     thin: float = 0.0
-    """Clouds of points: share of the points that is left out in training, others in every step."""
+    """Clouds of points: largest share of the points that is left out in training, others in every step."""
 
     epochs: int | None = None
     """Passes over the training samples."""
@@ -219,7 +221,7 @@ class Fit:
         predictor = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
         disconnect()
         if is_first_process():
-            self.finish(predictor, out)
+            self.finish(predictor, samples, out)
 
     def read(self) -> tuple[Samples, Task]:
         """The training samples, with what NaN means settled, and what is to be learned."""
@@ -281,7 +283,7 @@ class Fit:
             )
         return CloudAugmentation(turn=self.turn, flip=self.flip, zoom=self.zoom, jitter=self.jitter, thin=self.thin)
 
-    def finish(self, predictor: Predictor, out: Any) -> None:
+    def finish(self, predictor: Predictor, samples: Samples, out: Any) -> None:
         """Evaluate on the test part where there is one; write the network with its card and figures."""
         predictor.about |= {"data": self.data, "missing": self.missing}
         rows: dict[str, Any] = {}
@@ -291,7 +293,7 @@ class Fit:
             predictor.about["test"] = {"samples": len(test), **rows}
             write_whole(self.out / "metrics.json", (json.dumps({"test": rows}, indent=2) + "\n").encode())
         predictor.save(self.out)
-        draw(self.out, predictor)
+        draw(self.out, predictor, samples)
         if rows:
             out.print(facts("On the test part", rows))
         out.print(f"Network, record and figures are in [bold]{self.out}/[/]. Try next:")
@@ -318,12 +320,17 @@ def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recip
     }
 
 
-def draw(folder: Path, predictor: Predictor) -> None:
-    """The figures of a run, where matplotlib is installed."""
+def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:
+    """The figures of a run, where matplotlib is installed; of clouds, what the network makes of the first one."""
     try:
         require("matplotlib", extra="plots", purpose="figures")
     except ImportError as error:
         warnings.warn(f"No figures were drawn. {error}", stacklevel=2)
         return
     plots.curves(read_log(folder / "log.jsonl")).savefig(folder / "training.png", dpi=120)
-    plots.kernels(predictor.model.cpu()).savefig(folder / "kernels.png", dpi=120)
+    model = predictor.model.cpu()
+    plots.kernels(model).savefig(folder / "kernels.png", dpi=120)
+    if isinstance(model, GriddedNet):
+        batch = collate([Signals(samples)[0]], samples.space)
+        assert batch.positions is not None
+        plots.gridded(model, batch.signals[0], batch.positions[0]).savefig(folder / "cloud.png", dpi=120)

@@ -20,14 +20,18 @@ from omniconv.nn.downsample import halved
 from omniconv.nn.shared_mlp import largest
 from omniconv.supports import Gaussian, SupportFactory
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""What the framework calls linear interpolation, by the number of axes."""
+
 
 class GriddedNet(Network):
     """Classes of clouds, or of their points: a `Gridify`, `CCNN`s on the lattice, and `Degridify` back to the points.
 
     standardize; points onto a lattice; then stages, each a `CCNN` with an output at every node, at half the resolution
-    of the one before; from each of them back to the points. What arrives there is added to what two layers make of the
-    point's own features, because what is smaller than a cell does not survive on a lattice: norm, GELU. Then a linear
-    map for every point, or a layer, the largest over the points, another layer, and a linear map.
+    of the one before; the sum of all, interpolated linearly on the first lattice, and from there back to the points.
+    What arrives there is added to what two layers make of the point's own features, because what is smaller than a cell
+    does not survive on a lattice: norm, GELU. Then a linear map for every point, or a layer, the largest over the
+    points, another layer, and a linear map.
 
     `in_channels`: features of a point, at least 1. `out_features`: at least 1. `resolution`: nodes per axis, at least
     2, one or one per axis; sizes that are a power of two and one keep their nodes when they are halved. `dim`: axes,
@@ -93,14 +97,13 @@ class GriddedNet(Network):
         between: dict[str, Any] = {"neighbours": neighbours, "aggregate": aggregate}
         channels, points = self.in_channels + self.absolute * dim, 2 * check_integer("width", width)
         self.gridify = Gridify(channels, width, sizes, dim, edges=edges, hidden=width, **between, **place)
-        self.halve, self.stages, self.degridify = Downsample(dim), nn.ModuleList(), nn.ModuleList()
-        size = sizes
+        self.halve, self.stages, size = Downsample(dim), nn.ModuleList(), sizes
         for _ in range(check_integer("stages", stages)):
             if min(size) < 2:
                 raise ValueError(f"`stages` (={stages}) must leave 2 nodes on every axis of {sizes}; got {size}.")
             self.stages.append(CCNN(width, width, size, width=width, head="dense", **options, **place))
-            self.degridify.append(Degridify(width, points, size, dim, hidden=width, **between, **place))
             size = halved(size)
+        self.degridify = Degridify(width, points, sizes, dim, hidden=width, **between, **place)
         self.local = SharedMLP(channels, (width, points), **place)
         self.norm = BatchNorm(points, **place)
         most = 8 * width if lifted is None else check_integer("lifted", lifted)
@@ -118,8 +121,8 @@ class GriddedNet(Network):
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
         super().reset_parameters()
-        parts = (self.gridify, *self.stages, *self.degridify, self.local, self.norm, self.lift, self.hidden, self.head)
-        for part in parts:
+        ends = (self.gridify, self.degridify, self.local, self.norm, self.lift, self.hidden, self.head)
+        for part in (*self.stages, *ends):
             part.reset_parameters()
 
     def forward(  # type: ignore[override]
@@ -143,10 +146,12 @@ class GriddedNet(Network):
         return not len(self.lift.maps)
 
     def _at_points(self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None) -> Signal:
-        """What every stage of the lattice brings to the points, and the points themselves."""
-        exact = torch.promote_types(x.dtype, torch.float32)  # a sum of many parts
-        y, grid = self.local(x, mask).to(exact), self.gridify(x, places, mask, edges=edges)
-        for number, (stage, back) in enumerate(zip(self.stages, self.degridify, strict=True)):
-            grid = stage(grid if number == 0 else self.halve(grid))
-            y = y + back(grid, places, mask)
-        return F.gelu(self.norm(y.to(x.dtype), mask))
+        """What the lattice brings to the points, and the points themselves."""
+        shared = edges if edges is not None or self.gridify.edges != "points" else self.gridify.find_edges(places, mask)
+        y = self.stages[0](halves := self.gridify(x, places, mask, edges=shared))
+        for stage in self.stages[1:]:
+            halves = stage(self.halve(halves))
+            y = y + F.interpolate(halves, y.shape[2:], mode=LINEAR[y.ndim - 2], align_corners=True)
+        exact = torch.promote_types(x.dtype, torch.float32)  # a sum of parts
+        back = self.degridify(y, places, mask, edges=shared if self.gridify.edges == "points" else None)
+        return F.gelu(self.norm((self.local(x, mask).to(exact) + back).to(x.dtype), mask))

@@ -37,7 +37,7 @@ class CloudAugmentation:
     """Deviation of what is added to every coordinate, as a share of the largest one of the cloud about its mean."""
 
     thin: float = 0.0
-    """Share of the points that is left out, others in every step, [0, 1); at least one point stays."""
+    """Largest share of the points that is left out, [0, 1); it is drawn for a batch, the points for every cloud."""
 
     vectors: int = 0
     """So many features, each of as many channels as the space has axes, the first ones, are vectors, and turn too."""
@@ -81,7 +81,7 @@ class CloudAugmentation:
             positions = positions + self.jitter * size * torch.randn(positions.shape)
         if not self.thin:
             return batch._replace(signals=signals, positions=positions)
-        order, mask = chosen_points(seen, 1 - self.thin)
+        order, mask = chosen_points(seen, 1 - self.thin * torch.rand(()).item())
         places = positions.gather(1, order[..., None].expand(-1, -1, dim))
         features = signals.gather(2, order[:, None].expand(-1, signals.shape[1], -1))
         return batch._replace(signals=features, positions=places, mask=None if bool(mask.all()) else mask)

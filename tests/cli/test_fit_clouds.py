@@ -64,6 +64,7 @@ def test_from_an_archive_to_predictions(tmp_path: Path, monkeypatch: pytest.Monk
     )
     score = json.loads((run / "metrics.json").read_text())["test"]["accuracy"]
     assert score > 0.9
+    assert (run / "cloud.png").read_bytes().startswith(b"\x89PNG")
     predictor = Predictor.load(run, device="cpu")
     assert isinstance(predictor.model, GriddedNet)
     assert predictor.about["sizes"].endswith("points in 2 axes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,56 @@ def test_clouds_of_any_number_are_what_they_are_alone(head: str, fill: float) ->
         mine = mine if head == "pool" else mine[..., : counts[row]]
         torch.testing.assert_close(mine, alone, rtol=1e-11, atol=1e-11)
         assert head == "pool" or not y[row, :, counts[row] :].any()
+
+
+@pytest.mark.parametrize("head", ["pool", "dense"])
+def test_nothing_and_half_precision(head: str) -> None:
+    torch.manual_seed(0)
+    net = GriddedNet(2, 3, 5, stages=2, width=8, blocks=1, head=head, edges="points", neighbours=2, absolute=True)
+    x, points = (part.float() for part in cloud(12, 3, batch=3))
+    y = net.eval()(x, points)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = copy.deepcopy(net).to(dtype)(x.to(dtype), points)
+        assert half.dtype == dtype
+        torch.testing.assert_close(half.float(), y, rtol=0.1, atol=0.1)
+    mask = torch.arange(12).expand(3, -1) < torch.tensor([[12], [0], [5]])
+    empty = net(x, points, mask)
+    assert empty.isfinite().all()
+    torch.testing.assert_close(empty[0], y[0], rtol=1e-4, atol=1e-5)
+    assert net(x[..., :0], points[:, :0]).isfinite().all()
+    assert len(net(x[:0], points[:0])) == 0
+    with pytest.raises(ValueError, match="must be finite where they are not masked"):
+        net(x, points * torch.nan)
+    with pytest.raises(ValueError, match="`x` must hold at least 2 clouds in training"):
+        net.train()(x[:1, :, :1], points[:1, :1])
+
+
+def test_stages_see_farther_and_the_lattice_keeps_its_nodes() -> None:
+    """A point moves what is far away on a coarse lattice alone."""
+    options: dict[str, Any] = {"dim": 1, "width": 4, "blocks": 1, "reach": 1, "head": "dense", "neighbours": 2}
+    options |= {"edges": "points", "kernel": small, "dtype": F64}
+    points = torch.tensor([[[-0.95], [0.95]]], dtype=F64)
+    for stages, reached in ((1, False), (5, True)):
+        torch.manual_seed(0)
+        net = GriddedNet(1, 2, 33, stages=stages, **options).eval()
+        one, other = (net(torch.tensor([[[value, 1.0]]], dtype=F64), points) for value in (0.0, 50.0))
+        assert not torch.allclose(one[..., 0], other[..., 0])
+        assert torch.allclose(one[..., 1], other[..., 1], atol=1e-12) is not reached
+    assert [stage.grid.size for stage in net.stages] == [(33,), (17,), (9,), (5,), (3,)]
+    with pytest.raises(ValueError, match=r"`stages` \(=7\) must leave 2 nodes"):
+        GriddedNet(1, 2, 33, stages=7, **options)
+
+
+def test_clouds_may_be_normalised_inside() -> None:
+    torch.manual_seed(0)
+    net = GriddedNet(2, 3, 5, dim=2, width=4, blocks=1, absolute=True, normalize=True, kernel=small, dtype=F64).eval()
+    x, points = cloud(9, 2)
+    y = net(x, points)
+    torch.testing.assert_close(net(x, 30 * points - 7), y)
+    plain = GriddedNet(2, 3, 5, dim=2, width=4, blocks=1, absolute=True, kernel=small, dtype=F64).eval()
+    plain.load_state_dict(net.state_dict())
+    torch.testing.assert_close(plain(x, centred(points)), y)
+    assert not torch.allclose(plain(x, centred(points) / 2), y)
 
 
 def test_moving_points_by_a_node_moves_what_is_inside() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omniconv.training import CloudAugmentation, Recipe
+from omniconv.training import CloudAugmentation, Recipe, augmentation
 from omniconv.training.batches import Batch
 
 
@@ -90,8 +90,14 @@ def test_zoom_and_jitter() -> None:
     assert 0.003 * largest < moved.std() < 0.011 * largest
 
 
-def test_points_are_left_out_but_never_all() -> None:
+def test_points_are_left_out_but_never_all(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = clouds()
+    kept = [changed(batch._replace(mask=None), thin=0.5).signals.shape[2] for _ in range(200)]
+    assert min(kept) in (15, 16)
+    assert max(kept) == 30
+    assert abs(sum(kept) / 200 - 22.75) < 1
+    whole = augmentation.chosen_points
+    monkeypatch.setattr(augmentation, "chosen_points", lambda seen, share: whole(seen, 0.5))
     after = changed(batch, thin=0.5)
     assert batch.mask is not None
     assert after.mask is not None
@@ -106,7 +112,7 @@ def test_points_are_left_out_but_never_all() -> None:
         assert torch.equal(after.signals[row, :, :count], batch.signals[row][:, origin])
     equal_counts = changed(batch._replace(mask=None), thin=0.9)
     assert equal_counts.mask is None
-    assert equal_counts.signals.shape[2] == 3
+    assert equal_counts.signals.shape[2] == 15
     assert changed(clouds(points=1), thin=0.9).signals.shape[2] == 1
     again = changed(batch._replace(mask=None), thin=0.9)
     assert not torch.equal(places(equal_counts), places(again))
