@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal
 from omniconv.domains import Cloud, Edges
 from omniconv.nn._lags import Lags
-from omniconv.nn._over_edges import sum_over_edges
+from omniconv.nn._over_edges import gathered, sum_over_edges
 from omniconv.nn.masks import observed
 
 
@@ -41,5 +40,4 @@ def kernels_of(kernel: Lags, cloud: Cloud, edges: Edges, output_positions: Tenso
         return lambda some: kernel.values(near[target[some]] - far[source[some]])
     lags, which = repeated
     values = kernel.values(lags)
-    rows = values.flatten(0, -2).transpose(0, 1).contiguous()  # whole rows: an embedding, whose gradient is fast
-    return lambda some: F.embedding(which[some], rows).transpose(0, 1).unflatten(0, values.shape[:-1])
+    return lambda some: gathered(values, which[some])

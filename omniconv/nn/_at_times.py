@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from omniconv._typing import Signal
-from omniconv.domains import Times
+from omniconv.domains import Edges, Times
 from omniconv.domains.times import RESOLUTION, Lattice, Neighbours
 from omniconv.engines import convolve
 from omniconv.nn._lags import Lags
-
-PAIRS = 2**24
-"""So many products of a kernel value and a sample are held at once; more are computed part by part."""
+from omniconv.nn._over_edges import gathered, sum_over_edges
 
 
 def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tensor | None = None) -> Signal:
@@ -28,11 +24,11 @@ def convolve_at_times(x: Signal, kernel: Lags, times: Times, output_times: Tenso
     lattice = times.lattice() if output_times is None else None
     if lattice is None:
         neighbours = times.neighbours(window, causal=past, output_times=output_times)
-        return sum_over_pairs(x, kernel, neighbours)
+        return sum_over_neighbours(x, kernel, neighbours)
     exact = Times(lattice.index.double() * lattice.step, times.observed)  # both parts see the same windows
     ends = exact.neighbours(window, causal=past, ends=True)
     weighted = x * exact.cells_within(window).to(x.dtype)
-    return convolve_on_lattice(weighted, kernel, lattice) + sum_over_pairs(x, kernel, ends)
+    return convolve_on_lattice(weighted, kernel, lattice) + sum_over_neighbours(x, kernel, ends)
 
 
 def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Signal:
@@ -47,48 +43,36 @@ def convolve_on_lattice(weighted: Signal, kernel: Lags, lattice: Lattice) -> Sig
     return y.gather(-1, index.expand(-1, y.shape[1], -1))
 
 
-def sum_over_pairs(x: Signal, kernel: Lags, neighbours: Neighbours) -> Signal:
-    """The sum over neighbours, pair by pair, so many outputs at once as fit into `PAIRS`.
+def sum_over_neighbours(x: Signal, kernel: Lags, neighbours: Neighbours) -> Signal:
+    """sum_k weight k(lag) x over the neighbours k of every output, (batch, out, outputs).
 
-    Where it takes several parts, the gradient computes each of them again rather than to keep them all.
+    Where channels have neighbours of their own, each is a signal by itself, and those that make one output are added.
     """
-    found = neighbours.index, neighbours.lag, neighbours.weight
-    batch, _, outputs, most = neighbours.lag.shape
-    part = max(1, PAIRS // max(1, batch * most * max(kernel.size, 64)))  # 64: a hidden layer of the kernel
-    if outputs <= part:
-        return pair_products(x, kernel, *found)
-    pieces = []
-    for start in range(0, outputs, part):
-        chosen = (slice(None), slice(None), slice(start, start + part))
-        some = (values[chosen] for values in found)
-        pieces.append(checkpoint(pair_products, x, kernel, *some, use_reentrant=False))
-    return torch.cat(pieces, dim=-1)
+    batch, channels, samples = x.shape
+    groups, outputs = neighbours.lag.shape[1:3]
+    pairs = neighbours.weight.nonzero(as_tuple=True)  # the others are filled up
+    row, group, target, _ = pairs
+    source, lag, weight = neighbours.index[pairs], neighbours.lag[pairs], neighbours.weight[pairs].to(x.dtype)
+    if groups == 1:
+        edges = Edges(row, source, target, (batch, outputs, samples))
+        return sum_over_edges(x, edges, lambda some: at_lags(kernel, lag[some]) * weight[some], kernel.size)
+    edges = Edges(row * channels + group, source, target, (batch * channels, outputs, samples))
+
+    def own(some: slice) -> Tensor:
+        return at_lags(kernel, lag[some], group[some]) * weight[some]
+
+    y = sum_over_edges(x.reshape(-1, 1, samples), edges, own, kernel.size)
+    return y.unflatten(0, (batch, channels)).sum(1) if y.shape[1] > 1 else y.reshape(batch, -1, outputs)
 
 
-def pair_products(x: Signal, kernel: Lags, index: Tensor, lag: Tensor, weight: Tensor) -> Signal:
-    """sum_k weight k(lag) x over the neighbours k of some outputs, (batch, out, outputs).
+def at_lags(kernel: Lags, lag: Tensor, channel: Tensor | None = None) -> Tensor:
+    """The kernel, `channels pairs` or `out in pairs`, taken once for every lag that occurs.
 
-    The kernel is evaluated once for every lag that occurs. `index`, `lag` and `weight` are
-    `batch groups outputs neighbours`, where there is one group, or one per channel.
+    `channel`: of every pair its input channel alone: `1 pairs` or `out 1 pairs`.
     """
-    b, c, n = x.shape
     lags, which = torch.unique(lag, return_inverse=True)
-    values = kernel.values(lags[:, None])  # out in lags, or channels lags
-    rows = index + torch.arange(b, device=x.device)[:, None, None, None] * n
-    samples = take(x.movedim(1, -1).reshape(b * n, c, 1), rows)[..., 0] * weight.movedim(1, -1).to(x.dtype)
-    if values.ndim == 2:
-        return (take(values.t()[..., None], which)[..., 0] * samples).sum(2).movedim(-1, 1)
-    return torch.einsum("bmkco,bmkc->bom", take(values.permute(2, 1, 0), which), samples)
-
-
-def take(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of `table`, `rows channels width`, as `batch outputs neighbours channels width`.
-
-    `index`: `batch groups outputs neighbours`, one group for all channels or one for each.
-    """
-    channels, width = table.shape[1:]
-    if index.shape[1] == 1:  # whole rows: an embedding, whose gradient is fast
-        return F.embedding(index[:, 0], table.flatten(1)).unflatten(-1, (channels, width))
-    places = index.movedim(1, -1)
-    flat = places.reshape(-1, channels, 1).expand(-1, -1, width)
-    return table.gather(0, flat).view(*places.shape, width)
+    values = kernel.values(lags[:, None])
+    if channel is None:
+        return gathered(values, which)
+    picked = gathered(values.flatten(-2).reshape(-1, values.shape[-2] * len(lags)), channel * len(lags) + which)
+    return picked if values.ndim == 2 else picked[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -35,7 +36,7 @@ def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int) -> Sign
 
     def part(flat: Tensor, some: slice) -> Tensor:
         values = kernels(some).to(flat.dtype)
-        samples = flat[source[some]]
+        samples = flat.index_select(0, source[some])
         if values.ndim == 2:
             return values.transpose(0, 1) * samples
         return torch.einsum("oip,pi->po", values, samples)
@@ -62,3 +63,11 @@ def most_over_edges(x: Signal, edges: Edges, kernels: Kernels) -> Signal:
     empty = products.new_zeros(batch * targets, products.shape[1])
     most = empty.scatter_reduce(0, rows, products, "amax", include_self=False)
     return most.view(batch, targets, x.shape[1]).transpose(1, 2)
+
+
+def gathered(values: Tensor, which: Tensor) -> Tensor:
+    """Entries of the last axis, `channels pairs` or `out in pairs`, of few values for many pairs."""
+    rows = values.flatten(0, -2).transpose(0, 1).contiguous()
+    # The gradient of an embedding is fast for long rows, that of a selection for short ones.
+    found = F.embedding(which, rows) if rows.shape[1] > 1 else rows.index_select(0, which)
+    return found.transpose(0, 1).unflatten(0, values.shape[:-1])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BUSY = 0.6
-"""Of a lattice in three axes, nodes below this quantile are not drawn: they would hide the others."""
+"""Of a lattice in three axes, nodes up to this quantile are not drawn: they would hide the others."""
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def gridded(model: GriddedNet, x: Signal, positions: Tensor) -> Figure:
             size = features.shape[1:]
             places, title = lattice(size).flatten(0, -2), f"{name}, {'x'.join(map(str, size))}"
             if len(size) == 3:
-                drawn = strength >= strength.quantile(BUSY)
+                drawn = strength > strength.quantile(BUSY)
                 places, strength = places[drawn], strength[drawn]
         draw_points(axes, places, strength)
         axes.set_title(title, fontsize=9)

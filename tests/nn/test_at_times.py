@@ -14,7 +14,7 @@ from torch import Tensor
 import omniconv as oc
 from omniconv.domains import Times
 from omniconv.kernels import SIREN, Free, Table
-from omniconv.nn import _at_times
+from omniconv.nn import _over_edges
 from omniconv.supports import Full, Gaussian
 
 F64 = torch.float64
@@ -217,7 +217,7 @@ def test_many_pairs_are_computed_part_by_part(monkeypatch: pytest.MonkeyPatch) -
     conv = layer(24, mixing="dense")
     times, x = random_times(2, 30, 24.0), torch.randn(2, 3, 30, dtype=F64)
     y = conv(x, times=times)
-    monkeypatch.setattr(_at_times, "PAIRS", 1000)
+    monkeypatch.setattr(_over_edges, "NUMBERS", 1000)
     torch.testing.assert_close(conv(x, times=times), y)
 
 
@@ -239,7 +239,7 @@ def test_parts_that_are_computed_again_have_the_same_derivatives(monkeypatch: py
     conv = oc.Conv1d(2, 2, 6, kernel=partial(SIREN, hidden=4), dtype=F64)
     times, x = random_times(1, 5, 6.0), torch.randn(1, 2, 5, dtype=F64, requires_grad=True)
     whole = torch.autograd.grad(conv(x, times=times).square().sum(), [x, *conv.parameters()])
-    monkeypatch.setattr(_at_times, "PAIRS", 700)
+    monkeypatch.setattr(_over_edges, "NUMBERS", 700)
     parts = torch.autograd.grad(conv(x, times=times).square().sum(), [x, *conv.parameters()])
     for one, other in zip(parts, whole, strict=True):
         torch.testing.assert_close(one, other)
@@ -300,7 +300,7 @@ def test_errors_name_the_argument() -> None:
     with pytest.raises(TypeError, match="`output_times` must be a tensor"):
         conv(x, times=times, output_times=[[0.0], [1.0]])
     circular = layer(24, boundary="circular")
-    with pytest.raises(ValueError, match='of one axis with boundary="zero"'):
+    with pytest.raises(ValueError, match='`times` need boundary="zero"'):
         circular(x, times=times)
     image = oc.Conv2d(3, 3, 8, dtype=F64)
     with pytest.raises(ValueError, match="of one axis"):
