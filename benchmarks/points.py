@@ -27,7 +27,7 @@ RADIUS = REACH + 0.5
 """In cells: half the side of a box of the same volume as a kernel on the lattice."""
 
 ABOUT = """Points drawn uniformly in a cube, {width} channels, {blocks} blocks of a separable convolution, forward and
-backward, one cloud. *lattice*: `GriddedNet(resolution={cells}, reach={reach})`, whatever the number of points.
+backward, one cloud. *lattice*: `GriddedNet(resolution={cells}, reach={reach}, head="dense")`, and back to the points.
 *points*: `PointConv`, over all points in a box of the volume of a kernel on the lattice, 5 cells on a side: the number
 of pairs grows with the square. *all at once*: the same layers and pairs without sparing memory, as a continuous point
 convolution is usually written: one evaluation of the kernel's network for all pairs, whose activations are kept.
@@ -100,11 +100,12 @@ def measured(count: int, options: argparse.Namespace) -> list[Result]:
     torch.manual_seed(0)
     x, places = torch.randn(1, options.width, count), (CELLS - 1) * torch.rand(1, count, 3)
     edges = within(places, places, RADIUS, norm="largest")
-    gridded = GriddedNet(options.width, options.width, CELLS, width=options.width, blocks=options.blocks, reach=REACH)
+    width, shape = options.width, {"blocks": options.blocks, "reach": REACH}
+    gridded = GriddedNet(width, width, CELLS, width=width, head="dense", **shape)
     native, plain = (Native(kind, options.width, options.blocks) for kind in (PointConv, AllAtOnce))
     plain.load_state_dict(native.state_dict())
     inside = 2 * places / (CELLS - 1) - 1
-    ways = {"lattice": step(gridded, lambda: gridded(x, inside))}
+    ways = {"lattice": step(gridded, lambda: gridded(x, inside).mean(-1))}
     if len(edges) <= LIMITS["points"]:
         ways["points"] = step(native, lambda: native(x, places, edges))
     if len(edges) <= LIMITS["all at once"]:

@@ -163,3 +163,55 @@ def test_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert all(math.isfinite(one["seconds"]) and one["nbytes"] > 0 for one in results)
     assert "At 40 points the lattice takes" in (tmp_path / "points.md").read_text()
+
+
+def test_clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, data = np.random.default_rng(0), tmp_path / "data"
+    data.mkdir()
+    count = 24
+    np.savez(
+        data / "ldraw20_points1024.npz",
+        points=random.uniform(-1, 1, (count, 64, 3)).astype(np.float16),
+        normals=random.integers(-127, 128, (count, 64, 3)).astype(np.int8),
+        label=(np.arange(count) % 3).astype(np.uint8),
+        part_label=random.integers(0, 2, (count, 64)).astype(np.uint8),
+        is_test=np.arange(count) >= 16,
+        classes=["a", "b", "c"],
+        part_classes=["body", "stud"],
+    )
+    parts = {"train": 10, "test": 6}
+    voxels: dict[str, Any] = {
+        f"points_{name}": random.integers(0, 32, (n, 64, 3)).astype(np.uint8) for name, n in parts.items()
+    }
+    labels: dict[str, Any] = {f"label_{name}": (np.arange(n) % 2).astype(np.uint8) for name, n in parts.items()}
+    np.savez(data / "modelnet10_points1024.npz", classes=["c", "d"], **voxels, **labels)
+    small: tuple[object, ...] = ("--epochs", 1, "--every", 1, "--batch", 8, "--width", 4, "--lifted", 8, "--seeds", 0)
+    small += ("--nn_points", 32, "--nn_neighbours", 4, "--resolution", 5, "--stages", 2)
+    every = ("--sets", "ldraw20,modelnet10,parts", "--networks", "gridded,pointnet")
+    run("clouds", data, "--out", tmp_path, *small, *every, monkeypatch=monkeypatch)
+    run("clouds", data, "--out", tmp_path, *small, "--networks", "pointnn", monkeypatch=monkeypatch)
+    results = json.loads((tmp_path / "clouds.json").read_text())["results"]
+    assert [(one["set"], one["network"]) for one in results] == [
+        ("ldraw20", "gridded"),
+        ("ldraw20", "pointnet"),
+        ("ldraw20", "pointnn"),
+        ("modelnet10", "gridded"),
+        ("modelnet10", "pointnet"),
+        ("parts", "gridded"),
+        ("parts", "pointnet"),
+    ]
+    assert all(0 <= one["test"] <= 1 for one in results)
+    assert all(len(one["curve"]) == (one["network"] != "pointnn") for one in results)
+    page = (tmp_path / "clouds.md").read_text()
+    assert "- LDraw, 4 kinds of parts, *gridded*, 1 epochs, rate 0.01" in page
+    assert (tmp_path / "clouds.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="Give the same settings, or another --out, or remove it"):
+        run("clouds", data, "--out", tmp_path, *small, "--width", 5, monkeypatch=monkeypatch)
+
+
+def test_mean_iou() -> None:
+    score = script("clouds")["mean_iou"]
+    labels = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]])
+    outputs = torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 1], [0, 0, 0, 2]]), 4).transpose(1, 2).float()
+    # kind 0: 4 of 6; kind 1: 2 of 3; kind 2 is not among the labels
+    assert score(outputs, labels, 4) == pytest.approx((4 / 6 + 2 / 3) / 2)
