@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ Inside = Annotated[Tensor, "batch points, bool"]
 
 ELEMENTS = 2**22
 """Distances that are held at a time."""
+
+CELLS = 2**62
+"""So many cells are not numbered."""
 
 SEARCHED = 2**18
 """Pairs of a cloud from which on a tree is faster than all distances."""
@@ -111,7 +115,7 @@ def within(
     """All sources within a radius of every target, the boundary included.
 
     `radius`: (0, inf), one or one per axis, in the unit of the positions. `norm`: "euclidean", an ellipsoid, or
-    "largest", a box. The rest is as in `nearest`.
+    "largest", a box. The rest is as in `nearest`; without scipy large clouds are sorted into cells, on any device.
 
     >>> line = torch.tensor([[[0.0], [1.0], [3.0]]])
     >>> within(line, line, 1.0).source.tolist()
@@ -120,7 +124,9 @@ def within(
     check_choice("norm", norm, ("euclidean", "largest"))
     clouds = check_clouds(targets, sources, target_mask, source_mask)
     radii = per_axis("radius", radius, targets.shape[-1], lambda name, value: check_number(name, value, low=0.0))
-    find = within_by_tree if by_tree(backend, targets, sources) else within_of_all
+    find = within_by_cells if targets.shape[1] * sources.shape[1] >= SEARCHED else within_of_all
+    if by_tree(backend, targets, sources):
+        find = within_by_tree
     return each_row(clouds, lambda points, others: find(points, others, torch.tensor(radii, dtype=torch.float64), norm))
 
 
@@ -281,6 +287,46 @@ def within_of_all(points: Tensor, others: Tensor, radii: Tensor, norm: str) -> t
         first += len(some)
     pairs = torch.cat(found, 1) if found else torch.zeros(2, 0, dtype=torch.long, device=points.device)
     return pairs[0], pairs[1]
+
+
+def within_by_cells(points: Tensor, others: Tensor, radii: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """The same from a grid of cells as wide as the radii: what is within is in the cell of a point or beside it.
+
+    The sources are sorted by their cells. Cells that are neighbours on the last axis come one after the other, so that
+    three of them are one range.
+    """
+    if len(points) == 0 or len(others) == 0:
+        return within_of_all(points, others, radii, norm)
+    width = radii.to(points.device) * (1 + 1e-9)  # a little more, for what is rounded
+    low = torch.minimum(points.amin(0), others.amin(0))
+    mine, theirs = (((some - low) / width).floor() + 1 for some in (points, others))
+    sizes = [int(most) for most in torch.maximum(mine.amax(0), theirs.amax(0)) + 2]
+    if math.prod(sizes) >= CELLS:  # few points, far apart, in cells without end
+        return within_of_all(points, others, radii, norm)
+    keys, order = cell_keys(theirs, sizes).sort()
+    found = []
+    for start in range(0, len(points), part := max(1, ELEMENTS // 2**8)):
+        some = torch.arange(start, min(start + part, len(points)), device=points.device)
+        for step in itertools.product((-1, 0, 1), repeat=points.shape[1] - 1):
+            beside = mine[some] + mine.new_tensor([*step, 0])
+            middle = cell_keys(beside, sizes)
+            first = torch.searchsorted(keys, middle - 1)
+            count = torch.searchsorted(keys, middle + 1, right=True) - first
+            target = some.repeat_interleave(count)
+            place = torch.arange(len(target), device=points.device) - (count.cumsum(0) - count).repeat_interleave(count)
+            source = order[place + first.repeat_interleave(count)]
+            kept = is_within(points[target] - others[source], radii, norm)
+            found.append(torch.stack([target[kept], source[kept]]))
+    target, source = torch.cat(found, 1)
+    return target, source
+
+
+def cell_keys(cells: Tensor, sizes: list[int]) -> Tensor:
+    """The numbers of cells (points, dim), the last axis fastest."""
+    key = torch.zeros(len(cells), dtype=torch.long, device=cells.device)
+    for axis, size in enumerate(sizes):
+        key = key * size + cells[:, axis].long()
+    return key
 
 
 def within_by_tree(points: Tensor, others: Tensor, radii: Tensor, norm: str) -> tuple[Tensor, Tensor]:

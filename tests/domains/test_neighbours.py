@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from omniconv.domains.neighbours import Edges, lattice, nearest, nearest_nodes, within
+from omniconv.domains import neighbours
+from omniconv.domains.neighbours import (
+    Edges,
+    lattice,
+    nearest,
+    nearest_nodes,
+    within,
+    within_by_cells,
+    within_of_all,
+)
 
 BACKENDS = ["torch", "scipy"]
 
@@ -59,6 +68,36 @@ def test_within(norm: str, seed: int, ties: bool, radius: float) -> None:
     expected = [tuple(row) for row in (size <= 1).nonzero().tolist()]
     for backend in BACKENDS:
         assert triples(within(first, second, radii, norm=norm, backend=backend)) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    ties=st.booleans(),
+    dim=st.integers(1, 3),
+    radius=st.sampled_from([0.25, 0.5, 1.0, 0.37, 7.0, 1e-12]),
+    far=st.sampled_from([0.0, 1e3, 1e9]),
+)
+@pytest.mark.parametrize("norm", ["euclidean", "largest"])
+def test_cells_give_what_all_offsets_give(
+    norm: str, seed: int, ties: bool, dim: int, radius: float, far: float
+) -> None:
+    (first, _), (second, _) = clouds(dim, 13, 17, ties, seed)
+    second[-1] += far  # one of the points may be far away
+    radii = radius * torch.arange(1.0, dim + 1, dtype=torch.float64)
+    pairs = [find(first, second, radii, norm) for find in (within_by_cells, within_of_all)]
+    found, expected = (sorted(zip(target.tolist(), source.tolist(), strict=True)) for target, source in pairs)
+    assert found == expected
+
+
+def test_many_points_are_sorted_into_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = clouds(3, 700, 800, False)
+    expected = triples(within(first, second, 0.2, backend="scipy"))
+    assert triples(within(first, second, 0.2, backend="torch")) == expected
+    monkeypatch.setattr(neighbours, "ELEMENTS", 2**10)  # in many parts
+    assert triples(within(first, second, 0.2, backend="torch")) == expected
+    monkeypatch.setattr(neighbours, "within_of_all", None)
+    assert triples(within(first, second, 0.2, backend="torch")) == expected
 
 
 @settings(max_examples=30, deadline=None)
