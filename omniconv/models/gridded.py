@@ -38,7 +38,8 @@ class GriddedNet(Network):
     where it is one number. `stages`: at least 1. `width`: channels on the lattice; at the points there are twice as
     many, and `lifted` before the maximum, None for 8 times as many. `blocks` of a stage, `kernel`, `support`, `reach`,
     `mixing`, `engine`: as in `CCNN`, for the convolutions on the lattice; None as `reach` is the whole lattice.
-    `neighbours`, `edges`, `aggregate`: as in `Gridify`. `dropout`: in the blocks and before the last map, [0, 1).
+    `neighbours`, `edges`, `aggregate`, `combine`, `conditioning`: as in `Gridify`. `dropout`: in the blocks and before
+    the last map, [0, 1).
     `absolute`: whether positions are features, too: then where a cloud lies may matter, and a part of it what it is.
     `normalize`: whether every cloud is taken about its mean and in the unit of its largest coordinate (`centred`).
     `head`: "pool", an output for the cloud, or "dense", one for every point.
@@ -74,6 +75,8 @@ class GriddedNet(Network):
         neighbours: int = 9,
         edges: str = "both",
         aggregate: str = "mean",
+        combine: str = "product",
+        conditioning: str = "offset",
         kernel: KernelFactory = SIREN,
         support: SupportFactory = Gaussian,
         reach: PerAxis[int] | None = None,
@@ -95,6 +98,7 @@ class GriddedNet(Network):
         options: dict[str, Any] = {"kernel": kernel, "support": support, "reach": reach, "mixing": mixing}
         options |= {"blocks": blocks, "dropout": dropout, "engine": engine}
         between: dict[str, Any] = {"neighbours": neighbours, "aggregate": aggregate}
+        between |= {"combine": combine, "conditioning": conditioning}
         channels, points = self.in_channels + self.absolute * dim, 2 * check_integer("width", width)
         self.gridify = Gridify(channels, width, sizes, dim, edges=edges, hidden=width, **between, **place)
         self.halve, self.stages, size = Downsample(dim), nn.ModuleList(), sizes

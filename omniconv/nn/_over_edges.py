@@ -22,10 +22,15 @@ Kernels = Callable[[slice], Tensor]
 """Values `channels pairs`, or `out in pairs`, of some of the edges."""
 
 
-def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int) -> Signal:
+Combine = Callable[[Tensor, Tensor], Tensor]
+"""What a kernel `pairs channels` and samples `pairs channels` make together."""
+
+
+def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int, combine: Combine = torch.mul) -> Signal:
     """y[b, :, i] = sum over the edges from j to i of their kernel times x[b, :, j].
 
-    `x`: (batch, channels, sources). `size`: values that the kernel has for every edge. Returns (batch, out, targets).
+    `x`: (batch, channels, sources). `size`: values that the kernel has for every edge. `combine`: what to do in place
+    of the product, where the kernel has one value per channel. Returns (batch, out, targets).
 
     Where it takes several parts, the gradient computes the kernel of each again rather than to keep what led to it: the
     memory is that of a part, however many pairs there are.
@@ -38,7 +43,7 @@ def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int) -> Sign
         values = kernels(some).to(flat.dtype)
         samples = flat.index_select(0, source[some])
         if values.ndim == 2:
-            return values.transpose(0, 1) * samples
+            return combine(values.transpose(0, 1), samples)
         return torch.einsum("oip,pi->po", values, samples)
 
     most = max(1, NUMBERS // max(size, HIDDEN))
@@ -53,12 +58,12 @@ def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int) -> Sign
     return total.view(batch, targets, total.shape[1]).transpose(1, 2)
 
 
-def most_over_edges(x: Signal, edges: Edges, kernels: Kernels) -> Signal:
+def most_over_edges(x: Signal, edges: Edges, kernels: Kernels, combine: Combine = torch.mul) -> Signal:
     """y[b, c, i] = the largest of k_c x[b, c, j] over the edges from j to i, k their kernel; 0 where there are none."""
     batch, targets, sources = edges.shape
     flat = x.transpose(1, 2).reshape(batch * sources, x.shape[1])
     target, source = edges.flat()
-    products = kernels(slice(None)).to(flat.dtype).transpose(0, 1) * flat[source]
+    products = combine(kernels(slice(None)).to(flat.dtype).transpose(0, 1), flat[source])
     rows = target[:, None].expand_as(products)
     empty = products.new_zeros(batch * targets, products.shape[1])
     most = empty.scatter_reduce(0, rows, products, "amax", include_self=False)

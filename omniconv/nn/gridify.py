@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_integer, describe
@@ -13,7 +14,7 @@ from omniconv._references import GRIDIFICATION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, per_axis
 from omniconv.domains import Edges, lattice, nearest, nearest_nodes
 from omniconv.kernels import SIREN, KernelFactory
-from omniconv.nn._over_edges import most_over_edges, sum_over_edges
+from omniconv.nn._over_edges import Combine, most_over_edges, sum_over_edges
 from omniconv.nn._parts import build_kernel
 from omniconv.nn.conv import strict_precision
 from omniconv.nn.masks import observed
@@ -22,6 +23,16 @@ from omniconv.nn.pointwise import Pointwise
 EDGES = ("both", "nodes", "points")
 AGGREGATES = ("mean", "sum", "max")
 
+CONDITIONINGS = ("offset", "distance")
+
+
+def layer_of_both(kernel: Tensor, message: Tensor) -> Tensor:
+    """The hidden layer of an MLP of both, each of which has had its own linear map."""
+    return F.gelu(kernel + message)
+
+
+COMBINED: dict[str, Combine] = {"product": torch.mul, "mlp": layer_of_both}
+
 REACH = 2
 """Nodes on each side that positions of a kernel in [-1, 1] stand for; a sparse cloud has neighbours farther away."""
 
@@ -29,7 +40,8 @@ REACH = 2
 class BetweenPoints(Cited, nn.Module):
     """Base of `Gridify` and `Degridify`: y[i] = update(aggregate of k(p_i - p_j) message(x[j]) over the edges (j, i)).
 
-    message and update are two linear maps with GELU between; k is a continuous kernel, one per channel.
+    message and update are two linear maps with GELU between; k is a continuous kernel, one per channel. With
+    `combine="mlp"` the kernel is added to the message, in a hidden layer of both: GELU(k(p_i - p_j) + message(x[j])).
     """
 
     references = (GRIDIFICATION_PAPER,)
@@ -46,6 +58,8 @@ class BetweenPoints(Cited, nn.Module):
         hidden: int | None,
         kernel: KernelFactory,
         aggregate: str,
+        combine: str,
+        conditioning: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ):
@@ -56,11 +70,14 @@ class BetweenPoints(Cited, nn.Module):
         self.neighbours = check_integer("neighbours", neighbours)
         self.edges = check_choice("edges", edges, EDGES)
         self.aggregate = check_choice("aggregate", aggregate, AGGREGATES)
+        self.combine = check_choice("combine", combine, tuple(COMBINED))
+        self.conditioning = check_choice("conditioning", conditioning, CONDITIONINGS)
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         width = out_channels if hidden is None else check_integer("hidden", hidden)
         first, second = Pointwise(in_channels, width, **place), Pointwise(width, width, **place)
         self.message = nn.Sequential(first, nn.GELU(), second)
-        self.kernel = build_kernel(kernel, dim, width, {"reach": (REACH,) * dim, "causal": (False,) * dim, **place})
+        axes = dim if conditioning == "offset" else 1
+        self.kernel = build_kernel(kernel, axes, width, {"reach": (REACH,) * axes, "causal": (False,) * axes, **place})
         first, second = Pointwise(width, width, **place), Pointwise(width, out_channels, **place)
         self.update = nn.Sequential(first, nn.GELU(), second)
 
@@ -100,13 +117,15 @@ class BetweenPoints(Cited, nn.Module):
 
         def kernels(some: slice) -> Tensor:
             lags = (near[target[some]] - far[source[some]]) / (REACH * spacing)
+            if self.conditioning == "distance":
+                lags = torch.linalg.vector_norm(lags, dim=1, keepdim=True)
             return self.kernel(lags.to(exact.dtype)).transpose(0, 1)
 
         with strict_precision(x.device):
             if self.aggregate == "max":
-                y = most_over_edges(exact, edges, kernels)
+                y = most_over_edges(exact, edges, kernels, COMBINED[self.combine])
             else:
-                y = sum_over_edges(exact, edges, kernels, self.kernel.channels)
+                y = sum_over_edges(exact, edges, kernels, self.kernel.channels, COMBINED[self.combine])
                 if self.aggregate == "mean":
                     y = y / edges.counts().clamp(min=1)[:, None]
         return self.update(y.to(x.dtype))
@@ -123,7 +142,7 @@ class BetweenPoints(Cited, nn.Module):
     def extra_repr(self) -> str:
         return (
             f"resolution={self.resolution}, neighbours={self.neighbours}, edges={self.edges!r}, "
-            f"aggregate={self.aggregate!r}"
+            f"aggregate={self.aggregate!r}, combine={self.combine!r}, conditioning={self.conditioning!r}"
         )
 
 
@@ -137,6 +156,8 @@ class Gridify(BetweenPoints):
     `neighbours`: at least 1. `edges`: "nodes" (the nearest points of every node: no node is empty), "points" (the
     nearest nodes of every point: no point is unseen) or "both". `hidden`: channels of the messages; None for
     `out_channels`. `kernel`: as in `Conv`; two nodes are its reach. `aggregate`: "mean", "sum" or "max", over edges.
+    `combine`: "product" of the kernel and a message, as in a convolution, or "mlp", a layer of both: GELU(k + message).
+    `conditioning`: what the kernel is given, "offset", or "distance", the norm of the offset in nodes.
 
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
     best within [-1, 1], and returns `batch out_channels *resolution`. `mask` (batch, points), bool, is False where a
@@ -161,11 +182,14 @@ class Gridify(BetweenPoints):
         hidden: int | None = None,
         kernel: KernelFactory = SIREN,
         aggregate: str = "mean",
+        combine: str = "product",
+        conditioning: str = "offset",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         parts: dict[str, Any] = {"neighbours": neighbours, "edges": edges, "hidden": hidden, "kernel": kernel}
-        parts |= {"aggregate": aggregate, "device": device, "dtype": dtype}
+        parts |= {"aggregate": aggregate, "combine": combine, "conditioning": conditioning}
+        parts |= {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_channels, resolution, dim, **parts)
 
     def forward(
@@ -211,11 +235,14 @@ class Degridify(BetweenPoints):
         hidden: int | None = None,
         kernel: KernelFactory = SIREN,
         aggregate: str = "mean",
+        combine: str = "product",
+        conditioning: str = "offset",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         parts: dict[str, Any] = {"neighbours": neighbours, "edges": edges, "hidden": hidden, "kernel": kernel}
-        parts |= {"aggregate": aggregate, "device": device, "dtype": dtype}
+        parts |= {"aggregate": aggregate, "combine": combine, "conditioning": conditioning}
+        parts |= {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_channels, resolution, dim, **parts)
 
     def forward(

@@ -37,10 +37,22 @@ def mapped(layers: nn.Sequential, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
-@pytest.mark.parametrize("edges", ["both", "nodes", "points"])
-def test_it_is_what_is_written(edges: str, aggregate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("edges", "combine", "conditioning"),
+    [
+        ("both", "product", "offset"),
+        ("nodes", "product", "distance"),
+        ("points", "product", "offset"),
+        ("both", "mlp", "offset"),
+        ("points", "mlp", "distance"),
+    ],
+)
+def test_it_is_what_is_written(
+    edges: str, combine: str, conditioning: str, aggregate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes, k = (3, 4), 2
-    layer = Gridify(2, 3, sizes, 2, neighbours=k, edges=edges, aggregate=aggregate, kernel=small, dtype=F64)
+    options: dict[str, Any] = {"edges": edges, "aggregate": aggregate, "combine": combine, "conditioning": conditioning}
+    layer = Gridify(2, 3, sizes, 2, neighbours=k, kernel=small, dtype=F64, **options)
     x, points = cloud(7, 2, batch=1)
     nodes = lattice(sizes).reshape(-1, 2)
     squares = (nodes[:, None] - points[0][None]).square().sum(-1)
@@ -51,12 +63,14 @@ def test_it_is_what_is_written(edges: str, aggregate: str, monkeypatch: pytest.M
         pairs |= {(int(g), j) for j in range(7) for g in squares[:, j].argsort()[:k]}
     messages, expected = mapped(layer.message, x[0]), torch.zeros(3, 12, dtype=F64)
     spacing = torch.tensor([2 / 2, 2 / 3], dtype=F64)
+
+    def arrives(g: int, j: int) -> Tensor:
+        lag = (nodes[g] - points[0, j]) / (2 * spacing)
+        value = layer.kernel((lag if conditioning == "offset" else lag.norm()[None])[None])[0]
+        return value * messages[:, j] if combine == "product" else F.gelu(value + messages[:, j])
+
     for g in range(12):
-        arriving = [
-            layer.kernel(((nodes[g] - points[0, j]) / (2 * spacing))[None])[0] * messages[:, j]
-            for node, j in sorted(pairs)
-            if node == g
-        ]
+        arriving = [arrives(g, j) for node, j in sorted(pairs) if node == g]
         if arriving:
             values = torch.stack(arriving)
             expected[:, g] = {"mean": values.mean(0), "sum": values.sum(0), "max": values.amax(0)}[aggregate]
@@ -256,6 +270,10 @@ def test_bad_input() -> None:
         Gridify(2, 3, 1, 2)
     with pytest.raises(ValueError, match="`edges` must be one of"):
         Gridify(2, 3, 4, 2, edges="all")
+    with pytest.raises(ValueError, match="`combine` must be one of"):
+        Gridify(2, 3, 4, 2, combine="concatenate")
+    with pytest.raises(ValueError, match="`conditioning` must be one of"):
+        Gridify(2, 3, 4, 2, conditioning="none")
     with pytest.raises(ValueError, match="`aggregate` must be one of"):
         Degridify(2, 3, 4, 2, aggregate="median")
     with pytest.raises(ValueError, match=r"`x` must be \(batch, 2, points\)"):
