@@ -41,8 +41,9 @@ def outputs_of(
     with evaluating(model), progress or Silent() as shown:
         for number, batch in enumerate(loader(samples, batches, workers), 1):
             moved = batch.to(device)
-            signals = moved.signals.to(dtype)
-            outputs = compute(signals, **moved.options)
+            if moved.positions is not None:  # as exactly as the signals, for sums over clouds that are padded
+                moved = moved._replace(positions=moved.positions.to(dtype))
+            outputs = compute(moved.signals.to(dtype), **moved.options)
             parts.append(outputs.to(dtype))
             order.append(batch.indices)
             shown.update(number, len(batches), len(batch.indices), None, "")
