@@ -94,7 +94,7 @@ class GriddedNet(Network):
         super().__init__(in_channels, out_features, input_dropout=input_dropout, **place)
         sizes = per_axis("resolution", resolution, dim, lambda n, v: check_integer(n, v, minimum=2))
         self.absolute, self.normalize = check_bool("absolute", absolute), check_bool("normalize", normalize)
-        check_choice("head", head, ("pool", "dense"))
+        self.dense = check_choice("head", head, ("pool", "dense")) == "dense"
         options: dict[str, Any] = {"kernel": kernel, "support": support, "reach": reach, "mixing": mixing}
         options |= {"blocks": blocks, "dropout": dropout, "engine": engine}
         between: dict[str, Any] = {"neighbours": neighbours, "aggregate": aggregate}
@@ -111,9 +111,9 @@ class GriddedNet(Network):
         self.local = SharedMLP(channels, (width, points), **place)
         self.norm = BatchNorm(points, **place)
         most = 8 * width if lifted is None else check_integer("lifted", lifted)
-        self.lift = SharedMLP(points, (most,) if head == "pool" else (), **place)
+        self.lift = SharedMLP(points, () if self.dense else (most,), **place)
         dropped = check_probability("dropout", dropout)
-        self.hidden = SharedMLP(most, (points,) if head == "pool" else (), **place)
+        self.hidden = SharedMLP(most, () if self.dense else (points,), **place)
         self.dropout = nn.Dropout(dropped)
         self.head = HEADS[head](points, out_features, **place)
         self._refer_to(self.stages[0].grid)  # type: ignore[arg-type]
@@ -139,15 +139,10 @@ class GriddedNet(Network):
         if self.absolute:
             features = torch.cat([observed(places.transpose(1, 2).to(x.dtype), mask), features], dim=1)
         y = self._at_points(features, places, mask, edges)
-        if self.head_is_dense:
+        if self.dense:
             return self.head(y, mask)
         whole = largest(self.lift(y, mask), mask)[..., None]
         return self.head(self.dropout(self.hidden(whole)))
-
-    @property
-    def head_is_dense(self) -> bool:
-        """Whether there is an output for every point."""
-        return not len(self.lift.maps)
 
     def _at_points(self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None) -> Signal:
         """What the lattice brings to the points, and the points themselves."""

@@ -167,6 +167,29 @@ def test_stages_see_farther_and_the_lattice_keeps_its_nodes() -> None:
         GriddedNet(1, 2, 33, stages=7, **options)
 
 
+class Ramp(nn.Module):
+    """So many times the positions of the nodes, whatever comes in."""
+
+    def __init__(self, times: float):
+        super().__init__()
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.times * lattice(x.shape[2:]).sum(-1).expand_as(x)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_stages_are_added_where_their_nodes_are(dim: int) -> None:
+    """What is linear on every lattice is linear on the first, with the sum of the slopes."""
+    net = GriddedNet(1, 2, 9, dim=dim, stages=3, width=4, blocks=1, head="dense", kernel=small, dtype=F64).eval()
+    net.stages = nn.ModuleList(Ramp(times) for times in (1.0, 0.5, 0.25))
+    seen: list[Tensor] = []
+    net.degridify.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    x, points = cloud(6, dim, channels=1, batch=1)
+    net(x, points)
+    torch.testing.assert_close(seen[0], 1.75 * lattice((9,) * dim).sum(-1).expand_as(seen[0]), rtol=0, atol=1e-12)
+
+
 def test_clouds_may_be_normalised_inside() -> None:
     torch.manual_seed(0)
     net = GriddedNet(2, 3, 5, dim=2, width=4, blocks=1, absolute=True, normalize=True, kernel=small, dtype=F64).eval()
