@@ -78,13 +78,17 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     if signals:
         values = check_numbers(arrays[given[signals[0]]], where)
         values = with_channels(values, where) if lengths is None else pieces(values, lengths, where)
+    found = next((name for name in (given["times"], "times") if name in arrays), None)
     if given["positions"] in arrays:
+        if found is not None:
+            raise ValueError(
+                f"{path} holds {given['positions']} and {found}: it is clouds of points or series, not both."
+            )
         return clouds(arrays[given["positions"]], values, lengths, targets, f"{path}, array {given['positions']}")
     assert values is not None
     if targets is not None:
         targets = check_targets(targets, len(values), f"{path}, array {given[target or 'y']}")
     samples = ArraySamples(values, targets)
-    found = next((name for name in (given["times"], "times") if name in arrays), None)
     if found is None:
         return samples
     return with_times(samples, arrays[found], lengths is not None, f"{path}, array {found}")

@@ -83,6 +83,9 @@ def test_npz_of_equal_and_of_joined_clouds(tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", positions=joined, lengths=[8, 11])
     with pytest.raises(ValueError, match="lengths must be at least 1 and sum to the 20"):
         read(tmp_path / "wrong.npz")
+    np.savez(tmp_path / "both.npz", positions=places, times=np.arange(5))
+    with pytest.raises(ValueError, match="clouds of points or series, not both"):
+        read(tmp_path / "both.npz")
     np.savez(tmp_path / "targets.npz", positions=places, y=[0, 1])
     with pytest.raises(ValueError, match="one target per signal, 4"):
         read(tmp_path / "targets.npz")
