@@ -293,13 +293,13 @@ class Conv(Steps, Refreshed):
         output_positions: Tensor | None = None,
         condition: Condition | None = None,
     ) -> Signal:
+        if output_times is not None and times is None:
+            raise ValueError("`output_times` needs `times`, those of the samples.")
+        if output_positions is not None and positions is None:
+            raise ValueError("`output_positions` needs `positions`, those of the points.")
         if positions is not None:
             self._check_no_grid("positions", spacing, lowpass, condition, times)
             return self._finished(self._convolve_at_positions(x, Cloud.of(positions), output_positions), x)
-        if output_times is not None and times is None:
-            raise ValueError("`output_times` needs `times`, those of the samples.")
-        if output_positions is not None:
-            raise ValueError("`output_positions` needs `positions`, those of the points.")
         self._check_input(x)
         batched = x if x.ndim == self.dim + 2 else x[None]
         if times is not None:
