@@ -59,6 +59,7 @@ from omniconv.nn import (
     Pointwise,
     PoolHead,
     ResidualBlock,
+    SharedMLP,
     Standardize,
     TokenEmbedding,
 )
@@ -225,6 +226,7 @@ def group_block(kind: str) -> nn.Module:
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "shared-mlp": (lambda: SharedMLP(2, (4, 3), dtype=F64).eval(), (2, 2, 7)),
     "conv-dense": (lambda: Conv(2, 3, 6, kernel=small, dtype=F64), (2, 2, 6)),
     "conv-circular": (
         lambda: Conv(2, 2, 6, kernel=small, mixing="depthwise", boundary="circular", dtype=F64),
