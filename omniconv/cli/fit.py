@@ -239,6 +239,8 @@ class Fit:
     def choose(self, samples: Samples) -> tuple[Architecture, Recipe]:
         """The network and the recipe: what is given, and for the rest what fits the size of the data."""
         processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.resolution is not None and not samples.space:
+            raise ValueError("--resolution is for clouds of points. Leave it out.")
         network, recipe = choose(samples, self.effort, processes=processes)
         return with_given(
             network,

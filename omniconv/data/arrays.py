@@ -65,6 +65,7 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     there = array_names(path)
     suffix = f"_{split}" if {f"{name}_{split}" for name in SIGNALS} & set(there) else ""
     given = {name: name + suffix for name in (*SIGNALS, target or "y", "lengths", "times")}
+    check_one_split(path, there, suffix)
     arrays = load_npz(path, [*given.values(), "times"])
     signals = [name for name in SIGNALS[:2] if given[name] in arrays]
     if len(signals) > 1 or not (signals or given["positions"] in arrays):
@@ -94,10 +95,22 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     return with_times(samples, arrays[found], lengths is not None, f"{path}, array {found}")
 
 
+def check_one_split(path: Path, names: list[str], suffix: str) -> None:
+    """Raise where signals or positions of a split stand beside those of none: they may be meant for it, or not."""
+    others = [name for name in SIGNALS if name in names]
+    if suffix and others:
+        raise ValueError(
+            f"{path} holds {others[0]} beside arrays of splits, such as "
+            f"{next(name for name in names if name.endswith(suffix))}. Call it {others[0]}{suffix}, or leave it out."
+        )
+
+
 def clouds(positions: Array, features: Any, lengths: Array | None, targets: Array | None, where: str) -> CloudSamples:
     """Clouds of points with these features, if they have any; `lengths`: of those that are joined end to end."""
     places: Any = check_numbers(positions, where)
     if lengths is not None:
+        if places.ndim != 2:
+            raise ValueError(f"{where}: with lengths, positions are joined to (total, dim); got shape {places.shape}.")
         places = [place.T for place in pieces(places.T, lengths, where)]
     if targets is not None:
         targets = check_targets(targets, len(places), f"{where}, its targets")

@@ -27,7 +27,7 @@ def inspect_cloud(file: Path) -> Header:
 def decode_cloud(file: Path, channels: int) -> Array:
     """Positions, then features, `channels points`: of a surface its normals, else whatever a file has of its points.
 
-    `.ply`: the properties of the vertices in the order of the file, integers of 8 bits from 0 to 1. `.xyz`: a line of
+    `.ply`: the properties of the vertices in the order of the file, colours of 8 bits from 0 to 1. `.xyz`: a line of
     numbers for every point, the first three its position.
     """
     suffix = file.suffix.lower()
@@ -46,6 +46,8 @@ def from_table(file: Path) -> Array:
     """The lines of a file of numbers."""
     pandas: Any = require("pandas", extra="data", purpose="reading .xyz files")
     rows = pandas.read_csv(file, sep=r"\s+", header=None, comment="#", dtype=str).to_numpy()
+    if any(value != value for value in rows.flat):
+        raise RefusedFileError(f"{file} must hold as many numbers on every line; some lines are shorter.")
     try:
         values = rows.astype(np.float64)
     except ValueError as error:
@@ -66,7 +68,8 @@ def from_vertices(file: Path, elements: dict[str, Any]) -> Array:
     if lists or not set(PLACE) <= set(names):
         raise RefusedFileError(f"{file}: vertices must have x, y and z, and no lists; they have {', '.join(names)}.")
     ordered = [*PLACE, *(name for name in names if name not in PLACE)]
-    columns = [vertices[name] / np.float64(255 if vertices.dtype[name] == np.uint8 else 1) for name in ordered]
+    bytes_of = [name not in PLACE and vertices.dtype[name] == np.uint8 for name in ordered]
+    columns = [vertices[name] / np.float64(255 if byte else 1) for name, byte in zip(ordered, bytes_of, strict=True)]
     return checked(file, np.stack(columns))
 
 

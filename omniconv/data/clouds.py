@@ -12,8 +12,10 @@ from omniconv.data.samples import Array, Samples
 
 
 class CloudSamples(Samples):
-    """Clouds of points: the first `space` channels of a sample are the positions, the others the features.
+    """Clouds of points: the first `space` channels of a sample are the positions, the others the features, in float64.
 
+    Positions may be large beside the extent of a cloud, such as coordinates on a map, and float32 would make one place
+    of many.
     `positions`: an array (n, points, space), or a list of arrays (points, space), in one to three axes, of any numbers
     of points. `features`: an array (n, channels, points), or a list of arrays (channels, points); None for points that
     are nothing but where they are.
@@ -31,6 +33,9 @@ class CloudSamples(Samples):
         targets: Array | Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
     ):
+        for name, value in (("positions", positions), ("features", features)):
+            if value is not None and not isinstance(value, (np.ndarray, list, tuple)):
+                raise TypeError(f"`{name}` must be an array, or a list of arrays; got {describe(value)[:80]}.")
         places = [checked_array("positions", one, index) for index, one in enumerate(positions)]
         known = None if features is None else [checked_array("features", one, i) for i, one in enumerate(features)]
         if known is not None and len(known) != len(places):
@@ -49,9 +54,8 @@ class CloudSamples(Samples):
         self.space, self.places, self.known = space, places, known
 
     def __getitem__(self, index: int) -> Array:
-        place = self.places[index].T
-        parts = [place] if self.known is None else [place, self.known[index]]
-        return np.concatenate(parts).astype(np.float32)
+        place = self.places[index].T.astype(np.float64)
+        return place if self.known is None else np.concatenate([place, self.known[index]])
 
 
 def checked_array(name: str, array: Any, index: int) -> Array:

@@ -66,7 +66,8 @@ def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
 
     sequence: 64 steps, row by row; image: 8x8; volume: 8x8x17, filled up to the pixel's grey value as a height; points:
     the pixels that are not white, at (row, column), with their grey value.
-    Every view has one channel and is centred and scaled by the mean and standard deviation of its training part.
+    Every view has one channel and is centred and scaled by the mean and standard deviation of its training part; the
+    points have the grey values of the image.
     `test_share`: held-out share, stratified by digit. `seed`: of the split.
     """
     datasets: Any = require("sklearn.datasets", extra="estimators", purpose="the digits data set")

@@ -70,7 +70,8 @@ class FileSamples(Samples):
         self.files, self.decode, self.rate, self.space = list(files), kind.decode, headers[0].rate, kind.space
 
     def __getitem__(self, index: int) -> Array:
-        signal = decoded(self.files[index], self.decode, self.channels)
+        dtype = np.float64 if self.space else np.float32
+        signal = decoded(self.files[index], self.decode, self.channels, dtype)
         if signal.shape != (self.channels, *self.sizes[index]):
             raise ValueError(
                 f"{self.files[index]} has changed since its folder was read: its signal was "
@@ -80,7 +81,8 @@ class FileSamples(Samples):
 
 
 def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> FileSamples:
-    """The images, audio files, volumes or clouds in a folder; only their headers are read until they are asked for.
+    """The images, audio files, volumes or clouds in a folder; only their headers are read until they are asked for; of
+    clouds, for their number of points, the files.
 
     The targets are the names of the sub-folders, one for each class; a folder without sub-folders has no targets. With
     sub-folders `train` and `test`, and perhaps `valid` or `val`, these are the splits, and hold the classes. Samples
@@ -93,7 +95,7 @@ def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> Fil
     (x, y, z) or (x, y, z, channels), in the order of the file; values as they are.
     Clouds: the positions are the first three channels, (channels, points). The points of .xyz, a line of numbers each,
     and of .ply, with all properties of their vertices; of surfaces, .off and .ply with faces, 1,024 points drawn evenly
-    by area, always the same, with the normals of their faces.
+    by area, always the same, with the normals of their faces, and nothing else that the file may say of its corners.
 
     `corrupt`: "raise", or "skip" to decode all files at once, leave damaged ones out, and warn with their names.
     Raises `ValueError` for damaged files, other or mixed types, and files whose content would be lost in part: films,
@@ -244,10 +246,10 @@ def inspected(file: Path, kind: Kind, *, decode: bool) -> Header:
     return header
 
 
-def decoded(file: Path, decode: Callable[[Path, int], Array], channels: int) -> Array:
-    """The signal in a file, float32."""
+def decoded(file: Path, decode: Callable[[Path, int], Array], channels: int, dtype: type = np.float32) -> Array:
+    """The signal in a file."""
     # A copy, for a slice of a memory map could not be written to.
-    return guarded(file, lambda: np.array(decode(file, channels), dtype=np.float32, order="C"))
+    return guarded(file, lambda: np.array(decode(file, channels), dtype=dtype, order="C"))
 
 
 def guarded(file: Path, action: Callable[[], Any]) -> Any:

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 class Samples(ABC):
     """`len(samples)` signals: `samples[i]` is a float32 array `channels *size`, read when it is asked for.
 
+    Of clouds of points it is float64, because of the positions.
+
     `channels`: the same for all signals. `sizes`: integers (n, dim), the size of every signal; they may differ.
     `targets`: (n,) labels or numbers, or None where there are none. `names`: (n,) what people call the samples, such as
     file names. All four are known without reading a signal. `rate`: samples per second, where that is known.
@@ -63,7 +65,7 @@ class Samples(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Array:
-        """The signal of that index, float32, `channels *size`."""
+        """The signal of that index, float32 (of clouds float64), `channels *size`."""
 
     def subset(self, indices: Sequence[int] | Array) -> Samples:
         """The samples of those indices, in that order; nothing is read or copied.

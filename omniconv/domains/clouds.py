@@ -18,8 +18,9 @@ SLACK = 2.0**-20
 RESOLUTION = 2.0**-34
 """Lags are rounded to this share of a reference sample where they are looked for among each other."""
 
-TRIED, FEW = 2**12, 0.25
-"""So many pairs are looked at to see whether lags repeat: whether at most this share of them is different."""
+TRIED, FEW, MOST = 2**12, 0.25, 2**16
+"""So many pairs are looked at to see whether lags repeat: whether at most this share of them is different; and so many
+different lags are the most."""
 
 
 class Cloud:
@@ -44,11 +45,13 @@ class Cloud:
         check_points("positions", positions)
         self.positions, self.mask, self.measure, self.edges = positions, mask, measure, edges
         self.observed = checked_mask(positions, mask)
-        if measure is not None and (not isinstance(measure, Tensor) or measure.shape != positions.shape[:2]):
-            expected = tuple(positions.shape[:2])
-            raise ValueError(f"`measure` must be {expected}, the volume of every point; got {describe(measure)}.")
+        check_finite("positions", positions, self.observed)
+        if measure is not None:
+            self.measure = checked_measure(measure, self.observed)
+        if edges is not None and not isinstance(edges, Edges):
+            raise TypeError(f"`edges` must be `omniconv.domains.Edges`; got {describe(edges)}.")
         self._found: dict[tuple[Any, ...], Edges] = {}
-        self._lags: dict[int, tuple[Edges, tuple[Tensor, Tensor] | None]] = {}
+        self._lags: dict[Edges, tuple[Tensor, Tensor] | None] = {}
 
     @classmethod
     def of(cls, positions: Tensor | Cloud) -> Cloud:
@@ -100,26 +103,31 @@ class Cloud:
             lags = outputs.double()[edges.batch, edges.target] - self.positions.double()[edges.batch, edges.source]
             kept = ((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1)
             edges = Edges(edges.batch[kept], edges.source[kept], edges.target[kept], edges.shape)
-        if output_positions is None:
+        if output_positions is None and not torch.is_inference_mode_enabled():  # of no use for training later
             self._found[key] = edges
         return edges
 
     def repeated_lags(self, edges: Edges, output_positions: Points | None = None) -> tuple[Tensor, Tensor] | None:
         """The different lags of pairs, (lags, dim), and which of them each pair has; None unless they repeat a lot.
 
-        And None where positions want a gradient. What was found is kept for the next layer with the same pairs.
+        And None where positions want a gradient. What was found of the points themselves is kept for the next layer
+        with the same pairs.
         """
         outputs = self.positions if output_positions is None else output_positions
         if len(edges) < TRIED or (torch.is_grad_enabled() and (outputs.requires_grad or self.positions.requires_grad)):
             return None
-        if id(edges) not in self._lags:
-            near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
-            target, source = edges.flat()
-            lags = ((near[target] - far[source]) / RESOLUTION).round() * RESOLUTION
-            tried = lags[:: max(1, len(lags) // TRIED)]
-            found = unique_rows(lags) if len(unique_rows(tried)[0]) <= FEW * len(tried) else None
-            self._lags[id(edges)] = edges, found  # with the edges themselves: others may not take their place
-        return self._lags[id(edges)][1]
+        if output_positions is None and edges in self._lags:
+            return self._lags[edges]
+        near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
+        target, source = edges.flat()
+        lags = ((near[target] - far[source]) / RESOLUTION).round() * RESOLUTION
+        tried = lags[:: max(1, len(lags) // TRIED)]
+        found = unique_rows(lags) if len(unique_rows(tried)[0]) <= FEW * len(tried) else None
+        if found is not None and len(found[0]) > MOST:
+            found = None  # the kernel is taken at all of them at once
+        if output_positions is None and not torch.is_inference_mode_enabled():
+            self._lags[edges] = found
+        return found
 
 
 def unique_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,25 +149,47 @@ def centred(positions: Points, mask: Inside | None = None) -> Points:
     """Every cloud about its mean, in the unit of its largest coordinate: within [-1, 1] on every axis.
 
     `positions`: (batch, points, dim). `mask` (batch, points), bool: False where there is no point, and 0 comes out.
-    A cloud of one place, or of no point, is all zeros. Raises `ValueError` that names the argument.
+    A cloud of one place, or of no point, is all zeros. In float32 at least, and back. Raises `TypeError` or
+    `ValueError` that names the argument, also for points that are NaN or infinite.
 
     >>> centred(torch.tensor([[[1.0], [2.0], [6.0]]])).flatten().tolist()
     [-0.6666666865348816, -0.3333333432674408, 1.0]
     """
     check_points("positions", positions)
-    seen = checked_mask(positions, mask)[..., None]
-    there = torch.where(seen, positions, 0.0)
+    inside = checked_mask(positions, mask)
+    check_finite("positions", positions, inside)
+    seen = inside[..., None]
+    there = torch.where(seen, positions.to(torch.promote_types(positions.dtype, torch.float32)), 0.0)
     mean = there.sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
     about = torch.where(seen, there - mean, 0.0)
     largest = about.abs().amax((1, 2), keepdim=True) if about.shape[1] else about.new_ones(len(about), 1, 1)
-    return about / torch.where(largest > 0, largest, 1.0)
+    return (about / torch.where(largest > 0, largest, 1.0)).to(positions.dtype)
 
 
 def check_points(name: str, positions: Any) -> None:
     """Raise unless these are positions of a batch of clouds."""
     check_floating_tensor(name, positions)
-    if positions.ndim != 3:
+    if positions.ndim != 3 or positions.shape[2] == 0:
         raise ValueError(f"`{name}` must be (batch, points, dim); got {describe(positions)}.")
+
+
+def check_finite(name: str, positions: Points, seen: Inside) -> None:
+    """Raise unless the points that there are lie somewhere."""
+    if positions.is_meta or torch.compiler.is_compiling():
+        return  # compiled code must not depend on values
+    if not bool((positions.detach().isfinite().all(-1) | ~seen).all()):
+        raise ValueError(f"`{name}` must be finite where they are not masked; got NaN or infinity.")
+
+
+def checked_measure(measure: Any, seen: Inside) -> Tensor:
+    """The volume of every point, 0 where there is none, or raise."""
+    if not isinstance(measure, Tensor) or measure.shape != seen.shape:
+        expected = tuple(seen.shape)
+        raise ValueError(f"`measure` must be {expected}, the volume of every point; got {describe(measure)}.")
+    volumes = torch.where(seen, measure, 0.0)
+    if not bool((volumes.detach().isfinite() & (volumes >= 0)).all()):
+        raise ValueError("`measure` must be finite and at least 0 where there are points; got other volumes.")
+    return volumes
 
 
 def checked_mask(positions: Points, mask: Any) -> Inside:

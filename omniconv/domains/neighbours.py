@@ -300,7 +300,8 @@ def within_by_cells(points: Tensor, others: Tensor, radii: Tensor, norm: str) ->
     width = radii.to(points.device) * (1 + 1e-9)  # a little more, for what is rounded
     low = torch.minimum(points.amin(0), others.amin(0))
     mine, theirs = (((some - low) / width).floor() + 1 for some in (points, others))
-    sizes = [int(most) for most in torch.maximum(mine.amax(0), theirs.amax(0)) + 2]
+    most = torch.maximum(mine.amax(0), theirs.amax(0)) + 2
+    sizes = [int(number) for number in most.clamp(max=CELLS)]  # of a tiny radius there may be infinitely many
     if math.prod(sizes) >= CELLS:  # few points, far apart, in cells without end
         return within_of_all(points, others, radii, norm)
     keys, order = cell_keys(theirs, sizes).sort()

@@ -66,6 +66,9 @@ class Network(Cited, Pretrained, ABC):
     takes_positions: ClassVar[bool] = False
     """Whether `forward` takes clouds, `positions=`."""
 
+    least_batch: ClassVar[int] = 1
+    """So many samples a batch must have in training."""
+
     head: Head
     grid: Grid
     spacing: tuple[float, ...]

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_probability, describe
+from omniconv._errors import check_choice, check_integer, check_probability
 from omniconv._references import CCNN_PAPER, GRIDIFICATION_PAPER
 from omniconv._typing import PerAxis, Signal, check_bool, per_axis
 from omniconv.domains import Edges, centred
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models.ccnn import CCNN
+from omniconv.models.pointnet import check_cloud
 from omniconv.nn import BatchNorm, Degridify, Downsample, Gridify, SharedMLP, observed
 from omniconv.nn.downsample import halved
 from omniconv.nn.shared_mlp import largest
@@ -34,10 +35,11 @@ class GriddedNet(Network):
     points, another layer, and a linear map.
 
     `in_channels`: features of a point, at least 1. `out_features`: at least 1. `resolution`: nodes per axis, at least
-    2, one or one per axis; sizes that are a power of two and one keep their nodes when they are halved. `dim`: axes,
-    where it is one number. `stages`: at least 1. `width`: channels on the lattice; at the points there are twice as
-    many, and `lifted` before the maximum, None for 8 times as many. `blocks` of a stage, `kernel`, `support`, `reach`,
-    `mixing`, `engine`: as in `CCNN`, for the convolutions on the lattice; None as `reach` is the whole lattice.
+    2, one or one per axis; sizes that are a power of two and one keep their nodes when they are halved. `dim`: axes of
+    the positions, 1 to 3. `stages`: at least 1. `width`: channels on the lattice; at the points there are twice as
+    many, and with head "pool" `lifted` before the maximum, None for 8 times as many. `blocks` of a stage, `kernel`,
+    `support`, `reach`, `mixing`, `engine`: as in `CCNN`, for the convolutions on the lattice; None as `reach` is the
+    whole lattice.
     `neighbours`, `edges`, `aggregate`, `combine`, `conditioning`: as in `Gridify`. `dropout`: in the blocks and before
     the last map, [0, 1).
     `absolute`: whether positions are features, too: then where a cloud lies may matter, and a part of it what it is.
@@ -48,7 +50,7 @@ class GriddedNet(Network):
     best within [-1, 1] unless they are normalised, and returns `batch out_features`, or `batch out_features points`.
     `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. `edges`: of
     `gridify.find_edges`, of the positions as the lattice sees them.
-    Raises `ValueError` or `TypeError` that names the argument; in training also for a batch of one.
+    Raises `ValueError` or `TypeError` that names the argument; with head "pool" in training also for a batch of one.
 
     >>> model = GriddedNet(3, 10, resolution=5, width=8, blocks=1)
     >>> points = 2 * torch.rand(2, 3, 40) - 1
@@ -59,6 +61,7 @@ class GriddedNet(Network):
     """
 
     takes_positions = True
+    least_batch = 2  # batch norm behind the maximum over the points
     references = (GRIDIFICATION_PAPER, CCNN_PAPER)
 
     def __init__(
@@ -92,6 +95,7 @@ class GriddedNet(Network):
     ):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_channels, out_features, input_dropout=input_dropout, **place)
+        dim = check_integer("dim", dim)
         sizes = per_axis("resolution", resolution, dim, lambda n, v: check_integer(n, v, minimum=2))
         self.absolute, self.normalize = check_bool("absolute", absolute), check_bool("normalize", normalize)
         self.dense = check_choice("head", head, ("pool", "dense")) == "dense"
@@ -132,15 +136,14 @@ class GriddedNet(Network):
     def forward(  # type: ignore[override]
         self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
     ) -> Tensor:
-        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
-            raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
+        check_cloud(self, x, positions, mask)
         places = centred(positions, mask) if self.normalize else positions
         features = self._input(x, mask)
         if self.absolute:
             features = torch.cat([observed(places.transpose(1, 2).to(x.dtype), mask), features], dim=1)
         y = self._at_points(features, places, mask, edges)
         if self.dense:
-            return self.head(y, mask)
+            return self.head(self.dropout(y), mask)
         whole = largest(self.lift(y, mask), mask)[..., None]
         return self.head(self.dropout(self.hidden(whole)))
 

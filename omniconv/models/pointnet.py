@@ -13,7 +13,7 @@ from omniconv._precision import HALF
 from omniconv._references import POINTNET_PAPER
 from omniconv._typing import Signal
 from omniconv.domains import Grid
-from omniconv.domains.clouds import check_points, checked_mask
+from omniconv.domains.clouds import check_finite, check_points, checked_mask
 from omniconv.models._network import HEADS, Network
 from omniconv.models._stages import check_stages
 from omniconv.nn import SharedMLP, observed
@@ -44,7 +44,7 @@ class PointNet(Network):
     [-1, 1] (`omniconv.domains.centred`), and returns `batch out_features`, or `batch out_features points`, zero behind
     the mask. `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. The
     maximum over no point is 0. The order of points changes nothing; where the cloud is does.
-    Raises `ValueError` or `TypeError` that names the argument; in training also for a batch of one.
+    Raises `ValueError` or `TypeError` that names the argument; with head "pool" in training also for a batch of one.
 
     >>> model = PointNet(3, 10, widths=(16, 32), hidden=(16,))
     >>> points = 2 * torch.rand(2, 40, 3) - 1
@@ -55,6 +55,7 @@ class PointNet(Network):
     """
 
     takes_positions = True
+    least_batch = 2  # batch norm behind the maximum over the points
     references = (POINTNET_PAPER,)
 
     def __init__(
@@ -123,12 +124,10 @@ def check_cloud(network: Network, x: Any, positions: Any, mask: Any) -> None:
             f"`x` must have the dtype of the network, {own} (or half precision, where that is float32); got {x.dtype}. "
             "Convert the features with `x.to(dtype)` or the network with `.to(dtype)`."
         )
+    if any(step != 1.0 for step in network.spacing):
+        raise ValueError(f"{type(network).__name__} has one resolution: call the model itself, no view at another.")
     check_points("positions", positions)
     if tuple(positions.shape) != (x.shape[0], x.shape[2], dim):
         expected = (x.shape[0], x.shape[2], dim)
         raise ValueError(f"`positions` must be (batch, points, dim), here {expected}; got {tuple(positions.shape)}.")
-    seen = checked_mask(positions, mask)
-    if positions.is_meta or torch.compiler.is_compiling():
-        return  # compiled code must not depend on values
-    if not bool((positions.detach().isfinite().all(-1) | ~seen).all()):
-        raise ValueError("`positions` must be finite where they are not masked; got NaN or infinity.")
+    check_finite("positions", positions, checked_mask(positions, mask))

@@ -52,6 +52,7 @@ class PointNet2(Network):
     """
 
     takes_positions = True
+    least_batch = 2  # batch norm behind the maximum over the points
     references = (POINTNET2_PAPER,)
 
     def __init__(

@@ -25,7 +25,7 @@ from omniconv._typing import (
     per_axis,
 )
 from omniconv.domains import Cloud, Times
-from omniconv.domains.clouds import check_points
+from omniconv.domains.clouds import check_finite, check_points
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.domains.times import check_output_times
 from omniconv.engines import ENGINES, convolve
@@ -401,6 +401,7 @@ class Conv(Steps, Refreshed):
             )
         if output_positions is not None:
             check_points("output_positions", output_positions)
+            check_finite("output_positions", output_positions, torch.ones_like(output_positions[..., 0]).bool())
             if (output_positions.shape[0], output_positions.shape[2]) != (x.shape[0], self.dim):
                 raise ValueError(
                     f"`output_positions` must be ({x.shape[0]}, outputs, {self.dim}); got {describe(output_positions)}."

@@ -13,6 +13,7 @@ from omniconv._errors import check_choice, check_integer, describe
 from omniconv._references import GRIDIFICATION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, per_axis
 from omniconv.domains import Edges, lattice, nearest, nearest_nodes
+from omniconv.domains.clouds import check_finite, checked_mask
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.nn._over_edges import Combine, most_over_edges, sum_over_edges
 from omniconv.nn._parts import build_kernel
@@ -118,7 +119,9 @@ class BetweenPoints(Cited, nn.Module):
         def kernels(some: slice) -> Tensor:
             lags = (near[target[some]] - far[source[some]]) / (REACH * spacing)
             if self.conditioning == "distance":
-                lags = torch.linalg.vector_norm(lags, dim=1, keepdim=True)
+                squares = lags.square().sum(1, keepdim=True)
+                apart = squares > 0  # at 0 a distance has no derivative: none is taken
+                lags = torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
             return self.kernel(lags.to(exact.dtype)).transpose(0, 1)
 
         with strict_precision(x.device):
@@ -138,6 +141,7 @@ class BetweenPoints(Cited, nn.Module):
         shape = tuple(positions.shape[:2])
         if mask is not None and (not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape):
             raise ValueError(f"`mask` must be bool {shape}; got {describe(mask)}.")
+        check_finite("positions", positions, checked_mask(positions, mask))
 
     def extra_repr(self) -> str:
         return (

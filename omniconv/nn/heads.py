@@ -71,7 +71,7 @@ class PoolHead(Head):
     """
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
-        if mask is None and measure is None:
+        if mask is None and measure is None and x.shape[2:].numel() > 0:  # of nothing there is no mean
             return self.readout(x.flatten(2).mean(-1, keepdim=True)).squeeze(-1)
         x = observed(x, mask).flatten(2)
         weight = x.new_ones(x.shape[0], x.shape[2]) if measure is None else measure.flatten(1).to(x.dtype)

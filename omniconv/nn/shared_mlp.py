@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_probability
+from omniconv._errors import check_integer, check_probability, describe
 from omniconv._typing import Signal
 from omniconv.nn.norm import BatchNorm
 from omniconv.nn.pointwise import Pointwise
@@ -38,7 +39,11 @@ class SharedMLP(nn.Module):
     ):
         super().__init__()
         place: dict[str, Any] = {"device": device, "dtype": dtype}
-        steps = pairwise((in_channels, *(check_integer("widths", width) for width in widths)))
+        if not isinstance(widths, (tuple, list)):
+            raise TypeError(f"`widths` must be a sequence of integers, one per layer; got {describe(widths)}.")
+        steps = pairwise(
+            (check_integer("in_channels", in_channels), *(check_integer("widths", width) for width in widths))
+        )
         self.maps = nn.ModuleList(Pointwise(a, b, bias=False, **place) for a, b in steps)  # a norm has the bias
         self.norms = nn.ModuleList(BatchNorm(width, **place) for width in widths)
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
@@ -49,10 +54,11 @@ class SharedMLP(nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Signal, mask: Tensor | None = None) -> Signal:
-        if self.training and x.shape[0] * x[0, 0].numel() < 2:
+        positions = x.shape[0] * math.prod(x.shape[2:])
+        if self.training and self.maps and positions < 2:
             raise ValueError(
                 "`x` must hold at least 2 clouds in training, and points: batch norm takes its statistics over them; "
-                f"got {x.shape[0] * x[0, 0].numel()}. Leave out a last batch of one cloud, or call `eval()`."
+                f"got {positions}. Leave out a last batch of one cloud, or call `eval()`."
             )
         for linear, norm in zip(self.maps, self.norms, strict=True):
             x = self.dropout(F.relu(norm(linear(x), mask)))

@@ -41,11 +41,12 @@ def gridded(model: GriddedNet, x: Signal, positions: Tensor) -> Figure:
     def keep(part: nn.Module, arguments: Any, output: Tensor) -> None:
         found.append((names[part], output[0].cpu().float()))
 
-    hooks, training = [part.register_forward_hook(keep) for part in names], model.training
+    hooks, modes = [part.register_forward_hook(keep) for part in names], [(m, m.training) for m in model.modules()]
     try:
         model.eval()(x[None], positions[None])
     finally:
-        model.train(training)
+        for part, training in modes:  # one by one: parts may have modes of their own
+            part.training = training
         for hook in hooks:
             hook.remove()
     figure: Figure = module.Figure(figsize=(3.2 * (1 + len(found)), 3.4), layout="constrained")

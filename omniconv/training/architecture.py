@@ -36,7 +36,8 @@ class Architecture:
     """Channels in the blocks."""
 
     support_width: float | None = None
-    """Initial width of the learned supports in samples; without it 1.35 times the fourth root of the farthest lag."""
+    """Initial width of the learned supports in samples; without it 1.35 times the fourth root of the farthest lag.
+    Of clouds of points in nodes of the lattice."""
 
     bandwidth: float = 0.25
     """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
@@ -99,7 +100,7 @@ class Architecture:
         """
         if self.causal or self.head != "pool":
             raise ValueError('`causal` and head="last" are for signals on a grid; clouds of points have no last point.')
-        sizes = [self.resolution]
+        sizes, width = [self.resolution], self.support_width
         while (half := -(-sizes[-1] // 2)) >= 3:
             sizes.append(half)
         return GriddedNet(
@@ -111,6 +112,7 @@ class Architecture:
             width=self.width,
             blocks=-(-self.blocks // len(sizes)),
             reach=2,
+            support=Gaussian if width is None else partial(Gaussian, width=min(width / 2, 1.0)),
             neighbours=2**space if space < 3 else 4,
             edges="points",
             kernel=partial(SIREN, bandwidth=self.bandwidth, hidden=16),

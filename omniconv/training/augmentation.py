@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class CloudAugmentation:
     """Largest angle to either side, in degrees, [0, 180]."""
 
     quarters: bool = False
-    """Whether clouds are turned by whole quarters only."""
+    """Whether clouds are turned by whole quarters only, as many as `turn` allows."""
 
     flip: bool = False
     """Whether clouds are mirrored, or not, along every axis but the last; in one axis along that."""
@@ -46,14 +47,21 @@ class CloudAugmentation:
     """Whether the components of these vectors have no sign, as of normals whose side is not known."""
 
     def __post_init__(self) -> None:
-        check_number("turn", self.turn, low=0.0, high=180.0, closed=True)
+        checked: dict[str, Any] = {
+            "turn": check_number("turn", self.turn, low=0.0, high=180.0, closed=True),
+            "jitter": check_number("jitter", self.jitter, low=0.0, closed=True),
+            "vectors": check_integer("vectors", self.vectors, minimum=0),
+        }
         for name in ("zoom", "thin"):
-            if check_number(name, getattr(self, name), low=0.0, closed=True) >= 1:
-                raise ValueError(f"`{name}` must be a share below 1; got {getattr(self, name)!r}.")
-        check_number("jitter", self.jitter, low=0.0, closed=True)
-        check_integer("vectors", self.vectors, minimum=0)
+            checked[name] = check_number(name, getattr(self, name), low=0.0, closed=True)
+            if checked[name] >= 1:
+                raise ValueError(f"`{name}` must be a share below 1; got {checked[name]!r}.")
         for name in ("quarters", "flip", "unsigned"):
-            check_bool(name, getattr(self, name))
+            checked[name] = check_bool(name, getattr(self, name))
+        if self.quarters and self.turn < 90:
+            raise ValueError(f"`turn` must be at least 90 for `quarters`; got {self.turn!r}.")
+        for name, value in checked.items():  # plain numbers: numpy's have no JSON form
+            object.__setattr__(self, name, value)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with other clouds of the same labels; raises `ValueError` for fewer channels than `vectors`."""
@@ -66,19 +74,20 @@ class CloudAugmentation:
                 f"`vectors` (={self.vectors}) need {self.vectors * dim} features in {dim} axes; the clouds have "
                 f"{signals.shape[1]}."
             )
-        seen = torch.ones(count, points, dtype=torch.bool) if mask is None else mask
-        moves = self._moves(count, dim).to(positions.dtype)
+        seen = torch.ones(count, points, dtype=torch.bool, device=positions.device) if mask is None else mask
+        moves = self._moves(count, dim).to(positions)
         positions = positions @ moves.transpose(1, 2)
         if self.vectors:
             split = signals.split([self.vectors * dim, signals.shape[1] - self.vectors * dim], dim=1)
             turned = torch.einsum("bij,bvjp->bvip", moves.to(signals.dtype), split[0].unflatten(1, (-1, dim)))
             turned = turned.abs() if self.unsigned else turned
             signals = torch.cat([turned.flatten(1, 2), split[1]], dim=1)
-        positions = positions * (1 + self.zoom * (2 * torch.rand(count, 1, 1) - 1))
+        positions = positions * (1 + self.zoom * (2 * torch.rand(count, 1, 1).to(positions) - 1))
         if self.jitter:
-            about = positions - (positions * seen[..., None]).sum(1, keepdim=True) / seen.sum(1)[:, None, None]
-            size = (about.abs() * seen[..., None]).amax((1, 2), keepdim=True)
-            positions = positions + self.jitter * size * torch.randn(positions.shape)
+            there = torch.where(seen[..., None], positions, 0.0)
+            mean = there.sum(1, keepdim=True) / seen.sum(1)[:, None, None].clamp(min=1)
+            size = torch.where(seen[..., None], positions - mean, 0.0).abs().amax((1, 2), keepdim=True)
+            positions = positions + self.jitter * size * torch.randn(positions.shape).to(positions)
         if not self.thin:
             return batch._replace(signals=signals, positions=positions)
         order, mask = chosen_points(seen, 1 - self.thin * torch.rand(()).item())
@@ -90,7 +99,8 @@ class CloudAugmentation:
         """A matrix for every cloud, (count, dim, dim): a rotation in the first two axes, after it reflections."""
         moves = torch.eye(dim).repeat(count, 1, 1)
         if self.turn and dim > 1:
-            angles = torch.deg2rad(self.turn * (2 * torch.rand(count) - 1))
+            most = self.turn if not self.quarters or self.turn == 180.0 else 135.0  # rounded, each quarter as likely
+            angles = torch.deg2rad(most * (2 * torch.rand(count) - 1))
             if self.quarters:
                 angles = (angles / (math.pi / 2)).round() * (math.pi / 2)
             moves[:, 0, 0] = moves[:, 1, 1] = angles.cos()
@@ -109,5 +119,6 @@ def chosen_points(seen: Tensor, share: float) -> tuple[Tensor, Tensor]:
     `seen`: (batch, points), where there are points. Of n points ceil(share n) are chosen, at least one where n is.
     """
     counts = (share * seen.sum(1) - 1e-9).ceil().long()
-    order = torch.where(seen, torch.rand(seen.shape), torch.inf).argsort(1)[:, : max(int(counts.max()), 1)]
-    return order, torch.arange(order.shape[1]) < counts[:, None]
+    ranks = torch.where(seen, torch.rand(seen.shape).to(seen.device), torch.inf)
+    order = ranks.argsort(1)[:, : max(int(counts.max()), 1)]
+    return order, torch.arange(order.shape[1], device=seen.device) < counts[:, None]

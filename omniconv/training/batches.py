@@ -143,9 +143,9 @@ def collate(items: list[tuple[Array, int, Array | None]], space: int = 0) -> Bat
     signals, mask = pad([signal for signal, _, _ in items])
     indices = torch.tensor([index for _, index, _ in items])
     if space:
-        positions, features = signals[:, :space].transpose(1, 2), signals[:, space:]
+        positions, features = signals[:, :space].transpose(1, 2), signals[:, space:].float()
         if features.shape[1] == 0:
-            features = torch.ones_like(signals[:, :1])  # points that are nothing but where they are
+            features = torch.ones_like(signals[:, :1]).float()  # points that are nothing but where they are
         return Batch(features, mask, indices, positions=positions)
     instants = [times[None] for _, _, times in items if times is not None]
     if not instants:

@@ -18,8 +18,7 @@ tags:
 
 # {title}
 
-{kind} by a continuous convolutional network with {parameters:,} parameters, for signals with {channels} channel(s) and
-{axes} axis or axes, sampled as on a grid of {size}. {targets}
+{kind} by a continuous convolutional network with {parameters:,} parameters, for {takes}. {targets}
 
 ## Data and training
 
@@ -31,7 +30,7 @@ tags:
 from omniconv.training import Predictor
 
 predictor = Predictor.load("path/to/this/folder")
-predictor.predict(samples)  # omniconv.data.read(path), or omniconv.data.ArraySamples(array)
+predictor.predict(samples)  # omniconv.data.read(path), or omniconv.data.{samples}
 ```
 
 ## Citation
@@ -50,13 +49,22 @@ def model_card(model: Network, task: Task, about: Mapping[str, Any]) -> str:
         title=about.get("title", f"{type(model).__name__} for {task.name}"),
         kind=task.name.capitalize(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        channels=model.in_channels,
-        axes=model.grid.dim,
-        size=" x ".join(map(str, model.grid.size)),
+        takes=taken(model, about),
+        samples="CloudSamples(positions, features)" if about.get("space") else "ArraySamples(array)",
         targets=targets(task),
         facts="\n".join(["| | |", "|---|---|", *rows]) if rows else "Nothing was recorded.",
         citation=cite(model),
     )
+
+
+def taken(model: Network, about: Mapping[str, Any]) -> str:
+    """What signals the network takes, in words."""
+    if about.get("space"):
+        features = "no features" if about.get("bare_points") else f"{model.in_channels} feature(s)"
+        return f"clouds of points in {about['space']} axis or axes, with {features}"
+    size = " x ".join(map(str, model.grid.size))
+    axes = f"{model.grid.dim} axis or axes"
+    return f"signals with {model.in_channels} channel(s) and\n{axes}, sampled as on a grid of {size}"
 
 
 def targets(task: Task) -> str:

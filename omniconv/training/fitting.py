@@ -64,6 +64,7 @@ def fit(
         "training_samples": len(samples),
         "channels": samples.features,
         "space": samples.space,
+        **({"bare_points": samples.channels == samples.space} if samples.space else {}),
         "sizes": described_sizes(samples),
         "rate": samples.rate,
         "times": None if samples.times is None else "counted" if samples.counted else "given",

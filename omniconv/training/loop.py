@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, check_choice, check_integer, check_number
 from omniconv.data import Samples
+from omniconv.models import Network
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
 from omniconv.training.batches import Batch, BatchPlan, StepSampler, loader
@@ -108,6 +109,19 @@ def train(
     return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
 
 
+def check_network(model: nn.Module, samples: Samples, smallest: int) -> None:
+    """Raise unless the network takes such samples, in batches of as few as that."""
+    if not isinstance(model, Network):
+        return
+    if samples.space and not model.takes_positions:
+        raise ValueError(f"`samples` must be signals on a grid, or series, for {type(model).__name__}; got clouds.")
+    if smallest < model.least_batch:
+        raise ValueError(
+            f"`batch_size` must leave {model.least_batch} samples for every process and part, as "
+            f"{type(model).__name__} needs; got batches of {smallest}. Raise it, or lower `accumulate`."
+        )
+
+
 class Loop:
     """One training: its parts, and where it stands: `step` of `steps`."""
 
@@ -137,6 +151,7 @@ class Loop:
                 f"a batch of {smallest} of the {len(samples)} samples is less than one per process and part "
                 f"({needed}). Lower `accumulate` or use fewer processes."
             )
+        check_network(model, samples, smallest // needed)
         self.identity = self._identity()
         checkpoint = self._checkpoint_to_resume()
         self.parts = self._make_parts()
@@ -208,24 +223,28 @@ class Loop:
         loss = torch.zeros((), dtype=torch.float64)
         for part in range(self.recipe.accumulate):
             self._seed(part)
-            batch = next(batches)
-            if self.recipe.augmentation is not None:
-                batch = self.recipe.augmentation(batch)
-            batch = batch.to(self.accelerator.device)
+            drawn = next(batches)
+            batch = self._changed(drawn)
             finite = bool(loss.isfinite())
             loss += self._add_gradient(batch, total, last=part == self.recipe.accumulate - 1)
             if finite:
-                suspect = part, batch  # the first part that spoils the loss, else the last
+                suspect = part, drawn  # the first part that spoils the loss, else the last
         mean = self._sum_over_processes(loss).item()
         if not math.isfinite(mean):
-            part, batch = suspect
-            self._seed(part)  # the same drop-out again
+            part, drawn = suspect
+            self._seed(part)  # the same changes and drop-out again
+            batch = self._changed(drawn)
             here = not bool(loss.isfinite())
             where = first_bad_part(self.model, batch, self.samples.names) if here else "the batch of another process"
             raise NonFiniteError(self._explained(f"the loss is {mean}", where, batch))
         lr = float(self.parts.schedule.get_last_lr()[0])
         self._descend(batch)
         return {"step": self.step, "epoch": epoch, "loss": mean, "lr": lr, "samples": total}
+
+    def _changed(self, batch: Batch) -> Batch:
+        """The batch as this step sees it, on the device."""
+        changed = batch if self.recipe.augmentation is None else self.recipe.augmentation(batch)
+        return changed.to(self.accelerator.device)
 
     def _add_gradient(self, batch: Batch, total: int, *, last: bool) -> Tensor:
         """Add the gradient of one part of a batch of `total` samples; returns this process's share of the loss."""

@@ -58,10 +58,14 @@ class Predictor:
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
         self._check_times(samples)
-        space = self.about.get("space", 0)
+        space = self.about.get("space", samples.space if self.model.takes_positions else 0)
         if (samples.space > 0) != (space > 0):
             kinds = ("signals on a grid, or series", "clouds of points")
             raise ValueError(f"The network was trained on {kinds[space > 0]}; got {kinds[samples.space > 0]}.")
+        given, bare = samples.channels - samples.space, self.about.get("bare_points", False)
+        if samples.space and bare != (given == 0) and "bare_points" in self.about:
+            kinds = ("points with features", "points that are nothing but where they are")
+            raise ValueError(f"The network was trained on {kinds[bare]}; got {kinds[given == 0]}.")
         axes = samples.space or samples.dim
         if (samples.features, axes) != (self.model.in_channels, self.model.grid.dim):
             raise ValueError(
@@ -79,7 +83,7 @@ class Predictor:
                 "The network was trained on series without times, and counts their samples; got samples with times. "
                 "Leave the times out, or train with times."
             )
-        if self.model.span is not None and samples.times is None:
+        if self.model.span is not None and samples.times is None and not samples.space:
             raise ValueError(
                 "The network was trained on series that may have gaps; got samples without. Use "
                 'without_gaps(samples, "absent").'

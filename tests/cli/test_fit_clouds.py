@@ -85,6 +85,8 @@ def test_changes_of_clouds_are_for_clouds(tmp_path: Path, monkeypatch: pytest.Mo
     np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).random((8, 20)), y=[0, 1] * 4)
     with pytest.raises(SystemExit):
         omniconv(monkeypatch, "fit", tmp_path / "a.npz", "--out", tmp_path / "run", "--flip")
+    with pytest.raises(SystemExit):
+        omniconv(monkeypatch, "fit", tmp_path / "a.npz", "--out", tmp_path / "run", "--resolution", 5)
 
 
 def test_the_estimator_takes_positions() -> None:

@@ -60,6 +60,8 @@ def test_bad_clouds() -> None:
         CloudSamples([np.ones((2, 3))], [np.ones((1, 3))])
     with pytest.raises(ValueError, match="`features` must be of 1 clouds"):
         CloudSamples([np.ones((2, 3))], [np.ones((1, 2))] * 2)
+    with pytest.raises(TypeError, match="`positions` must be an array, or a list of arrays"):
+        CloudSamples(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`positions` must be arrays of real numbers"):
         CloudSamples([np.array([["a", "b"]])])
     with pytest.raises(ValueError, match=r"`positions` must be \(points, dim\) for every cloud"):
@@ -82,6 +84,17 @@ def test_npz_of_equal_and_of_joined_clouds(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples[1].T, joined[8:], rtol=1e-6)
     np.savez(tmp_path / "wrong.npz", positions=joined, lengths=[8, 11])
     with pytest.raises(ValueError, match="lengths must be at least 1 and sum to the 20"):
+        read(tmp_path / "wrong.npz")
+    np.savez(tmp_path / "shared.npz", X_train=features, positions=places)
+    with pytest.raises(
+        ValueError, match=r"positions beside arrays of splits, such as X_train\. Call it positions_train"
+    ):
+        read(tmp_path / "shared.npz")
+    np.savez(tmp_path / "unsplit.npz", X=features, positions_train=places)
+    with pytest.raises(ValueError, match="holds X beside arrays of splits"):
+        read(tmp_path / "unsplit.npz")
+    np.savez(tmp_path / "wrong.npz", positions=places, lengths=[5, 5, 5, 5])
+    with pytest.raises(ValueError, match="with lengths, positions are joined"):
         read(tmp_path / "wrong.npz")
     np.savez(tmp_path / "both.npz", positions=places, times=np.arange(5))
     with pytest.raises(ValueError, match="clouds of points or series, not both"):
@@ -107,6 +120,9 @@ def test_xyz(tmp_path: Path) -> None:
     (tmp_path / "one.xyz").write_text("# a scan\n0 1 2 9\n3\t4  5 8\n")
     samples = read(tmp_path)
     assert samples[0].tolist() == [[0, 3], [1, 4], [2, 5], [9, 8]]
+    (tmp_path / "one.xyz").write_text("0 1 2 9\n3 4 5\n")
+    with pytest.raises(ValueError, match="as many numbers on every line"):
+        read(tmp_path)
     (tmp_path / "one.xyz").write_text("2\nwater\nO 0 0 0\nH 1 0 0\n")
     with pytest.raises(ValueError, match=r"one\.xyz"):
         read(tmp_path)

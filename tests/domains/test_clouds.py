@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omniconv.domains import Cloud, Edges, within
+from omniconv import Conv
+from omniconv.domains import Cloud, Edges, centred, within
 from omniconv.domains.clouds import unique_rows
 
 F64 = torch.float64
@@ -88,3 +89,48 @@ def test_bad_clouds() -> None:
         Cloud(torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"`measure` must be \(1, 3\)"):
         Cloud(torch.zeros(1, 3, 2), measure=torch.ones(3))
+
+
+def test_lags_are_those_of_the_outputs_that_are_asked_for() -> None:
+    """Known pairs serve any outputs; what was found for some says nothing of others."""
+    points = lattice_points().expand(3, -1, -1)
+    edges = within(points, points, 3.0)
+    cloud = Cloud(points, edges=edges)
+    for outputs in (None, points + 0.5, points - 0.25, None):
+        found = cloud.repeated_lags(edges, outputs)
+        assert found is not None
+        exact = (points if outputs is None else outputs)[edges.batch, edges.target] - points[edges.batch, edges.source]
+        torch.testing.assert_close(found[0][found[1]], exact, rtol=0, atol=1e-9)
+    assert len(cloud._lags) == 1
+
+
+def test_what_was_found_without_gradients_does_not_spoil_training() -> None:
+    layer, cloud = Conv(1, 2, (9, 9), reach=3, dtype=F64), Cloud(lattice_points())
+    x = torch.randn(1, 1, 81, dtype=F64)
+    with torch.inference_mode():
+        y = layer(x, positions=cloud)
+    again = layer(x, positions=cloud)
+    torch.testing.assert_close(again, y)
+    again.sum().backward()
+
+
+def test_measures_are_volumes() -> None:
+    mask = torch.tensor([[True, False]])
+    cloud = Cloud(torch.zeros(1, 2, 2), mask, torch.tensor([[2.0, torch.nan]]))
+    assert cloud.measure is not None
+    assert cloud.measure.tolist() == [[2.0, 0.0]]
+    for wrong in (-1.0, torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="`measure` must be finite and at least 0"):
+            Cloud(torch.zeros(1, 2, 2), measure=torch.tensor([[1.0, wrong]]))
+    with pytest.raises(TypeError, match=r"`edges` must be `omniconv\.domains\.Edges`"):
+        Cloud(torch.zeros(1, 2, 2), edges="all")  # type: ignore[arg-type]
+
+
+def test_centred_in_half_precision_and_of_what_is_nowhere() -> None:
+    points = (100 * torch.rand(1, 5000, 3) + 100).half()
+    assert centred(points).isfinite().all()
+    assert centred(points).abs().max() <= 1
+    with pytest.raises(ValueError, match="`positions` must be finite where they are not masked"):
+        centred(points * torch.nan)
+    with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\)"):
+        centred(torch.zeros(2, 3, 0))

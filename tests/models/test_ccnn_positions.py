@@ -75,6 +75,15 @@ def test_an_empty_cloud_has_outputs() -> None:
     mask = torch.tensor([[True] * 4, [False] * 4])
     y = model(torch.randn(2, 2, 4, dtype=F64), positions=torch.rand(2, 4, 2, dtype=F64), mask=mask)
     assert y.isfinite().all()
+    assert model(torch.randn(2, 2, 0, dtype=F64), positions=torch.rand(2, 0, 2, dtype=F64)).isfinite().all()
+
+
+def test_a_measure_behind_the_mask_may_be_anything() -> None:
+    model, mask = small(), torch.tensor([[True] * 3 + [False]])
+    x, points = torch.randn(1, 2, 4, dtype=F64), torch.rand(1, 4, 2, dtype=F64)
+    measure = torch.tensor([[1.0, 2.0, 0.5, torch.nan]], dtype=F64)
+    alone = model(x[..., :3], positions=Cloud(points[:, :3], None, measure[:, :3]))
+    torch.testing.assert_close(model(x, positions=Cloud(points, mask, measure)), alone)
 
 
 def test_the_unit_of_positions_is_that_of_the_span(tmp_path: Path) -> None:

@@ -101,6 +101,29 @@ def test_gradients(aggregate: str) -> None:
     assert torch.autograd.gradcheck(lambda x, p: degridify(gridify(x, p), p), (x, points))
 
 
+def test_distances_have_derivatives_at_nodes() -> None:
+    layer = Gridify(1, 2, 3, 2, neighbours=4, conditioning="distance", kernel=small, dtype=F64)
+    x, points = (
+        torch.randn(1, 1, 2, dtype=F64, requires_grad=True),
+        torch.tensor([[[0.0, 1.0], [0.3, -0.2]]], dtype=F64),
+    )
+    points.requires_grad_()
+    (first,) = torch.autograd.grad(layer(x, points).square().sum(), points, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), points)
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+
+
+def test_drop_out_is_before_the_last_map() -> None:
+    for head in ("pool", "dense"):
+        net = GriddedNet(1, 2, 3, dim=1, width=4, blocks=1, head=head, dropout=0.5, kernel=small)
+        seen: list[Tensor] = []
+        net.dropout.register_forward_hook(lambda layer, inputs, output, seen=seen: seen.append(output))
+        x, points = (part.float() for part in cloud(6, 1, channels=1, batch=4))
+        net(x, points)
+        assert 0.2 < (seen[0] == 0).float().mean() < 0.9
+
+
 def test_the_order_of_points_and_their_company_change_nothing() -> None:
     net = GriddedNet(2, 3, 4, width=6, blocks=1, head="dense", neighbours=3, kernel=small, dtype=F64).eval()
     x, points = cloud(9, 3)
@@ -147,8 +170,19 @@ def test_nothing_and_half_precision(head: str) -> None:
     assert len(net(x[:0], points[:0])) == 0
     with pytest.raises(ValueError, match="must be finite where they are not masked"):
         net(x, points * torch.nan)
+    for wrong in (points[:, :5], points.transpose(1, 2), points[..., :2]):
+        with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\), here \(3, 12, 3\)"):
+            net(x, wrong)
+    with pytest.raises(TypeError, match="`positions` must be a torch"):
+        net(x, None)
+    with pytest.raises(ValueError, match=r"`mask` must be bool \(3, 12\)"):
+        net(x, points, mask[:, :5])
+    with pytest.raises(ValueError, match="GriddedNet has one resolution"):
+        net.at_resolution(2.0)(x, points)
     with pytest.raises(ValueError, match="`x` must hold at least 2 clouds in training"):
         net.train()(x[:1, :, :1], points[:1, :1])
+    with pytest.raises(ValueError, match="`x` must hold at least 2 clouds in training"):
+        net(x[:0], points[:0])
 
 
 def test_stages_see_farther_and_the_lattice_keeps_its_nodes() -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib")
 def test_every_step_has_a_panel(dim: int) -> None:
     torch.manual_seed(0)
     model = GriddedNet(2, 3, 5, dim=dim, stages=2, width=4, blocks=1).train()
+    model.norm.eval()
     positions = 2 * torch.rand(20, dim) - 1
     figure = plots.gridded(model, torch.randn(2, 20), positions)
     titles = [axes.get_title() for axes in figure.axes]
@@ -28,6 +29,7 @@ def test_every_step_has_a_panel(dim: int) -> None:
         "back at the points",
     ]
     assert model.training
+    assert not model.norm.training
     assert not model.gridify._forward_hooks
     counts = [np.asarray(axes.collections[0].get_offsets()).shape[0] for axes in figure.axes]
     nodes = [5**dim, 5**dim, 3**dim]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -118,6 +121,33 @@ def test_points_are_left_out_but_never_all(monkeypatch: pytest.MonkeyPatch) -> N
     assert not torch.equal(places(equal_counts), places(again))
 
 
+@pytest.mark.parametrize(("turn", "angles"), [(90.0, {-90, 0, 90}), (130.0, {-90, 0, 90}), (180.0, {-90, 0, 90, 180})])
+def test_quarters_are_within_the_bound(turn: float, angles: set[int]) -> None:
+    batch = clouds(count=3000, points=1, dim=2)
+    first, second = places(batch)[:, 0], places(changed(batch, turn=turn, quarters=True))[:, 0]
+    cross = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    found = torch.rad2deg(torch.atan2(cross, (first * second).sum(-1))).round().int()
+    found = torch.where(found == -180, 180, found)
+    counts = {int(angle): int((found == angle).sum()) for angle in found.unique()}
+    assert set(counts) == angles
+    assert all(abs(count / 3000 - 1 / len(angles)) < 0.04 for count in counts.values())
+
+
+def test_what_is_behind_the_mask_stays_there() -> None:
+    batch = clouds()
+    assert batch.mask is not None
+    hidden = batch._replace(positions=places(batch).masked_fill(~batch.mask[..., None], torch.nan))
+    options: dict[str, Any] = {"turn": 90.0, "flip": True, "zoom": 0.2, "jitter": 0.1}
+    torch.manual_seed(3)
+    plain = changed(batch._replace(positions=places(batch).masked_fill(~batch.mask[..., None], 0.0)), **options)
+    torch.manual_seed(3)
+    after = changed(hidden, **options)
+    seen = batch.mask[..., None].expand_as(places(after))
+    assert torch.equal(places(after)[seen], places(plain)[seen])
+    nothing = changed(batch._replace(mask=torch.zeros_like(batch.mask)), **options)
+    assert places(nothing).isfinite().all()
+
+
 def test_flat_clouds() -> None:
     batch = clouds(dim=2)
     after = changed(batch, turn=90.0, flip=True)
@@ -133,5 +163,8 @@ def test_bad_input() -> None:
             CloudAugmentation(**{name: value})
     with pytest.raises(ValueError, match=r"`vectors` \(=2\) need 6 features in 3 axes; the clouds have 4"):
         changed(clouds(), vectors=2)
+    with pytest.raises(ValueError, match="`turn` must be at least 90 for `quarters`"):
+        CloudAugmentation(turn=45.0, quarters=True)
+    json.dumps(asdict(CloudAugmentation(turn=np.float32(90), zoom=np.float64(0.1), vectors=np.int64(1))))  # type: ignore
     with pytest.raises(TypeError, match="`augmentation` must be a CloudAugmentation"):
         Recipe(augmentation=0.5)  # type: ignore[arg-type]

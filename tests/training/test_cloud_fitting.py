@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from omniconv.data import ArraySamples, CloudSamples
-from omniconv.training import Architecture, Classification, CloudAugmentation, Predictor, Recipe, Run, fit
+from omniconv.models import CCNN, CKCNN, GriddedNet, PointNet
+from omniconv.training import (
+    Architecture,
+    Classification,
+    CloudAugmentation,
+    NonFiniteError,
+    Predictor,
+    Recipe,
+    Run,
+    fit,
+    train,
+)
 from omniconv.training.batches import Signals, collate
 from omniconv.training.diagnosis import first_bad_part
 from omniconv.training.fitting import statistics
@@ -83,12 +95,79 @@ def test_a_network_takes_what_it_was_trained_on() -> None:
     with pytest.raises(ValueError, match="trained on clouds of points; got signals on a grid, or series"):
         predictor.predict(ArraySamples(np.zeros((1, 1, 8))))
     with pytest.raises(ValueError, match="takes signals with 1 channels and 3 axes; got 1 channels and 2 axes"):
-        predictor.predict(CloudSamples([np.zeros((4, 2))]))
+        predictor.predict(CloudSamples([np.zeros((4, 2))], [np.ones((1, 4))]))
     grid = fit(ArraySamples(np.random.default_rng(0).random((8, 1, 9)), shapes().targets), TASK, SMALL, SHORT)
     with pytest.raises(ValueError, match="trained on signals on a grid, or series; got clouds of points"):
         grid.predict(shapes())
     with pytest.raises(ValueError, match='`causal` and head="last" are for signals on a grid'):
         fit(shapes(), TASK, dataclasses.replace(SMALL, causal=True), SHORT)
+
+
+def test_large_coordinates_lose_nothing() -> None:
+    """As on a map: float32 would keep half a metre."""
+    samples = shapes(features=False)
+    predictor = fit(samples, TASK, SMALL, SHORT)
+    far = CloudSamples([place + np.array([5e6, 4e6, 100.0]) for place in samples.places])
+    torch.testing.assert_close(predictor.outputs(far), predictor.outputs(samples), rtol=1e-6, atol=1e-6)
+
+
+def test_points_without_features_are_not_points_with_one() -> None:
+    samples = shapes(features=False)
+    ones = CloudSamples(samples.places, [np.ones((1, len(place))) for place in samples.places])
+    with pytest.raises(ValueError, match="trained on points that are nothing but where they are; got"):
+        fit(samples, TASK, SMALL, SHORT).predict(ones)
+
+
+def test_any_network_that_takes_clouds_predicts() -> None:
+    torch.manual_seed(0)
+    for model in (PointNet(1, 2, widths=(4,), hidden=(4,)), CCNN(1, 2, (4, 4, 4), blocks=1, width=4, span=4.0)):
+        assert len(Predictor(model.eval(), TASK).predict(shapes())) == 8
+    with pytest.raises(ValueError, match="trained on signals on a grid, or series; got clouds of points"):
+        Predictor(CKCNN(1, 2, 8, blocks=1, width=4).eval(), TASK).predict(shapes())
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_step() -> None:
+    for recipe in (dataclasses.replace(SHORT, batch_size=1), dataclasses.replace(SHORT, accumulate=4)):
+        with pytest.raises(ValueError, match="`batch_size` must leave 2 samples for every process and part"):
+            fit(shapes(), TASK, SMALL, recipe)
+    with pytest.raises(ValueError, match="`batch_size` must leave 2 samples"):
+        fit(shapes(3), TASK, SMALL, dataclasses.replace(SHORT, batch_size=2))
+    with pytest.raises(ValueError, match="`samples` must be signals on a grid, or series, for CKCNN; got clouds"):
+        train(CKCNN(1, 2, 8, blocks=1, width=4), TASK, shapes(), recipe=SHORT)
+
+
+class Burst(nn.Module):
+    """Adds infinity where drop-out leaves all of three numbers, one time in eight."""
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        kept = torch.nn.functional.dropout(torch.ones(3), 0.5, self.training)
+        return y + torch.where(kept.all() & self.training, torch.inf, 0.0)
+
+
+class Bursting(nn.Module):
+    """A network of clouds that bursts at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.burst = GriddedNet(1, 2, 3, width=4, blocks=1, dropout=0.5), Burst()
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        y: torch.Tensor = self.burst(self.net(x, positions, mask))
+        return y
+
+
+def test_what_burst_is_found_with_the_same_changes_and_drop_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = dataclasses.replace(SHORT, epochs=50)
+    with pytest.raises(NonFiniteError, match="the output of layer 'burst'"):
+        train(Bursting(), TASK, shapes(), recipe=recipe, run=Run(folder=tmp_path))
+
+
+def test_the_card_speaks_of_clouds(tmp_path: Path) -> None:
+    fit(shapes(), TASK, SMALL, SHORT).save(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "for clouds of points in 3 axis or axes, with 1 feature(s)" in card
+    assert "CloudSamples(positions, features)" in card
 
 
 def test_a_bad_value_is_named() -> None:
