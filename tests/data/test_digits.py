@@ -142,7 +142,7 @@ def test_the_points_are_the_pixels_that_are_not_white(digits: Digits) -> None:
         for index in range(0, len(labels), 37):
             row, column, grey = torch.from_numpy(clouds[index])
             again = torch.full((8, 8), white.item())
-            again[row.long(), column.long()] = grey
+            again[row.long(), column.long()] = grey.float()
             assert torch.equal(again, images[index, 0])
             assert bool((grey > white).all())
 
