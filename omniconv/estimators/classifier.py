@@ -127,9 +127,8 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
 
     def predict(self, X: Any, *, times: Any = None, positions: Any = None) -> Array:  # noqa: N803
         """The most probable label of every signal, (n,)."""
-        probabilities = self.predict_proba(
-            X, times=times, positions=positions
-        )  # first: it checks whether there are classes at all
+        # First: it checks whether there are classes at all.
+        probabilities = self.predict_proba(X, times=times, positions=positions)
         return self.classes_[probabilities.argmax(1)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, times: Any = None, positions: Any = None) -> float:  # noqa: N803

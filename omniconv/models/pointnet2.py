@@ -118,8 +118,8 @@ def largest_of_balls(stage: nn.Module, x: Signal, edges: Edges, centres: Tensor,
 
     The layers see the pairs alone, so that a ball of few points is no more in their statistics than these.
     """
-    batch, targets, sources = edges.shape
-    target, source = edges.batch * targets + edges.target, edges.batch * sources + edges.source
+    batch, targets, _ = edges.shape
+    target, source = edges.flat()
     offsets = positions.flatten(0, 1)[source] - centres.flatten(0, 1)[target]
     features = x.transpose(1, 2).flatten(0, 1)[source]
     y = stage(torch.cat([offsets.to(x.dtype), features], 1).T[None])[0].T
