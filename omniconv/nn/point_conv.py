@@ -31,6 +31,7 @@ class PointConv(Conv):
     its gradient. Time does: `Gridify` is the way to many points.
     Raises `ValueError` or `TypeError` that names the argument.
 
+    >>> import torch
     >>> layer = PointConv(3, 8, (16, 16, 16), reach=2)
     >>> layer(torch.randn(2, 3, 50), 15 * torch.rand(2, 50, 3)).shape
     torch.Size([2, 8, 50])
