@@ -1,5 +1,7 @@
 """Speed and memory beside peers: what `omniconv bench` measures."""
 
+from omniconv.bench import groups as groups
+from omniconv.bench import points as points
 from omniconv.bench.cases import CUDA_GRID as CUDA_GRID
 from omniconv.bench.cases import GRID as GRID
 from omniconv.bench.cases import Case as Case
@@ -27,7 +29,9 @@ __all__ = [
     "cells",
     "entrants",
     "grid",
+    "groups",
     "headlines",
+    "points",
     "summarise",
     "write_report",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omniconv._errors import require
@@ -28,4 +28,14 @@ def facts(title: str, rows: Mapping[str, Any]) -> Any:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
+    return table
+
+
+def lines(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A table of rows under headings: the first column to the left, the others to the right."""
+    table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(title=title)
+    for i, heading in enumerate(head):
+        table.add_column(heading, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
     return table

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
 
-from omniconv._errors import check_number, require
+from omniconv._errors import check_integer, check_number, require
 from omniconv.bench import (
     Cell,
     DisagreementError,
@@ -19,25 +20,28 @@ from omniconv.bench import (
     benchmark,
     entrants,
     grid,
+    groups,
     headlines,
+    points,
     summarise,
     write_report,
 )
 from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS
-from omniconv.cli._output import console, facts
+from omniconv.cli._output import console, facts, lines
+
+T = TypeVar("T")
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Time our engines beside what people use instead, and say where each is faster.
+class Convolutions:
+    """Time our engines on convolutions, from short kernels to kernels as long as the signal, beside what people use
+    instead, and say where each is faster.
 
     Ends with exit code 1, and without a report, if an engine of ours differs from float64.
     """
 
-    what: Annotated[Literal["conv"], tyro.conf.Positional, tyro.conf.arg(metavar="WHAT")]
-    """conv: convolutions, from short kernels to kernels as long as the signal."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where to compute."""
 
     quick: bool = False
@@ -55,19 +59,15 @@ class Bench:
     def run(self) -> None:
         """Measure, print, write."""
         check_number("--minutes", self.minutes, low=0.0)
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("`--device cuda` needs a graphics processor, and torch finds none. Use --device cpu.")
-        try:
-            measured = self.measure()
-        except DisagreementError as error:
-            sys.exit(f"omniconv: nothing is reported: {error}")
+        check_device(self.device)
+        measured = reported(self.measure)
         out = console()
         out.print(times(measured))
         out.print(facts("In short", headlines(summarise(measured))))
         if self.out is not None:
-            name = "conv_cuda" if self.device == "cuda" else "conv"
-            write_report(measured, self.out, name, command=shlex.join(["omniconv", *sys.argv[1:]]))
-            out.print(f"Times, memory, errors and the figure are in [bold]{self.out}/{name}[/].md, .json and .png.")
+            name = named("conv", self.device)
+            write_report(measured, self.out, name, command=typed())
+            told(self.out, name)
 
     def measure(self) -> Measured:
         """The benchmark under a progress bar."""
@@ -89,18 +89,154 @@ class Bench:
             )
 
 
+@dataclass(frozen=True)
+class Points:
+    """Time a network of clouds on a lattice beside convolutions at the points, by the number of points.
+
+    Ends with exit code 1, and without a report, if the two ways at the points differ.
+    """
+
+    device: Device = "cpu"
+    """Where to compute."""
+
+    quick: bool = False
+    """Small clouds, once, to see the benchmark work."""
+
+    repeats: int = 3
+    """Runs, of which the shortest counts."""
+
+    out: Path | None = None
+    """Folder for points.md, points.json and points.png; on a graphics processor points_cuda.md and so on."""
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        check_integer("--repeats", self.repeats)
+        check_device(self.device)
+        counts = points.COUNTS[:1] if self.quick else points.COUNTS
+        measured = reported(lambda: self.measure(counts))
+        console().print(lines("Forward and backward", points.HEAD, points.rows(measured)))
+        console().print(points.ratios(measured))
+        if self.out is not None:
+            points.write_report(measured, self.out, typed())
+            told(self.out, named("points", self.device))
+
+    def measure(self, counts: tuple[int, ...]) -> points.Measured:
+        """The benchmark under a progress bar over all pairs of a number and a way."""
+        rich: Any = require("rich.progress", extra="cli", purpose="the progress bar")
+        with rich.Progress(console=console()) as bar:
+            task = bar.add_task("points", total=sum(counts))
+            ahead = iter(counts)
+
+            def show(result: points.Result) -> None:
+                if result.way == points.LATTICE:  # the first way of a number of points
+                    bar.update(task, description=f"points: {result.points:,}", advance=next(ahead))
+
+            repeats = 1 if self.quick else self.repeats
+            return points.benchmark(counts, self.device, repeats=repeats, progress=show)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Time group convolutions of every factorization beside the plain convolution of their size."""
+
+    device: Device = "cpu"
+    """Where to compute."""
+
+    quick: bool = False
+    """Small layers, three rounds, to see the benchmark work."""
+
+    minutes: float = 3.0
+    """After which no further round is begun; three are always finished."""
+
+    out: Path | None = None
+    """Folder for groups.md, groups.json and groups.png; on a graphics processor groups_cuda.md and so on."""
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        check_number("--minutes", self.minutes, low=0.0)
+        check_device(self.device)
+        measured = self.measure()
+        short = [[row[column] for column in groups.SHORT] for row in (groups.HEAD, *groups.rows(measured))]
+        console().print(lines("Group layers", short[0], short[1:]))
+        console().print(lines("What they shall cost", groups.BARS_HEAD, groups.bar_rows(measured)))
+        if self.out is not None:
+            groups.write_report(measured, self.out, typed())
+            told(self.out, named("groups", self.device))
+
+    def measure(self) -> groups.Measured:
+        """The benchmark under a progress bar over the rounds."""
+        rich: Any = require("rich.progress", extra="cli", purpose="the progress bar")
+        with rich.Progress(console=console()) as bar:
+            task = bar.add_task("groups", total=None)
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            size = {"batch": 1, "channels": 4, "rounds": 3} if self.quick else {}
+            return groups.benchmark(self.device, minutes=self.minutes, progress=show, **size)
+
+
+Command = Annotated[
+    Annotated[Convolutions, tyro.conf.subcommand("conv")]
+    | Annotated[Points, tyro.conf.subcommand("points")]
+    | Annotated[Groups, tyro.conf.subcommand("groups")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time ours beside what people use instead, in one run: tables, JSON and figures."""
+
+    what: Command
+    """What to time."""
+
+    def run(self) -> None:
+        """Do it."""
+        self.what.run()
+
+
+def check_device(device: Device) -> None:
+    """Raise `ValueError` where there is no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("`--device cuda` needs a graphics processor, and torch finds none. Use --device cpu.")
+
+
+def reported(measure: Callable[[], T]) -> T:
+    """What was measured; ends the program where ours is wrong."""
+    try:
+        return measure()
+    except DisagreementError as error:
+        sys.exit(f"omniconv: nothing is reported: {error}")
+
+
+def named(what: str, device: Device) -> str:
+    """Of the files."""
+    return f"{what}_cuda" if device == "cuda" else what
+
+
+def typed() -> str:
+    """The command as it was given."""
+    return shlex.join(["omniconv", *sys.argv[1:]])
+
+
+def told(out: Path, name: str) -> None:
+    """Say where the results are."""
+    console().print(f"The page, the numbers and the figure are in [bold]{out}/{name}[/].md, .json and .png.")
+
+
 def times(measured: Measured) -> Any:
     """Milliseconds as a table for the terminal: ours, and the best of everything else."""
-    table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(title="Milliseconds")
-    for heading in ("case", "chosen", "auto", "best engine", "best peer", "ratio"):
-        table.add_column(heading, justify="left" if heading in ("case", "chosen") else "right")
+    rows = []
     for cell in measured.cells:
         best = [cell.fastest(names) if names else None for names in (cell.engines, cell.peers)]
-        table.add_row(
-            cell.case.name,
-            cell.chosen,
-            f"{1e3 * cell.seconds('auto'):.3g}",
-            *("-" if name is None else f"{name} {1e3 * cell.seconds(name):.3g}" for name in best),
-            "-" if best[1] is None else f"{cell.ratio('auto', best[1]):.2f}",
+        rows.append(
+            [
+                cell.case.name,
+                cell.chosen,
+                f"{1e3 * cell.seconds('auto'):.3g}",
+                *("-" if name is None else f"{name} {1e3 * cell.seconds(name):.3g}" for name in best),
+                "-" if best[1] is None else f"{cell.ratio('auto', best[1]):.2f}",
+            ]
         )
-    return table
+    return lines("Milliseconds", ("case", "chosen", "auto", "best engine", "best peer", "ratio"), rows)

@@ -154,17 +154,6 @@ def test_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| Hyena | order 2 |" in (tmp_path / "language.md").read_text()
 
 
-def test_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ("--points", "20,40", "--width", 2, "--blocks", 1, "--repeats", 1)
-    run("points", "--out", tmp_path, *small, monkeypatch=monkeypatch)
-    results = json.loads((tmp_path / "points.json").read_text())["results"]
-    assert [(one["way"], one["points"]) for one in results] == [
-        (way, count) for count in (20, 40) for way in ("lattice", "points", "all at once")
-    ]
-    assert all(math.isfinite(one["seconds"]) and one["nbytes"] > 0 for one in results)
-    assert "At 40 points the lattice takes" in (tmp_path / "points.md").read_text()
-
-
 def test_clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random, data = np.random.default_rng(0), tmp_path / "data"
     data.mkdir()

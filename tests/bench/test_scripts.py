@@ -13,7 +13,6 @@ from torch import Tensor
 
 from omniconv.bench import Case, Contestant, cells
 from omniconv.bench.contestants import by_transform, entrants, never
-from omniconv.nn.group_conv import FACTORIZATIONS
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TINY = cells("tiny", 1, 2, (16,), (3,), causal=True)
@@ -116,44 +115,6 @@ def test_a_training_step_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: p
     ]
     assert len(losses) == 2
     assert abs(float(losses[0]) - float(losses[1])) < 1e-2  # the same network, trained by the same steps
-
-
-def test_group_layers_are_timed_beside_the_plain_convolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    options = ("--batch", "1", "--channels", "2", "--rounds", "2", "--threads", "1", "--out", str(tmp_path))
-    run("group_layers", *options, monkeypatch=monkeypatch)
-    found = json.loads((tmp_path / "group_layers.json").read_text())
-    names = [layer["name"] for layer in found["layers"]]
-    assert names == ["torch conv2d", *(name for name in FACTORIZATIONS if name != "factor-separable")]
-    same = [layer["name"] for layer in found["layers"] if layer["convolutions"] == "the plain one"]
-    assert same == ["none", "group-separable"]
-    assert max(layer["error"] for layer in found["layers"][1:]) < 1e-5
-    assert {kind: list(taken) for kind, taken in found["seconds"].items()} == {
-        "forward and backward": names,
-        "evaluation": names,
-        "baked": names[1:],
-        "kernels": names[1:],
-    }
-    assert all(len(times) == 2 for taken in found["seconds"].values() for times in taken.values())
-    assert [bar["limit"] for bar in found["bars"]] == [1.25, 1.1, 2.0]
-    page = (tmp_path / "group_layers.md").read_text()
-    assert "| torch conv2d | 16 to 16, 5x5 | 6,416 |" in page
-    assert page.count("| yes |") + page.count("| no |") == 3
-
-
-def test_bars_of_group_layers_hold_by_the_median_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    script = runpy.run_path(str(SCRIPTS / "group_layers.py"))
-    plain = script["PLAIN"]
-    train = {
-        plain: [1.0, 2.0, 4.0],
-        "none": [1.1, 2.4, 6.0],
-        "separable": [0.5, 1.5, 3.0],
-    }  # 1.1, 1.2, 1.5; 2.2, 1.6, 2
-    evaluate = {plain: [1.0, 1.0, 1.0], "none": [1.0, 1.2, 1.3]}
-    bars = script["bars"]({"forward and backward": train, "evaluation": evaluate})
-    assert [round(bar.quartiles[1], 6) for bar in bars] == [1.2, 1.2, 2.0]
-    assert [bar.holds for bar in bars] == [True, False, True]
 
 
 def test_errors_of_invariance_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("rich")
 from omniconv.bench import Case, Cell, Contestant, Measured, cells
 from omniconv.bench.contestants import by_transform, entrants, never
 from omniconv.cli import main
-from omniconv.cli.bench import Bench, times
+from omniconv.cli.bench import Convolutions, Groups, Points, times
 
 TINY = cells("tiny", 1, 2, (16,), (3,), causal=True)
 
@@ -65,12 +65,12 @@ def test_every_option_reaches_the_benchmark(tiny: list[tuple[str, bool]], monkey
 
     monkeypatch.setattr("omniconv.cli.bench.benchmark", benchmark)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    Bench("conv", device="cuda", minutes=2.5, compiled=True).run()
+    Convolutions(device="cuda", minutes=2.5, compiled=True).run()
     assert (seen["cases"], seen["device"], seen["minutes"]) == (TINY, "cuda", 2.5)
     assert "torch.compile(torch.fft)" in [contestant.name for contestant in seen["entered"]]
     assert tiny == [("cuda", False)]
     long = seen["sweeps"]
-    Bench("conv", quick=True).run()
+    Convolutions(quick=True).run()
     assert seen["sweeps"] < long
     assert "torch.compile(torch.fft)" not in [contestant.name for contestant in seen["entered"]]
 
@@ -82,7 +82,7 @@ def test_a_wrong_engine_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     wrong = Contestant("wrong", run, never, ours=True)
     monkeypatch.setattr("omniconv.cli.bench.entrants", lambda *, compiled: [*entrants(), wrong])
     with pytest.raises(SystemExit) as stop:
-        Bench("conv", out=tmp_path / "new").run()
+        Convolutions(out=tmp_path / "new").run()
     assert stop.value.code == (
         "omniconv: nothing is reported: wrong differs from float64 by 1.0e-02 in y on 1 x 2, 16, 3 causal, forward; "
         "1e-05 may be"
@@ -92,10 +92,10 @@ def test_a_wrong_engine_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="`--minutes` must be finite and above 0"):
-        Bench("conv", minutes=0).run()
+        Convolutions(minutes=0).run()
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="`--device cuda` needs a graphics processor"):
-            Bench("conv", device="cuda").run()
+            Convolutions(device="cuda").run()
 
 
 def test_the_table_has_the_best_of_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,3 +108,36 @@ def test_the_table_has_the_best_of_both_sides(capsys: pytest.CaptureFixture[str]
     first, second = (line for line in capsys.readouterr().out.splitlines() if "causal" in line)
     assert [part.strip() for part in first.split("│")[2:-1]] == ["fft", "2", "fft 2", "torch.fft 1", "2.00"]
     assert [part.strip() for part in second.split("│")[2:-1]] == ["fft", "1e+03", "-", "-", "-"]
+
+
+def test_points_prints_its_table_and_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("omniconv.bench.points.COUNTS", (20, 40))
+    monkeypatch.setattr(sys, "argv", ["omniconv", "bench", "points", "--quick", "--out", str(tmp_path)])
+    main()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Forward and backward" in printed
+    assert "At 20 points the lattice takes" in printed
+    assert [one["points"] for one in json.loads((tmp_path / "points.json").read_text())["results"]] == [20] * 3
+    assert "Written by `omniconv bench points --quick" in (tmp_path / "points.md").read_text()
+
+
+def test_groups_prints_its_tables_and_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("omniconv.bench.groups.wait_until_quiet", lambda stop: None)
+    monkeypatch.setattr(sys, "argv", ["omniconv", "bench", "groups", "--quick", "--out", str(tmp_path)])
+    main()
+    printed = capsys.readouterr().out
+    assert "depthwise-group-separable" in printed
+    assert "What they shall cost" in printed
+    assert len(json.loads((tmp_path / "groups.json").read_text())["layers"]) == 6
+    assert "Written by `omniconv bench groups --quick" in (tmp_path / "groups.md").read_text()
+
+
+def test_bad_options_of_the_others_are_named() -> None:
+    with pytest.raises(ValueError, match="`--repeats` must be at least 1"):
+        Points(repeats=0).run()
+    with pytest.raises(ValueError, match="`--minutes` must be finite and above 0"):
+        Groups(minutes=0).run()

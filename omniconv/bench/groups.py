@@ -1,32 +1,32 @@
-"""Times group convolutions, in training and at evaluation, beside the plain convolution of their flattened size.
-
-python benchmarks/group_layers.py --out docs/results
-"""
+"""Group convolutions, in training and at evaluation, beside the plain convolution of their flattened size."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from _report import interleaved, markdown, provenance, table, wait_until_quiet, write
 from torch import Tensor, nn
 
+from omniconv._errors import check_integer, check_number, require
+from omniconv.bench.measure import interleaved, provenance, repeated, wait_until_quiet
+from omniconv.bench.pages import markdown, save, table, write
 from omniconv.export import bake
 from omniconv.groups import SO2, transform
 from omniconv.nn import GroupConv
 from omniconv.nn.group_conv import FACTORIZATIONS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SEED = 0
 GROUP, SAMPLES, SIZE, REACH = SO2(), 8, 28, 2
-MINUTES = 3.0
-"""After three rounds, no round begins later than this."""
 
 TRAINING, EVALUATION, BAKED, KERNELS = "forward and backward", "evaluation", "baked", "kernels"
 PLAIN = "torch conv2d"
@@ -45,6 +45,9 @@ HEAD = (
     *("layer", "convolutions", "parameters", f"{TRAINING}, ms", "ratio", f"{EVALUATION}, ms", "ratio"),
     *(f"{BAKED}, ms", "ratio", f"{KERNELS}, ms", "share", "90° error"),
 )
+SHORT = (0, 2, 3, 4, 6, 8, 11)
+"""Columns that a terminal has room for."""
+BARS_HEAD = ("ratio", "bar", "measured", "middle half of the rounds", "holds")
 
 PEERS_ABOUT = """Not measured here: CPU time (both threads together) of forward and backward of the authors' own code on
 another machine, with other work on it, batch 8, 32 to 32 channels, 8 rotations, 28x28, 5x5, relative to the plain
@@ -107,6 +110,48 @@ class Bar:
         return median >= self.limit if self.at_least else median <= self.limit
 
 
+@dataclass
+class Measured:
+    """All there is to report, and how it was measured."""
+
+    device: str
+    batch: int
+    channels: int
+    layers: list[Layer] = field(default_factory=list)
+    seconds: Seconds = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """How often everything took its turn."""
+        return len(self.seconds[TRAINING][PLAIN])
+
+
+def benchmark(
+    device: str = "cpu",
+    *,
+    batch: int = 8,
+    channels: int = 32,
+    rounds: int = 21,
+    minutes: float = 3.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measured:
+    """Time a layer for each factorization, and the plain convolution of the flattened size.
+
+    `minutes`: after three rounds, none begins later than this. `progress` is told the rounds that are done, and all.
+    Raises `ValueError` for numbers that are not positive.
+    """
+    for name, value in (("batch", batch), ("channels", channels), ("rounds", rounds)):
+        check_integer(name, value)
+    check_number("minutes", minutes, low=0.0)
+    torch.manual_seed(SEED)
+    yardstick = plain(channels).to(device)
+    convs = {name: conv.to(device) for name, conv in group_convs(channels).items()}
+    x = torch.randn(batch, channels, SAMPLES, SIZE, SIZE, device=device)
+    measured = Measured(device, batch, channels, described(convs, yardstick))
+    measured.seconds = measure(actions(convs, yardstick, x), device, rounds, minutes, progress)
+    return measured
+
+
 def plain(channels: int) -> nn.Conv2d:
     """The convolution of the flattened size."""
     flat = channels * SAMPLES
@@ -114,7 +159,7 @@ def plain(channels: int) -> nn.Conv2d:
 
 
 def group_convs(channels: int) -> dict[str, GroupConv]:
-    """A layer for each factorization."""
+    """A layer for each factorization; the group has no factors of its own to separate."""
     return {
         name: GroupConv(channels, channels, SIZE, GROUP, SAMPLES, reach=REACH, factorization=name)
         for name in FACTORIZATIONS
@@ -164,12 +209,18 @@ def actions(convs: dict[str, GroupConv], yardstick: nn.Conv2d, x: Tensor) -> dic
     }
 
 
-def measure(found: dict[str, dict[str, Action]], rounds: int) -> Seconds:
+def measure(
+    found: dict[str, dict[str, Action]],
+    device: str,
+    rounds: int,
+    minutes: float,
+    progress: Callable[[int, int], None],
+) -> Seconds:
     """The seconds of all actions, which take turns; after a round that does not count."""
-    turns = [(kind, name, action) for kind, named in found.items() for name, action in named.items()]
+    turns = [(kind, name, repeated(run, 1, device)) for kind, named in found.items() for name, run in named.items()]
     seconds: Seconds = {kind: {name: [] for name in named} for kind, named in found.items()}
     interleaved([action for *_, action in turns], repeats=1, seconds=math.inf)
-    stop = time.monotonic() + 60 * MINUTES
+    stop = time.monotonic() + 60 * minutes
     for done in range(rounds):
         if done >= 3 and time.monotonic() > stop:
             break
@@ -177,6 +228,7 @@ def measure(found: dict[str, dict[str, Action]], rounds: int) -> Seconds:
         taken = interleaved([action for *_, action in turns], repeats=1, seconds=math.inf)
         for (kind, name, _), (value,) in zip(turns, taken, strict=True):
             seconds[kind][name].append(value)
+        progress(done + 1, rounds)
     return seconds
 
 
@@ -184,7 +236,8 @@ def measure(found: dict[str, dict[str, Action]], rounds: int) -> Seconds:
 def quarter_turn_error(layer: GroupConv) -> float:
     """The relative error of equivariance under a quarter turn."""
     layer = copy.deepcopy(layer).eval()
-    x, g = torch.randn(2, layer.in_channels, SAMPLES, SIZE, SIZE), layer.samples.elements[SAMPLES // 4]
+    g = layer.samples.elements[SAMPLES // 4]
+    x = torch.randn(2, layer.in_channels, SAMPLES, SIZE, SIZE, device=g.device)
     y = layer(x)
     moved = layer(transform(x, GROUP, g, layer.samples))
     return ((moved - transform(y, GROUP, g, layer.samples)).norm() / y.norm()).item()
@@ -234,10 +287,10 @@ def bars(seconds: Seconds) -> list[Bar]:
     ]
 
 
-def layers_table(layers: Sequence[Layer], seconds: Seconds) -> str:
-    """A row for each layer; the plain convolution has no kernels to make."""
-    lines = []
-    for layer in layers:
+def rows(measured: Measured) -> list[list[str]]:
+    """A line for each layer; the plain convolution has no kernels to make."""
+    seconds, lines = measured.seconds, []
+    for layer in measured.layers:
         cells = [layer.name, layer.convolutions, f"{layer.parameters:,}"]
         against = {TRAINING: seconds[TRAINING][PLAIN], EVALUATION: seconds[EVALUATION][PLAIN]}
         against |= {BAKED: against[EVALUATION], KERNELS: seconds[TRAINING][layer.name]}
@@ -247,19 +300,18 @@ def layers_table(layers: Sequence[Layer], seconds: Seconds) -> str:
             share = "-" if ratio is None else f"{ratio:.1%}" if kind == KERNELS else f"{ratio:.2f}"
             cells += ["-" if taken is None else f"{1e3 * statistics.median(taken):.3g}", share]
         lines.append([*cells, "-" if layer.error is None else f"{layer.error:.0e}"])
-    return table(HEAD, lines)
+    return lines
 
 
-def bars_table(found: Sequence[Bar]) -> str:
+def bar_rows(measured: Measured) -> list[list[str]]:
     """Whether each bar holds."""
-    lines = [
-        (
+    return [
+        [
             *(bar.claim, f"{'at least' if bar.at_least else 'at most'} {bar.limit:.2f}", f"{bar.quartiles[1]:.2f}"),
             *(f"{bar.quartiles[0]:.2f} to {bar.quartiles[2]:.2f}", "yes" if bar.holds else "no"),
-        )
-        for bar in found
+        ]
+        for bar in bars(measured.seconds)
     ]
-    return table(("ratio", "bar", "measured", "middle half of the rounds", "holds"), lines)
 
 
 def peers_table() -> str:
@@ -268,31 +320,55 @@ def peers_table() -> str:
     return table(("layer", "parameters", "forward and backward, ratio of CPU time", "90° error"), lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of group_layers.md and .json")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(SEED)
-    convs, yardstick = group_convs(options.channels), plain(options.channels)
-    x = torch.randn(options.batch, options.channels, SAMPLES, SIZE, SIZE)
-    layers = described(convs, yardstick)
-    seconds = measure(actions(convs, yardstick, x), options.rounds)
-    found, about = bars(seconds), provenance(SEED)
-    sizes = {"batch": options.batch, "channels": options.channels, "rounds": len(seconds[TRAINING][PLAIN])}
-    told = ABOUT.format(samples=SAMPLES, size=SIZE, taps="x".join(map(str, yardstick.kernel_size)), **sizes)
-    parts = [told, layers_table(layers, seconds), "## What they shall cost", bars_table(found)]
-    parts += ["## Layers of others", PEERS_ABOUT, peers_table()]
-    page = markdown("Group layers and the plain convolution", about, *parts)
-    print(page)
-    data = {"about": about, "layers": [asdict(layer) for layer in layers], "seconds": seconds}
-    data |= {"bars": [asdict(bar) | {"holds": bar.holds} for bar in found], "peers": [asdict(peer) for peer in PEERS]}
-    write(options.out, "group_layers", page, data)
+def write_report(measured: Measured, out: Path, command: str | None = None) -> None:
+    """Write `groups.md`, `groups.json` and, where matplotlib is installed, `groups.png` into the folder; of a graphics
+    processor `groups_cuda.md` and so on.
+
+    `command`: how the benchmark was called; None takes it from the interpreter.
+    """
+    name = "groups_cuda" if measured.device == "cuda" else "groups"
+    about = provenance(SEED) | ({} if command is None else {"command": command})
+    if measured.device == "cuda":
+        about["processor"] = torch.cuda.get_device_name()
+    sizes = {"batch": measured.batch, "channels": measured.channels, "rounds": measured.rounds}
+    told = ABOUT.format(samples=SAMPLES, size=SIZE, taps="x".join([str(2 * REACH + 1)] * 2), **sizes)
+    parts = [told, table(HEAD, rows(measured))]
+    if save(out / f"{name}.png", lambda: draw(measured)):
+        parts.append(f"![times of the plain convolution]({name}.png)")
+    parts += [
+        "## What they shall cost",
+        table(BARS_HEAD, bar_rows(measured)),
+        "## Layers of others",
+        PEERS_ABOUT,
+        peers_table(),
+    ]
+    data = {
+        "about": about | sizes,
+        "layers": [asdict(layer) for layer in measured.layers],
+        "seconds": measured.seconds,
+        "bars": [asdict(bar) | {"holds": bar.holds} for bar in bars(measured.seconds)],
+        "peers": [asdict(peer) for peer in PEERS],
+    }
+    write(out, name, markdown("Group layers and the plain convolution", about, *parts), data)
 
 
-if __name__ == "__main__":
-    main()
+def draw(measured: Measured) -> Figure:
+    """Times of the plain convolution that each layer takes, in training, at evaluation and baked: medians and the
+    middle half of the rounds.
+    """
+    matplotlib: Any = require("matplotlib.figure", extra="plots", purpose="figures")
+    figure: Figure = matplotlib.Figure(figsize=(8, 3.2), layout="constrained")
+    axes, names = figure.subplots(), [layer.name for layer in measured.layers[1:]]
+    for i, kind in enumerate((TRAINING, EVALUATION, BAKED)):
+        below = measured.seconds[TRAINING if kind == TRAINING else EVALUATION][PLAIN]
+        parts = [quartiles(measured.seconds[kind][name], below) for name in names]
+        middle = [part[1] for part in parts]
+        spread = [[part[1] - part[0] for part in parts], [part[2] - part[1] for part in parts]]
+        places = [place + 0.26 * (1 - i) for place in range(len(names))]
+        axes.barh(places, middle, 0.26, xerr=spread, label=kind, error_kw={"linewidth": 1})
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("times of the plain convolution")
+    axes.legend()
+    return figure
