@@ -1,11 +1,14 @@
-"""Results as files: a page of markdown, and the same as JSON."""
+"""Results as files: a page of markdown, the same as JSON, a figure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def markdown(title: str, about: dict[str, Any], *parts: str) -> str:
@@ -33,3 +36,14 @@ def lined(value: Any) -> str:
     if not isinstance(value, list):
         return json.dumps(value)
     return "[\n" + ",\n".join(f" {json.dumps(item)}" for item in value) + "\n]"
+
+
+def save_figure(draw: Callable[[], Figure], path: Path) -> bool:
+    """Draw and save a figure; False without matplotlib."""
+    try:
+        figure = draw()
+    except ImportError:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 from omniconv._errors import require
 from omniconv.bench.conv import HOPELESS, SEED, SLACK, TOLERANCE, Cell, DisagreementError, Measured, as_data
 from omniconv.bench.measure import provenance
-from omniconv.bench.pages import markdown, table, write
+from omniconv.bench.pages import markdown, save_figure, table, write
 from omniconv.bench.summary import CLOSE, PEERS, SLOWER, summarise
 from omniconv.engines._costs import rates
 
@@ -52,7 +53,7 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     about = provenance(SEED) | ({} if command is None else {"command": command})
     about |= {"device": device_name(measured.device), "bandwidth_GB_per_s": measured.bandwidth / 1e9}
     judged = summarise(measured)
-    drawn = save_figure(measured, out / f"{name}.png")
+    drawn = save_figure(partial(draw, measured.cells), out / f"{name}.png")
     tables = slower_table(judged), long_table(judged), left_out(measured), predictions_table(judged, measured.device)
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
@@ -236,17 +237,6 @@ def error_text(cell: Cell, name: str) -> str:
 def number(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def save_figure(measured: Measured, path: Path) -> bool:
-    """Draw and save the figure; False without matplotlib."""
-    try:
-        figure = draw(measured.cells)
-    except ImportError:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return True
 
 
 def draw(cells: Sequence[Cell]) -> Figure:

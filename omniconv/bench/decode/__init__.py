@@ -1,0 +1,14 @@
+"""The benchmark of decoding: Transformers, Hyena with a cache and Hyena distilled, token by token.
+
+`benchmark` checks and times them; `write_report` makes a page, JSON and a figure of what it measured.
+"""
+
+from omniconv.bench.decode.measure import benchmark as benchmark
+from omniconv.bench.decode.models import CONTESTANTS as CONTESTANTS
+from omniconv.bench.decode.report import write_report as write_report
+from omniconv.bench.decode.results import Measured as Measured
+from omniconv.bench.decode.results import Result as Result
+from omniconv.bench.decode.sizes import SIZES as SIZES
+from omniconv.bench.decode.sizes import Sizes as Sizes
+
+__all__ = ["CONTESTANTS", "SIZES", "Measured", "Result", "Sizes", "benchmark", "write_report"]
