@@ -1,5 +1,6 @@
 """Speed and memory beside peers: what `omniconv bench` measures."""
 
+from omniconv.bench import decode as decode
 from omniconv.bench import groups as groups
 from omniconv.bench import points as points
 from omniconv.bench.cases import CUDA_GRID as CUDA_GRID
@@ -27,6 +28,7 @@ __all__ = [
     "Measured",
     "benchmark",
     "cells",
+    "decode",
     "entrants",
     "grid",
     "groups",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_number, require
 from omniconv.bench.measure import interleaved, provenance, repeated, wait_until_quiet
-from omniconv.bench.pages import markdown, save, table, write
+from omniconv.bench.pages import Table, chosen_columns, markdown, save, table, write
 from omniconv.export import bake
 from omniconv.groups import SO2, transform
 from omniconv.nn import GroupConv
@@ -285,6 +285,12 @@ def bars(seconds: Seconds) -> list[Bar]:
         Bar("none at evaluation, over the plain convolution", quartiles(evaluate["none"], evaluate[PLAIN]), 1.10),
         Bar("none over separable, in training", quartiles(train["none"], train["separable"]), 2.0, at_least=True),
     ]
+
+
+def tables(measured: Measured) -> list[Table]:
+    """What a terminal has room for: the layers, and whether the bars hold."""
+    layers = chosen_columns("Group layers", HEAD, rows(measured), SHORT)
+    return [layers, ("What they shall cost", BARS_HEAD, bar_rows(measured))]
 
 
 def rows(measured: Measured) -> list[list[str]]:

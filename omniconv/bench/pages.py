@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Table: TypeAlias = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""A title, headings, and rows below them."""
 
 
 def markdown(title: str, about: dict[str, Any], *parts: str) -> str:
@@ -21,6 +24,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table: the first column to the left, the others to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def chosen_columns(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> Table:
+    """The table with these columns alone."""
+    return title, [head[i] for i in columns], [[row[i] for i in columns] for row in rows]
 
 
 def write(folder: Path, name: str, page: str, data: dict[str, Any]) -> None:

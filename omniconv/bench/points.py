@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer, check_number, require
 from omniconv.bench.conv import DisagreementError
 from omniconv.bench.measure import interleaved, peak_memory, provenance, repeated
-from omniconv.bench.pages import markdown, save, table, write
+from omniconv.bench.pages import Table, markdown, save, table, write
 from omniconv.domains import Edges, within
 from omniconv.models import GriddedNet
 from omniconv.nn import PointConv
@@ -189,6 +189,11 @@ def write_report(measured: Measured, out: Path, command: str | None = None) -> N
         parts.append(f"![time and memory]({name}.png)")
     data = {"about": about | how, "results": [asdict(one) for one in measured.results]}
     write(out, name, markdown("Points, and their number", about, *(part for part in parts if part)), data)
+
+
+def tables(measured: Measured) -> list[Table]:
+    """What a terminal has room for: all."""
+    return [("Forward and backward", HEAD, rows(measured))]
 
 
 def rows(measured: Measured) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from omniconv.bench import (
     DisagreementError,
     Measured,
     benchmark,
+    decode,
     entrants,
     grid,
     groups,
@@ -27,6 +28,7 @@ from omniconv.bench import (
     write_report,
 )
 from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS
+from omniconv.bench.pages import Table
 from omniconv.cli._output import console, facts, lines
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ class Convolutions:
         with rich.Progress(*columns, console=console()) as bar:
             task = bar.add_task("conv", total=None, case="")
 
-            def show(done: int, total: int, cell: Cell | None) -> None:
+            def report(done: int, total: int, cell: Cell | None) -> None:
                 bar.update(task, completed=done, total=total, case="" if cell is None else cell.case.name)
 
             return benchmark(
@@ -85,8 +87,59 @@ class Convolutions:
                 entered=entrants(compiled=self.compiled),
                 sweeps=QUICK_SWEEPS if self.quick else SWEEPS,
                 minutes=self.minutes,
-                progress=show,
+                progress=report,
             )
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Time language models of 1.3 billion random weights that write token by token: Transformers with their caches,
+    Hyena with its cache, Hyena and MultiHyena as recurrences.
+
+    Ends with exit code 1, and without a report, where a fused step differs from the plain one, or the steps of a model
+    from its pass over the whole sequence.
+    """
+
+    device: Device = "cuda"
+    """Where to compute; on a CPU only with --quick."""
+
+    quick: bool = False
+    """Tiny models, to see the benchmark work."""
+
+    minutes: float = 8.5
+    """After which no further measurement begins."""
+
+    out: Path | None = None
+    """Folder for decode.md, decode.json and decode.png, written anew after every contestant."""
+
+    def run(self) -> None:
+        """Measure, print, write."""
+        check_number("--minutes", self.minutes, low=0.0)
+        check_device(self.device)
+        if self.device == "cpu" and not self.quick:
+            raise ValueError("`--device cpu` needs `--quick`: models of that size take hours there.")
+        measured = reported(self.measure)
+        show(decode.tables(measured))
+        if self.out is not None:
+            told(self.out, "decode")
+
+    def measure(self) -> decode.Measured:
+        """The benchmark, with a line for all that is done."""
+        out = console()
+        with out.status("decoding"):
+            return decode.benchmark(
+                decode.SIZES["small" if self.quick else "full"],
+                self.device,
+                seconds=0.02 if self.quick else 0.4,
+                minutes=self.minutes,
+                progress=lambda line: out.print(line, style="dim", highlight=False),
+                finished=self.report,
+            )
+
+    def report(self, measured: decode.Measured) -> None:
+        """Write what there is so far."""
+        if self.out is not None:
+            decode.write_report(measured, self.out, typed())
 
 
 @dataclass(frozen=True)
@@ -114,7 +167,7 @@ class Points:
         check_device(self.device)
         counts = points.COUNTS[:1] if self.quick else points.COUNTS
         measured = reported(lambda: self.measure(counts))
-        console().print(lines("Forward and backward", points.HEAD, points.rows(measured)))
+        show(points.tables(measured))
         console().print(points.ratios(measured))
         if self.out is not None:
             points.write_report(measured, self.out, typed())
@@ -127,12 +180,12 @@ class Points:
             task = bar.add_task("points", total=sum(counts))
             ahead = iter(counts)
 
-            def show(result: points.Result) -> None:
+            def report(result: points.Result) -> None:
                 if result.way == points.LATTICE:  # the first way of a number of points
                     bar.update(task, description=f"points: {result.points:,}", advance=next(ahead))
 
             repeats = 1 if self.quick else self.repeats
-            return points.benchmark(counts, self.device, repeats=repeats, progress=show)
+            return points.benchmark(counts, self.device, repeats=repeats, progress=report)
 
 
 @dataclass(frozen=True)
@@ -156,9 +209,7 @@ class Groups:
         check_number("--minutes", self.minutes, low=0.0)
         check_device(self.device)
         measured = self.measure()
-        short = [[row[column] for column in groups.SHORT] for row in (groups.HEAD, *groups.rows(measured))]
-        console().print(lines("Group layers", short[0], short[1:]))
-        console().print(lines("What they shall cost", groups.BARS_HEAD, groups.bar_rows(measured)))
+        show(groups.tables(measured))
         if self.out is not None:
             groups.write_report(measured, self.out, typed())
             told(self.out, named("groups", self.device))
@@ -169,15 +220,16 @@ class Groups:
         with rich.Progress(console=console()) as bar:
             task = bar.add_task("groups", total=None)
 
-            def show(done: int, total: int) -> None:
+            def report(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
             size = {"batch": 1, "channels": 4, "rounds": 3} if self.quick else {}
-            return groups.benchmark(self.device, minutes=self.minutes, progress=show, **size)
+            return groups.benchmark(self.device, minutes=self.minutes, progress=report, **size)
 
 
 Command = Annotated[
     Annotated[Convolutions, tyro.conf.subcommand("conv")]
+    | Annotated[Decode, tyro.conf.subcommand("decode")]
     | Annotated[Points, tyro.conf.subcommand("points")]
     | Annotated[Groups, tyro.conf.subcommand("groups")],
     tyro.conf.OmitArgPrefixes,
@@ -208,6 +260,12 @@ def reported(measure: Callable[[], T]) -> T:
         return measure()
     except DisagreementError as error:
         sys.exit(f"omniconv: nothing is reported: {error}")
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print them."""
+    for table in tables:
+        console().print(lines(*table))
 
 
 def named(what: str, device: Device) -> str:

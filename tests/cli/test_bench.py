@@ -18,7 +18,7 @@ pytest.importorskip("rich")
 from omniconv.bench import Case, Cell, Contestant, Measured, cells
 from omniconv.bench.contestants import by_transform, entrants, never
 from omniconv.cli import main
-from omniconv.cli.bench import Convolutions, Groups, Points, times
+from omniconv.cli.bench import Convolutions, Decode, Groups, Points, times
 
 TINY = cells("tiny", 1, 2, (16,), (3,), causal=True)
 
@@ -141,3 +141,27 @@ def test_bad_options_of_the_others_are_named() -> None:
         Points(repeats=0).run()
     with pytest.raises(ValueError, match="`--minutes` must be finite and above 0"):
         Groups(minutes=0).run()
+
+
+def test_decode_prints_its_tables_and_writes_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("omniconv.bench.decode.measure.disagreements", lambda device, progress: [])
+    options = ("--quick", "--device", "cpu", "--out", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["omniconv", "bench", "decode", *options])
+    main()
+    printed = capsys.readouterr().out
+    assert "Prompts of 300, 8 generated" in printed
+    assert "Hyena, distilled, 20 + 4: " in printed
+    assert len(json.loads((tmp_path / "decode.json").read_text())["results"]) == 16
+    assert "Written by `omniconv bench decode --quick" in (tmp_path / "decode.md").read_text()
+
+
+def test_decode_refuses_what_disagrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omniconv.bench.decode.measure.disagreements", lambda device, progress: ["one", "two"])
+    with pytest.raises(SystemExit) as stop:
+        Decode(device="cpu", quick=True, out=tmp_path).run()
+    assert stop.value.code == "omniconv: nothing is reported: one\ntwo"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="`--device cpu` needs `--quick`"):
+        Decode(device="cpu").run()
