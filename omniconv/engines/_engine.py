@@ -10,10 +10,18 @@ from torch import Tensor
 from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
 
+Launch = Callable[[Signal, Taps], Signal]
+"""A convolution of operands of known shapes."""
+
 
 def as_they_are(taps: Taps, problem: Problem) -> Tensor:
     """The taps: what an engine prepares that has nothing to prepare."""
     return taps
+
+
+def not_bound(problem: Problem) -> Launch | None:
+    """None: an engine whose steps are few, or long."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,10 @@ class Engine:
     `adjoint_work(problem, need_x, need_taps)`: the same for `adjoint`.
     `gated(x, prepared, problem, before, after)`: after * run(before * x), either gate None; None where an engine has no
     pass that saves the gates' own.
+    `bound(problem)`: one function of x and the taps that does what `prepare` and `run` do, with all that they look up
+    found beforehand: what stands around a short convolution takes as long as it. None where nothing would be saved.
+    `differentiable(problem)`: the same by operators of the framework which keep x and the taps alone for its gradients,
+    where those are the engine's own; None elsewhere.
     `half`: whether signals may be of float16 and bfloat16, with taps in float32 and gradients in the dtype of `x` and
     of the taps. An engine otherwise sees float32 or float64 tensors of one dtype.
 
@@ -46,4 +58,6 @@ class Engine:
     adjoint_work: Callable[[Problem, bool, bool], tuple[float, ...] | None]
     prepare: Callable[[Taps, Problem], Tensor] = as_they_are
     gated: Callable[[Signal, Tensor, Problem, Tensor | None, Tensor | None], Signal] | None = None
+    bound: Callable[[Problem], Launch | None] = not_bound
+    differentiable: Callable[[Problem], Launch | None] = not_bound
     half: bool = False

@@ -41,8 +41,12 @@ def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tup
 
 def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same of plain tensors whose plan is known."""
-    if tracked(x, taps):
+    if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
+        if plan.differentiable is not None and not torch.is_autocast_enabled("cpu"):
+            return plan.differentiable(x, taps).contiguous()
         return Convolve.apply(x, taps, plan.problem.causal, plan.problem.circular, plan.asked)
+    if plan.launch is not None and not CONSTANT.data and not torch.is_autocast_enabled("cpu"):
+        return owned(plan.launch(x, taps))
     return carry_out_plan(x, taps, plan)
 
 
@@ -209,7 +213,12 @@ def whole(y: Tensor, dtype: torch.dtype) -> Tensor:
 
     A view of memory that is its own, as the framework's convolutions along one axis return, becomes its owner.
     """
-    y = (y if y.dtype == dtype else y.to(dtype)).contiguous()
+    return owned(y if y.dtype == dtype else y.to(dtype))
+
+
+def owned(y: Tensor) -> Tensor:
+    """The same of a tensor of the right dtype."""
+    y = y.contiguous()
     if not y._is_view():
         return y
     storage = y.untyped_storage()

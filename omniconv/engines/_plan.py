@@ -7,15 +7,16 @@ memory: a look-up less is microseconds less.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
 
 from omniconv._errors import check_floating_tensor
+from omniconv._precision import HALF
 from omniconv._typing import PerAxis
 from omniconv.engines._costs import rates
-from omniconv.engines._engine import Engine
+from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._problem import Problem, checked_directions, problem_of_shapes
 from omniconv.engines._select import check_engine_name, select_adjoint, select_engine
 from omniconv.engines._shorten import shortened
@@ -28,13 +29,17 @@ Adjoints = tuple[tuple[Engine, bool, bool], ...]
 class Plan:
     """A convolution of operands of known shapes: the problem, the same as engines meet it, and the engine.
 
-    `asked`: the engine's name, or "auto". `known`: engines of gradients that were asked for before, by what was needed.
+    `asked`: the engine's name, or "auto". `launch`: all of it in one function, for plain tensors without gradients and
+    without autocast. `differentiable`: the same with gradients. Either None where engines are called step by step.
+    `known`: engines of gradients that were asked for before, by what was needed.
     """
 
     problem: Problem
     short: Problem
     engine: Engine
     asked: str
+    launch: Launch | None = field(default=None, compare=False)
+    differentiable: Launch | None = field(default=None, compare=False)
     known: dict[tuple[bool, bool], Adjoints] = field(default_factory=dict, repr=False, compare=False)
 
     def adjoints(self, need_x: bool, need_taps: bool) -> Adjoints:
@@ -59,7 +64,18 @@ def plan_of_shapes(
     """The plan for operands of these shapes, which were checked before."""
     boundary = tuple("circular" if periodic else "zero" for periodic in circular)
     problem = problem_of_shapes(x, taps, causal, boundary, dtype, device, False)
-    return Plan(problem, shortened(problem), select_engine(problem, engine), engine)
+    plan = Plan(problem, shortened(problem), select_engine(problem, engine), engine)
+    return with_launches(plan) if plan.short is problem and problem.batch and dtype not in HALF else plan
+
+
+def with_launches(plan: Plan) -> Plan:
+    """The plan with the functions that its engine has for it: with gradients only if it is to make them as well."""
+    alone = all(engine is plan.engine for engine, *_ in plan.adjoints(True, True))
+    return replace(
+        plan,
+        launch=plan.engine.bound(plan.problem),
+        differentiable=plan.engine.differentiable(plan.problem) if alone else None,
+    )
 
 
 remembered_plan = lru_cache(maxsize=4096)(plan_of_shapes)

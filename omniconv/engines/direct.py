@@ -19,11 +19,12 @@ from torch import Tensor
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import Block, beyond_cache, blocks
-from omniconv.engines._engine import Engine
-from omniconv.engines._extend import Margin, extend, extended, fold, margins, reversed_margins
+from omniconv.engines._engine import Engine, Launch
+from omniconv.engines._extend import Margin, extend, extended, fold, margins, pads, reversed_margins
 from omniconv.engines._problem import Problem
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 LOCK = RLock()
 
@@ -54,6 +55,45 @@ def run(x: Signal, weight: Tensor, problem: Problem) -> Signal:
     """Correlation of the extended signal with the reversed taps."""
     with without_tf32(problem):
         return correlate(x, weight, margins(problem), problem)
+
+
+def bound(problem: Problem) -> Launch | None:
+    """The framework's convolution with its arguments at hand, of all signals at once on zero axes."""
+    if problem.device != "cpu" or any(problem.circular) or len(slices_of(problem)) > 1:
+        return None
+    conv, axes, parts, depthwise = CONV[problem.dim], problem.axes, groups(problem), problem.depthwise
+    padding, zeros = padding_of(margins(problem), problem.circular), pads(margins(problem), problem.circular)
+
+    def launch(x: Signal, taps: Taps) -> Signal:
+        weight = taps.unsqueeze(1).flip(axes) if depthwise else taps.flip(axes)
+        for pad, _ in zeros if padding is None else ():
+            x = torch.constant_pad_nd(x, pad)
+        return conv(x, weight, None, 1, padding or 0, 1, parts)
+
+    return launch
+
+
+def differentiable(problem: Problem) -> Launch | None:
+    """The framework's transposed correlation, which is a convolution of the taps as they are: nothing is reversed, and
+    nothing kept but x and the taps. Where `framework_adjoint` would make both gradients, of what it pads by itself.
+    """
+    ours = problem.device == "cpu" and problem.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not ours or not at_once(problem) or any(problem.circular) or len(slices_of(problem)) > 1:
+        return None
+    transposed, parts, depthwise = TRANSPOSED[problem.dim], groups(problem), problem.depthwise
+    padding = [min(pair) for pair in margins(problem)]
+    # The transposed correlation drops as much at both ends; what an axis has to lose at one of them is cut off.
+    starts = [origin - less for origin, less in zip(problem.origin, padding, strict=True)]
+    cut = [(axis, start, size) for axis, start, size, pair in zip(
+        problem.axes, starts, problem.size, margins(problem), strict=True) if pair[0] != pair[1]]  # fmt: skip
+
+    def launch(x: Signal, taps: Taps) -> Signal:
+        y = transposed(x, taps.unsqueeze(1) if depthwise else taps.transpose(0, 1), None, 1, padding, 0, parts)
+        for axis, start, size in cut:
+            y = y.narrow(axis, start, size)
+        return y
+
+    return launch
 
 
 def adjoint(
@@ -299,4 +339,6 @@ def padded(channels: int, lanes: int = LANES) -> int:
     return -(-channels // lanes) * lanes
 
 
-DIRECT = Engine("direct", run, adjoint, reject, work, adjoint_work, prepare=prepare)
+DIRECT = Engine(
+    "direct", run, adjoint, reject, work, adjoint_work, prepare=prepare, bound=bound, differentiable=differentiable
+)

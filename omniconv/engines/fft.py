@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import beyond_cache, blocks
-from omniconv.engines._engine import Engine
+from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
@@ -45,6 +45,21 @@ def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
         product = mix(spectrum(x[batch, channels], problem), spectrum_taps[channels], problem)
         y[batch, channels] = signal(product, start, problem)
     return y
+
+
+def bound(problem: Problem) -> Launch | None:
+    """The four transforms and products of all signals at once, on one zero axis with a kernel per channel."""
+    n, size = frame(problem), problem.size[-1]
+    alone = problem.dim == 1 and problem.depthwise and not any(problem.circular)
+    if problem.device != "cpu" or not alone or len(blocks(problem, math.prod(n), BLOCK)) > 1:
+        return None
+    start, length = first_output(problem.origin, problem)[0], n[0]
+    rfft, irfft = torch.fft.rfft, torch.fft.irfft
+
+    def launch(x: Signal, taps: Taps) -> Signal:
+        return irfft(rfft(x, length).mul_(rfft(taps, length)), length).narrow(-1, start, size)
+
+    return launch
 
 
 def adjoint(
@@ -282,4 +297,4 @@ def levels(n: int) -> float:
     return weighed + 5 * math.log2(n)
 
 
-FFT = Engine("fft", run, adjoint, reject, work, adjoint_work, prepare=prepare)
+FFT = Engine("fft", run, adjoint, reject, work, adjoint_work, prepare=prepare, bound=bound)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
@@ -24,7 +24,7 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
     Values and both gradients against the reference engine in float64, in float32 and float64, in every dimension;
     causal, zero and circular, mixed per axis too; depthwise and dense; odd and even sizes; kernels shorter and longer
     than the signal. It must leave its inputs alone and state its work. One that takes half precision is checked in it
-    too.
+    too. What it binds to a problem must be the same convolution, and with gradients keep nothing but its inputs.
 
     >>> from omniconv.engines import ENGINES
     >>> check_engine(ENGINES["direct"], dims=(1,))
@@ -90,9 +90,32 @@ def check_problem(engine: Engine, problem: Problem) -> None:
             if one is not None and both is not None:
                 limit = tolerance(engine, x.dtype)
                 assert_close(one, both, f"{engine.name}: {what}, needed alone, of {problem}", limit)
+    check_launches(engine, problem, (x, taps, grad), [result for result in results if result is not None])
     for amounts in (engine.work(problem), engine.adjoint_work(problem, True, True)):
         valid = amounts is None or (all(amount >= 0 for amount in amounts) and sum(amounts) > 0)
         expect(valid, f"{engine.name} must state amounts of work, none negative; got {amounts}")
+
+
+def check_launches(
+    engine: Engine, problem: Problem, given: tuple[Tensor, Tensor, Tensor], results: Sequence[Tensor]
+) -> None:
+    """What the engine binds to the problem: the output, both gradients, and what is kept for them."""
+    if (launch := engine.bound(problem)) is not None:
+        assert_close(
+            launch(*given[:2]), results[0], f"{engine.name}, bound: output of {problem}", TOLERANCE[given[0].dtype]
+        )
+    if (launch := engine.differentiable(problem)) is None:
+        return
+    x, taps = (operand.clone().requires_grad_() for operand in given[:2])
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
+        y = launch(x, taps)
+    ours = {x.untyped_storage().data_ptr(), taps.untyped_storage().data_ptr()}
+    alone = all(tensor.untyped_storage().data_ptr() in ours for tensor in kept)
+    expect(alone, f"{engine.name}, differentiable, keeps more than its inputs for {problem}")
+    found = (y.detach(), *torch.autograd.grad(y, (x, taps), given[2]))
+    for what, actual, right in zip(("output", "dx", "dtaps"), found, results, strict=True):
+        assert_close(actual, right, f"{engine.name}, differentiable: {what} of {problem}", TOLERANCE[x.dtype])
 
 
 def tolerance(engine: Engine, dtype: torch.dtype) -> float:
