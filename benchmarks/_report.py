@@ -21,4 +21,5 @@ def called(script: str, options: argparse.Namespace, parser: argparse.ArgumentPa
         for name, value in vars(options).items()
         if name not in ("data", "out", "models") and value != parser.get_default(name)
     ]
-    return " ".join([f"python benchmarks/{script} DATA --out {options.out}", *given])
+    data = "DATA " if hasattr(options, "data") else ""
+    return " ".join([f"python benchmarks/{script} {data}--out {options.out}", *given])

@@ -170,13 +170,7 @@ class Loop:
         if recipe.compile:
             self.model.compile()
         optimizer = build_optimizer(self.model, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        minimised = Objective(
-            self.model,
-            self.task,
-            kernel_norm=recipe.kernel_norm,
-            all_pass=recipe.all_pass,
-            antialias=recipe.antialias,
-        )
+        minimised = Objective(self.model, self.task, penalties=recipe.penalties)
         objective, prepared = self.accelerator.prepare(minimised, optimizer)
         self.optimizer = prepared  # knows about scaled gradients
         warmup = min(math.ceil(recipe.warmup * self.steps), self.steps - 1)

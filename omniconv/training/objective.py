@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from omniconv._errors import check_choice
 from omniconv._typing import Mask, Signal
-from omniconv.nn import aliasing, all_pass
-from omniconv.nn import kernel_norm as norm_of_kernels
+from omniconv.nn import admissibility, aliasing, all_pass, kernel_norm, narrowness, regrowth, relaxation
 from omniconv.training.tasks import Task
+
+PENALTIES: dict[str, Callable[[nn.Module], Tensor]] = {
+    "kernel_norm": kernel_norm,
+    "all_pass": all_pass,
+    "antialias": aliasing,  # with every filter's share of the reference grid's limit
+    "admissibility": admissibility,
+    "narrowness": narrowness,
+    "regrowth": regrowth,
+    "relaxation": relaxation,
+}
+"""Functions of a network that may be added to the loss: of its kernels, and of how much symmetry it has."""
 
 
 class Objective(nn.Module):
@@ -18,16 +31,16 @@ class Objective(nn.Module):
 
     Without targets it gives the outputs.
 
-    penalty = kernel_norm * omniconv.nn.kernel_norm(model) + all_pass * omniconv.nn.all_pass(model)
-    + antialias * omniconv.nn.aliasing(model), the last with every filter's share of the reference grid's limit.
+    `penalties`: the factors of functions of the model, by their names in `PENALTIES`; the penalty is the sum of the
+    products.
     """
 
-    def __init__(
-        self, model: nn.Module, task: Task, *, kernel_norm: float = 0.0, all_pass: float = 0.0, antialias: float = 0.0
-    ):
+    def __init__(self, model: nn.Module, task: Task, *, penalties: Mapping[str, float] = MappingProxyType({})):
         super().__init__()
         self.model, self.task = model, task
-        self.kernel_norm, self.all_pass, self.antialias = kernel_norm, all_pass, antialias
+        self.penalties = {
+            check_choice("penalties", name, tuple(PENALTIES)): factor for name, factor in penalties.items()
+        }
 
     def forward(
         self,
@@ -47,10 +60,7 @@ class Objective(nn.Module):
 
     def _penalty(self, like: Tensor) -> Tensor:
         penalty = like.new_zeros(())
-        if self.kernel_norm:
-            penalty = penalty + self.kernel_norm * norm_of_kernels(self.model)
-        if self.all_pass:
-            penalty = penalty + self.all_pass * all_pass(self.model)
-        if self.antialias:
-            penalty = penalty + self.antialias * aliasing(self.model)
+        for name, factor in self.penalties.items():
+            if factor:
+                penalty = penalty + factor * PENALTIES[name](self.model)
         return penalty

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from omniconv._errors import check_choice, check_integer, check_number, describe
 from omniconv._typing import check_bool
 from omniconv.training.augmentation import CloudAugmentation
+from omniconv.training.objective import PENALTIES
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -45,6 +46,18 @@ class Recipe:
     antialias: float = 0.0
     """Weight of the kernels' frequencies above those of the grid, squared and added to the loss."""
 
+    admissibility: float = 0.0
+    """Weight of the squared means of the filters of group convolutions, added to the loss: towards wavelets."""
+
+    narrowness: float = 0.0
+    """Weight of -ln of the widths of learned parts of groups, added to the loss: towards all of the symmetry."""
+
+    regrowth: float = 0.0
+    """Weight of how much wider parts of groups are than those of the layer before, added to the loss."""
+
+    relaxation: float = 0.0
+    """Weight of the squared amounts by which layers leave their symmetry, added to the loss: back towards it."""
+
     average: float = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; 0 keeps the weights."""
 
@@ -66,6 +79,11 @@ class Recipe:
     seed: int = 0
     """Of the order of the batches and of drop-out; with the same seed and machine a run is bit-identical."""
 
+    @property
+    def penalties(self) -> dict[str, float]:
+        """The factors of all penalties, by their names."""
+        return {name: getattr(self, name) for name in PENALTIES}
+
     def __post_init__(self) -> None:
         checked = {
             "epochs": check_integer("epochs", self.epochs),
@@ -75,9 +93,7 @@ class Recipe:
             "weight_decay": check_number("weight_decay", self.weight_decay, low=0.0, closed=True),
             "warmup": check_number("warmup", self.warmup, low=0.0, high=1.0, closed=True),
             "clip": check_number("clip", self.clip, low=0.0),
-            "kernel_norm": check_number("kernel_norm", self.kernel_norm, low=0.0, closed=True),
-            "all_pass": check_number("all_pass", self.all_pass, low=0.0, closed=True),
-            "antialias": check_number("antialias", self.antialias, low=0.0, closed=True),
+            **{name: check_number(name, factor, low=0.0, closed=True) for name, factor in self.penalties.items()},
             "average": check_number("average", self.average, low=0.0, closed=True),
             "patience": check_integer("patience", self.patience, minimum=0),
             "precision": check_choice("precision", self.precision, PRECISIONS),

@@ -62,10 +62,14 @@ def test_classes_are_what_the_page_says() -> None:
 def test_learned_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("learned_interval", "--out", tmp_path, "--seeds", 1, "--steps", 2, "--batch", 8, monkeypatch=monkeypatch)
     results = json.loads((tmp_path / "learned_interval.json").read_text())["results"]
-    assert [(one["task"], one["begin"]) for one in results] == [("window", 0.75), ("window", 1.0), ("full", 1.0)]
+    settings = [(0.75, 0.03), (0.75, 0.0), (1.0, 0.0)]
+    assert [(one["task"], one["begin"], one["pull"]) for one in results] == [
+        (task, *setting) for setting in settings for task in ("window", "full")
+    ]
     assert results[0]["half_width"] == pytest.approx(135, abs=5)
     page = (tmp_path / "learned_interval.md").read_text()
-    assert "within 10 degrees of 180 with 1 of 1 seeds" in page
+    assert "pull 0: within 10 degrees of 180 with 1 of 1 seeds" in page
+    assert "Written by `python benchmarks/learned_interval.py --out" in page
     assert (tmp_path / "learned_interval.png").exists()
 
 

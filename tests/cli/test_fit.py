@@ -78,6 +78,9 @@ EVERY_OPTION: dict[str, Any] = {
     "track": ("tensorboard",),
 }
 
+OF_GROUPS = ("admissibility", "narrowness", "regrowth", "relaxation")
+"""Penalties in a recipe that concern networks which the command does not build."""
+
 
 def omniconv(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
     """The command in this process."""
@@ -130,20 +133,21 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
 
 def test_every_option_of_the_recipe_reaches_it() -> None:
     _, recipe = Fit(**EVERY_OPTION).choose(CloudSamples(np.zeros((8, 20, 3)), None, np.arange(8) % 2))
-    names = [field.name for field in fields(Recipe) if field.name != "augmentation"]
+    names = [field.name for field in fields(Recipe) if field.name not in {"augmentation", *OF_GROUPS}]
     assert recipe.augmentation is not None
     changes = {name: EVERY_OPTION[name] for name in ("turn", "flip", "zoom", "jitter", "thin")}
     assert recipe.augmentation == CloudAugmentation(**changes)
-    assert {name: value for name, value in asdict(recipe).items() if name != "augmentation"} == {
+    assert {name: value for name, value in asdict(recipe).items() if name in names} == {
         name: EVERY_OPTION[name] for name in names
     }
+    assert all(getattr(recipe, name) == 0.0 for name in OF_GROUPS)
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
     plain = Fit(data="", out=Path())
     for library in (Recipe(), Architecture(), CloudAugmentation()):
         for field in fields(library):
-            if field.name in ("augmentation", "quarters", "vectors", "unsigned"):
+            if field.name in ("augmentation", "quarters", "vectors", "unsigned", *OF_GROUPS):
                 continue  # made of the others, or of Python alone
             given = getattr(plain, field.name)
             assert given is None or given == getattr(library, field.name), field.name
