@@ -31,8 +31,9 @@ from omniconv.bench import (
     summarise,
     write_report,
 )
-from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS, as_data, open_cell, same_precision
+from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS, as_data, open_cell
 from omniconv.bench.pages import write
+from omniconv.engines._float32 import without_tf32
 
 BASIC = ("auto", "direct", "fft")
 """Contestants that hold no code of their own for a graphics processor."""
@@ -108,7 +109,7 @@ def main() -> None:
     stop = time.monotonic() + 60 * options.minutes
     device = "cpu" if options.rehearse else "cuda"
     entered = entrants()
-    with same_precision():
+    with without_tf32():
         failed = check(REHEARSAL if options.rehearse else CHECKS, entered, device)
     cases = grid(device, quick=options.rehearse)
     measured = benchmark(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from omniconv.bench.contestants import Contestant, action, inputs, reference
 from omniconv.bench.measure import copy_bandwidth, interleaved, peak_memory, repeated, wait_until_quiet
 from omniconv.bench.predict import chosen_engines, predicted_seconds
 from omniconv.engines import ENGINES
+from omniconv.engines._float32 import without_tf32
 
 SEED = 0
 
@@ -145,7 +145,7 @@ def benchmark(
     stop = time.monotonic() + 60 * minutes
     measured = Measured(device, copy_bandwidth(device))
     done, total, order = 0, sweeps * len(cases), random.Random(SEED)
-    with same_precision():
+    with without_tf32():  # all sums in one precision
         for case in cases:
             if time.monotonic() > stop:
                 measured.missing.append(case)
@@ -164,17 +164,6 @@ def benchmark(
                 progress(done, total, cell)
             measured.sweeps += 1
     return measured
-
-
-@contextlib.contextmanager
-def same_precision() -> Iterator[None]:
-    """The framework's convolution without tf32, which it would use on CUDA for float32: all sums in one precision."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def first_visit(

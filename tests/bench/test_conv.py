@@ -14,7 +14,7 @@ from torch import Tensor
 
 from omniconv.bench import Case, Cell, Contestant, DisagreementError, Measured, benchmark, entrants
 from omniconv.bench.contestants import by_transform, never
-from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, open_cell, relative_error, same_precision, visit
+from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, open_cell, relative_error, visit
 from omniconv.bench.predict import chosen_engines, predicted_seconds
 
 TINY = Case("tiny", 2, 3, (16,), (5,), causal=True)
@@ -197,19 +197,6 @@ def test_the_time_is_kept() -> None:
     measured = benchmark(CASES, "cpu", entered=entrants(), minutes=0)
     assert measured.cells == []
     assert measured.missing == CASES
-
-
-def test_the_precision_of_the_framework_is_put_back() -> None:
-    before = torch.backends.cudnn.allow_tf32
-
-    def fail() -> None:
-        with same_precision():
-            assert not torch.backends.cudnn.allow_tf32
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_ratios_are_of_the_same_round() -> None:
