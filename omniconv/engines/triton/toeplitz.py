@@ -111,6 +111,12 @@ def samples_at(start, r, n, CIRCULAR: tl.constexpr, WHOLE: tl.constexpr):
 
 
 @triton.jit
+def wide(stride, UNIT: tl.constexpr):
+    """A stride in samples, of which there may be more than 32 bits count: those in units are of that width."""
+    return tl.cast(stride, tl.int64) * UNIT
+
+
+@triton.jit
 def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, base, length,
                     x_b, x_c, x_t, before_b, before_c, before_t, after_b, after_c, after_t,
                     UNIT: tl.constexpr, CIRCULAR: tl.constexpr, WHOLE: tl.constexpr, BEFORE: tl.constexpr,
@@ -133,8 +139,8 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
     if not CIRCULAR:
         start = tl.maximum(start, -tl.max(block, 0) * (OUTPUTS // STEP))
         stop = tl.minimum(stop, tl.cdiv(n - tl.min(block, 0) * OUTPUTS, STEP))
-    samples = x + (element * (x_b * UNIT) + channel * (x_c * UNIT))[:, None]
-    gates = before + (element * (before_b * UNIT) + channel * (before_c * UNIT))[:, None]
+    samples = x + (element * wide(x_b, UNIT) + channel * wide(x_c, UNIT))[:, None]
+    gates = before + (element * wide(before_b, UNIT) + channel * wide(before_c, UNIT))[:, None]
     window = table + channel * COPIES * length + base * STEP
     window += ((s % COPIES) * length - s // COPIES * COPIES)[:, None] + r[None, :]
     acc = tl.zeros((OUTPUTS, ROWS), tl.float32)
@@ -150,7 +156,7 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
     t = (block * OUTPUTS)[:, None] + s[None, :]
     inside = valid[:, None] & (t < n)
     if AFTER:
-        gates = after + (element * (after_b * UNIT) + channel * (after_c * UNIT))[:, None]
+        gates = after + (element * wide(after_b, UNIT) + channel * wide(after_c, UNIT))[:, None]
         acc *= tl.load(gates + t.to(tl.int64) * after_t, mask=inside, other=0.0).to(tl.float32)
     channels = tl.num_programs(0) // tiles
     address = y + ((element * channels + channel) * n)[:, None] + t
@@ -174,18 +180,18 @@ def correlate_blocks(grad, x, sums, n, batch, rows, start, windows, splits, grad
     share = tl.cdiv(tl.cdiv(tl.maximum(last - first, 0), splits), ROWS) * ROWS
     first += split * share
     last = tl.minimum(last, first + share)
-    x += channel * (x_c * UNIT)
-    grad += channel * (grad_c * UNIT)
+    x += channel * wide(x_c, UNIT)
+    grad += channel * wide(grad_c, UNIT)
     row = first + tl.arange(0, ROWS)
     block, element = row // batch, row % batch
     acc = tl.zeros((STEP, OUTPUTS), tl.float32)
     for begin in range(first, last, ROWS):
         valid = (begin + tl.arange(0, ROWS) < last)[:, None]
         t = (block * OUTPUTS)[:, None] + s[None, :]
-        address = grad + (element.to(tl.int64) * (grad_b * UNIT))[:, None] + t.to(tl.int64) * grad_t
+        address = grad + (element.to(tl.int64) * wide(grad_b, UNIT))[:, None] + t.to(tl.int64) * grad_t
         b = tl.load(address, mask=valid & (t < n), other=0.0)
         u, inside = samples_at(block * OUTPUTS + offset, r, n, CIRCULAR, WHOLE)
-        a = tl.load(x + (element.to(tl.int64) * (x_b * UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
+        a = tl.load(x + (element.to(tl.int64) * wide(x_b, UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
         acc = dot(tl.trans(a), b, acc, OPERANDS)
         # The next rows, without a division.
         element += ROWS % batch

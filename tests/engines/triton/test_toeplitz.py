@@ -108,6 +108,31 @@ def test_signals_may_have_any_strides(mode: str) -> None:
     check(grad[..., :1].expand(4, 3, 100), wide[:1, ::2, ::2][..., :100].expand(4, 3, 100), taps, mode)
 
 
+def far_apart(signal: Tensor) -> Tensor:
+    """The same signal, of bfloat16, its elements of the batch 2^31 samples apart; memory between them is not touched."""
+    batch, channels, n = signal.shape
+    torch.use_deterministic_algorithms(False)
+    room = torch.empty((batch - 1) * 2**31 + channels * n, dtype=signal.dtype, device=DEVICE)
+    torch.use_deterministic_algorithms(True)
+    return room.as_strided(signal.shape, (2**31, n, 1)).copy_(signal)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_signals_may_lie_further_apart_than_32_bits_count(mode: str) -> None:
+    grad, x, taps = operands(64, 9, torch.bfloat16, batch=2, channels=1)
+    problem = problem_of(x, taps, mode)
+    table, far = TOEPLITZ.prepare(taps, problem), far_apart(x)
+    assert torch.equal(TOEPLITZ.run(far, table, problem), TOEPLITZ.run(x, table, problem))
+    assert TOEPLITZ.gated is not None
+    assert torch.equal(*(TOEPLITZ.gated(x, table, problem, gate, gate) for gate in (x, far)))
+    found = TOEPLITZ.adjoint(far_apart(grad), far, taps, problem, True, True)
+    for gradient, expected in zip(found, TOEPLITZ.adjoint(grad, x, taps, problem, True, True), strict=True):
+        assert gradient is not None
+        assert expected is not None
+        assert torch.equal(gradient, expected)
+
+
+
 def test_many_blocks_and_many_signals_share_tiles() -> None:
     for batch, n, k in ((1, 2100, 130), (37, 300, 20), (200, 40, 40)):
         check(*operands(n, k, torch.float32, batch=batch, channels=1), "causal")
