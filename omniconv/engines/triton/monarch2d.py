@@ -88,7 +88,8 @@ def places(first, channel, batch, height, width, sb, sc, sh, sw, G: tl.constexpr
     row, w = tl.arange(0, G * H), tl.arange(0, W)
     b, h = first + row // H, row % H
     inside = ((b < batch) & (h < height))[:, None] & (w < width)[None, :]
-    return (b.to(tl.int64) * sb + channel.to(tl.int64) * sc + h * sh)[:, None] + (w * sw)[None, :], inside
+    down = b.to(tl.int64) * sb + channel.to(tl.int64) * sc + h.to(tl.int64) * sh
+    return down[:, None] + (w.to(tl.int64) * sw)[None, :], inside
 
 
 @triton.jit
@@ -158,7 +159,7 @@ def convolve(
     if AFTER:
         at, inside = places(first, channel, batch, height, width, qb, qc, width, 1, G, H, W)
         total *= tl.load(after + at, mask=inside, other=0).to(tl.float32)
-    area = height * width
+    area = tl.cast(height * width, tl.int64)
     at, inside = places(first, channel, batch, height, width, channels * area, area, width, 1, G, H, W)
     tl.store(y + at, nearest(total, y.dtype.element_ty), mask=inside)
 

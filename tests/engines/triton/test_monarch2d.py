@@ -166,6 +166,28 @@ def test_strided_signals(size: tuple[int, int]) -> None:
     check(one, grad.transpose(2, 3).contiguous().transpose(2, 3), taps, problem)
 
 
+@pytest.mark.parametrize("axis", [0, 2, 3])
+@pytest.mark.parametrize("size", [(9, 9), (9, 65)], ids=str)
+def test_samples_may_lie_further_apart_than_32_bits_count(size: tuple[int, int], axis: int) -> None:
+    x, grad, taps, problem = draw(size, (3, 2), *CENTRED, torch.bfloat16, batch=2, channels=1)
+    assert fits(problem) == (size == (9, 9))
+    stride = list(x.stride())
+    stride[axis] = -(-(2**31) // (x.shape[axis] - 1))
+    torch.use_deterministic_algorithms(False)  # memory between the samples is not touched
+    room = torch.empty((x.shape[axis] - 1) * stride[axis] + x.numel(), dtype=x.dtype, device=DEVICE)
+    torch.use_deterministic_algorithms(True)
+    far = room.as_strided(x.shape, stride).copy_(x)
+    spectrum = MONARCH2D.prepare(taps, problem)
+    assert torch.equal(MONARCH2D.run(far, spectrum, problem), MONARCH2D.run(x, spectrum, problem))
+    for one, other in ((grad, far), (far, grad)):
+        found = MONARCH2D.adjoint(one, other, taps, problem, False, True)[1]
+        near = [x if signal is far else signal for signal in (one, other)]
+        expected = MONARCH2D.adjoint(near[0], near[1], taps, problem, False, True)[1]
+        assert found is not None
+        assert expected is not None
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("size", [(9, 17), (65, 1)], ids=str)
 @pytest.mark.parametrize("which", [(True, False), (False, True), (True, True), (False, False)], ids=str)
 def test_gates(size: tuple[int, int], which: tuple[bool, bool]) -> None:
