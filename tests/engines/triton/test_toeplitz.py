@@ -109,7 +109,7 @@ def test_signals_may_have_any_strides(mode: str) -> None:
 
 
 def far_apart(signal: Tensor) -> Tensor:
-    """The same signal, of bfloat16, its elements of the batch 2^31 samples apart; memory between them is not touched."""
+    """The same signal in bfloat16, its rows of the batch 2^31 samples apart; memory between them is not touched."""
     batch, channels, n = signal.shape
     torch.use_deterministic_algorithms(False)
     room = torch.empty((batch - 1) * 2**31 + channels * n, dtype=signal.dtype, device=DEVICE)
@@ -130,7 +130,6 @@ def test_signals_may_lie_further_apart_than_32_bits_count(mode: str) -> None:
         assert gradient is not None
         assert expected is not None
         assert torch.equal(gradient, expected)
-
 
 
 def test_many_blocks_and_many_signals_share_tiles() -> None:
