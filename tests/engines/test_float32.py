@@ -61,12 +61,12 @@ def test_elsewhere_than_on_cuda_nothing_changes() -> None:
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="no new switches before version 2.9")
 def test_the_new_switch_for_convolutions_may_have_been_used() -> None:
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    switches()[0][0].fp32_precision = "ieee"
     with pytest.raises(RuntimeError):
         torch.backends.cudnn.allow_tf32  # noqa: B018
     with full_float32("cuda"):
         assert values() == OFF
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert switches()[0][0].fp32_precision == "ieee"
 
 
 def test_another_thread_does_not_wait_and_changes_nothing_when_it_leaves() -> None:

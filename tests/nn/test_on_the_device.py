@@ -20,7 +20,13 @@ from tests.cases import KERNELS, SUPPORTS
 CALLS = ("aten.lift_fresh", "aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal")
 """A list that becomes a tensor; a number that the host asks for, or a size that depends on numbers."""
 
-PLACES = {"1d": partial(Conv1d, 3, 4, 20, reach=5), "2d": partial(Conv2d, 3, 4, (9, 8), reach=(5, 3))}
+DEVICES = ("cpu", "meta")
+"""On the second, what comes from the host is of another device."""
+
+PLACES: dict[str, Callable[..., Conv]] = {
+    "1d": partial(Conv1d, 3, 4, 20, reach=5),
+    "2d": partial(Conv2d, 3, 4, (9, 8), reach=(5, 3)),
+}
 
 
 class Between(TorchDispatchMode):
@@ -57,17 +63,17 @@ def train(layer: Conv, device: str) -> None:
 def test_every_kernel_stays_on_its_device(name: str, causal: bool, place: str) -> None:
     if getattr(KERNELS[name], "func", None) is Conditional:
         pytest.skip("takes a condition")
-    for device in ("cpu", "meta"):  # parameters beside which all numbers from the host are on another device
+    for device in DEVICES:
         layer = PLACES[place](kernel=KERNELS[name], causal=causal, device=device)
-        assert met(lambda layer=layer, device=device: train(layer, device)) == []
+        assert met(partial(train, layer, device)) == []
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("support", [*SUPPORTS.values(), partial(Gaussian, learn_mean=True)])
 def test_every_support_stays_on_its_device(support: Any, place: str) -> None:
-    for device in ("cpu", "meta"):
+    for device in DEVICES:
         layer = PLACES[place](support=support, device=device)
-        assert met(lambda layer=layer, device=device: train(layer, device)) == []
+        assert met(partial(train, layer, device)) == []
 
 
 def test_what_is_counted_is_what_meets() -> None:
