@@ -83,8 +83,9 @@ class Band:
 def place_taps(taps, table, origin, kernel_size, base, length, stride_c, stride_k, SIGN: tl.constexpr,
                COPIES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """table[c, j, p] = tap of lag base + j - p (lags negated if `SIGN` is -1), zero outside the kernel."""
-    channel = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(length, BLOCK)  # one axis of programs: the others are bounded by 65535
+    channel = (tl.program_id(0) // blocks).to(tl.int64)
+    place = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     copy = tl.arange(0, COPIES)
     tap = origin + SIGN * (base + copy[:, None] - place[None, :])
     value = tl.load(
@@ -219,8 +220,9 @@ def store_diagonals(acc, sums, OUTPUTS: tl.constexpr, STEP: tl.constexpr):
 def add_windows(sums, dtaps, origin, kernel_size, start, windows, splits, STEP: tl.constexpr, OUTPUTS: tl.constexpr,
                 BLOCK: tl.constexpr):  # fmt: skip
     """dtaps[c, origin + lag] = sum over windows and splits of their entry of diagonal lag + offset, if they have it."""
-    channel = tl.program_id(0).to(tl.int64)
-    tap = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(kernel_size, BLOCK)
+    channel = (tl.program_id(0) // blocks).to(tl.int64)
+    tap = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     # A lag is in two windows at most: -STEP < lag + offset < OUTPUTS <= STEP, with offset = (start + window) * STEP.
     shifted = tap - origin + start * STEP
     total = tl.zeros((BLOCK,), tl.float32)
@@ -240,7 +242,7 @@ def toeplitz_table(taps: Taps, dtype: torch.dtype, first: int, last: int, flip: 
     channels, kernel_size = taps.shape
     band, block = Band.of(first, last, tile.outputs, tile.step), 512
     table = torch.empty(channels, tile.copies, band.length, dtype=dtype, device=taps.device)
-    place_taps[channels, triton.cdiv(band.length, block)](
+    place_taps[(channels * triton.cdiv(band.length, block),)](
         taps, table, last if flip else -first, kernel_size, band.base, band.length, taps.stride(0), taps.stride(1),
         SIGN=-1 if flip else 1, COPIES=tile.copies, BLOCK=block,
     )  # fmt: skip
@@ -293,7 +295,7 @@ def correlate(grad: Signal, x: Signal, first: int, last: int, circular: bool, ti
         ROWS=tile.rows, OUTPUTS=tile.outputs, STEP=tile.step, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     dtaps = x.new_empty(channels, kernel_size, dtype=torch.float32)
-    add_windows[channels, triton.cdiv(kernel_size, block)](
+    add_windows[(channels * triton.cdiv(kernel_size, block),)](
         sums, dtaps, -first, kernel_size, start, windows, splits, STEP=tile.step, OUTPUTS=tile.outputs, BLOCK=block
     )
     return dtaps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -252,3 +253,26 @@ def test_it_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_package.cache_clear()
     assert "omniconv[gpu]" in (TOEPLITZ.reject(on_cpu) or "")
     refuse_package.cache_clear()
+
+
+class Grids:
+    """What stands for a kernel: notes the programs that it is asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.seen.append(grid)
+        return lambda *given, **named: None
+
+
+def test_kernels_may_have_more_blocks_than_an_axis_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    grids = Grids()
+    for name in ("place_taps", "correlate_blocks", "add_windows"):
+        monkeypatch.setattr(f"omniconv.engines.triton.toeplitz.{name}", grids)
+    k, tile = 2**26, Tile(16, 128, 128, 4, 4, 2)
+    toeplitz_table(torch.empty(2, k, device="meta"), torch.float32, 0, k - 1, False, tile)
+    x = torch.empty(1, 2, k, device="meta")
+    correlate(x, x, 0, k - 1, False, tile, 1)
+    assert [len(grid) for grid in grids.seen] == [1, 1, 1]
+    assert max(max(grid) for grid in grids.seen) > 2 * 65535
