@@ -138,12 +138,34 @@ def benchmark(
     """Time the cases: every contestant in turn, case by case, several sweeps over all of them.
 
     The first sweep also measures errors and memory. `entered`: see `entrants`. `minutes`: after which nothing new is
-    begun. `patient`: whether a case in which an engine of ours is wrong is noted and skipped. `progress`: called after
-    every visit of a case, with the visits done and planned, and the cell unless it was skipped.
+    begun. `patient`: whether a case in which an engine of ours is wrong is noted and skipped, and an error that ends
+    the run is noted beside what there is: after an illegal access a graphics processor does nothing more. `progress`:
+    called after every visit of a case, with the visits done and planned, and the cell unless it was skipped.
     Raises `DisagreementError`, unless `patient`, with the contestant, the case and the error.
     """
     stop = time.monotonic() + 60 * minutes
     measured = Measured(device, copy_bandwidth(device))
+    try:
+        measure(measured, cases, entered, sweeps, stop, patient=patient, progress=progress)
+    except RuntimeError as error:
+        if not patient:
+            raise
+        measured.wrong.append(f"the run ended with {type(error).__name__}: {error}")
+    return measured
+
+
+def measure(
+    measured: Measured,
+    cases: Sequence[Case],
+    entered: Sequence[Contestant],
+    sweeps: int,
+    stop: float,
+    *,
+    patient: bool,
+    progress: Callable[[int, int, Cell | None], None],
+) -> None:
+    """The sweeps of `benchmark`, noted as they go."""
+    device = measured.device
     done, total, order = 0, sweeps * len(cases), random.Random(SEED)
     with without_tf32():  # all sums in one precision
         for case in cases:
@@ -157,13 +179,13 @@ def benchmark(
         for _ in range(1, sweeps):
             for cell in measured.cells:
                 if time.monotonic() > stop:
-                    return measured
-                wait_until_quiet(stop)
+                    return
+                if device == "cpu":
+                    wait_until_quiet(stop)
                 visit(cell, entered, device, order)
                 done += 1
                 progress(done, total, cell)
             measured.sweeps += 1
-    return measured
 
 
 def first_visit(
@@ -183,7 +205,8 @@ def first_visit(
             raise
         measured.wrong.append(str(error))
         return None
-    wait_until_quiet(stop)
+    if measured.device == "cpu":  # what other processors do does not slow a graphics processor
+        wait_until_quiet(stop)
     visit(cell, entered, measured.device, order)
     measured.cells.append(cell)
     return cell
