@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omniconv._constants import numbers
 from omniconv.kernels import Conditional
-from omniconv.nn import Conv, Conv1d, Conv2d
+from omniconv.nn import Conv, Conv1d, Conv2d, TokenEmbedding
 from omniconv.supports import Gaussian
 from tests.cases import KERNELS, SUPPORTS
 
@@ -74,6 +74,18 @@ def test_every_support_stays_on_its_device(support: Any, place: str) -> None:
     for device in DEVICES:
         layer = PLACES[place](support=support, device=device)
         assert met(partial(train, layer, device)) == []
+
+
+class Elsewhere(Tensor):
+    """Numbers that are said to lie on another device."""
+
+    is_cpu = property(lambda self: False)
+
+
+def test_ids_are_looked_at_on_a_cpu_alone() -> None:
+    embedding, ids = TokenEmbedding(5, 3), torch.tensor([[4, 0]])
+    assert met(lambda: embedding(ids))
+    assert met(lambda: embedding(ids.as_subclass(Elsewhere))) == []
 
 
 def test_what_is_counted_is_what_meets() -> None:
