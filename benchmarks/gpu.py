@@ -6,6 +6,10 @@ It ends within eight minutes. `--rehearse` runs the same code on a CPU with tiny
 is not timed by its name, and where the automatic choice is wrong the case is skipped: then the figures lie in
 `conv_cuda_refused.json` alone, nothing is reported, and the exit code is 1. So it is after an illegal access, with the
 figures until then.
+
+The engines' own tests, on a machine that has torch, triton, numpy, pytest and hypothesis, but no plugins of pytest:
+
+    PYTHONPATH=. python3 -m pytest -o addopts=--import-mode=importlib -W "ignore:Unknown config" tests/engines/triton
 """
 
 from __future__ import annotations
