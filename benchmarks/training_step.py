@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,25 @@ def profiled(step: Step, device: str) -> list[tuple[str, str, str]]:
     with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         for _ in range(3):
             step()
-    on_device = device == "cuda"
-    events = [(e.key, e.self_device_time_total if on_device else e.self_cpu_time_total) for e in profile.key_averages()]
+    events = own_times(profile.key_averages(), device)
     total = sum(time for _, time in events)
     largest = sorted(events, key=lambda event: -event[1])[:12]
     return [(key.replace("|", "/")[:70], f"{time / 3e3:.3f}", f"{time / total:.1%}") for key, time in largest]
+
+
+def own_times(averages: Iterable[Any], device: str) -> list[tuple[str, float]]:
+    """Names and microseconds of what was done, each once.
+
+    On a graphics processor those of its kernels and copies: the operators that launch them have the same time again,
+    as have ranges that are named on the device.
+    """
+    if device == "cpu":
+        return [(one.key, one.self_cpu_time_total) for one in averages]
+    return [
+        (one.key, one.self_device_time_total)
+        for one in averages
+        if one.device_type.name == "CUDA" and not one.is_user_annotation
+    ]
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from omniconv._constants import numbers
+
 
 def size_logits(sizes: tuple[float, ...], narrowest: tuple[float, ...], widest: float) -> Tensor:
     """theta of `bounded_sizes`, in float64 on the CPU."""
@@ -16,5 +18,5 @@ def size_logits(sizes: tuple[float, ...], narrowest: tuple[float, ...], widest: 
 
 def bounded_sizes(logits: Tensor, narrowest: tuple[float, ...], widest: float) -> Tensor:
     """narrowest (widest / narrowest)^sigmoid(theta)."""
-    low = logits.new_tensor(narrowest)
+    low = numbers(narrowest, logits)
     return low * (widest / low) ** torch.sigmoid(logits)

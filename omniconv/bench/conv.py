@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from omniconv.bench.contestants import Contestant, action, inputs, reference
 from omniconv.bench.measure import copy_bandwidth, interleaved, peak_memory, repeated, wait_until_quiet
 from omniconv.bench.predict import chosen_engines, predicted_seconds
 from omniconv.engines import ENGINES
+from omniconv.engines._float32 import without_tf32
 
 SEED = 0
 
@@ -138,14 +138,36 @@ def benchmark(
     """Time the cases: every contestant in turn, case by case, several sweeps over all of them.
 
     The first sweep also measures errors and memory. `entered`: see `entrants`. `minutes`: after which nothing new is
-    begun. `patient`: whether a case in which an engine of ours is wrong is noted and skipped. `progress`: called after
-    every visit of a case, with the visits done and planned, and the cell unless it was skipped.
+    begun. `patient`: whether a case in which an engine of ours is wrong is noted and skipped, and an error that ends
+    the run is noted beside what there is: after an illegal access a graphics processor does nothing more. `progress`:
+    called after every visit of a case, with the visits done and planned, and the cell unless it was skipped.
     Raises `DisagreementError`, unless `patient`, with the contestant, the case and the error.
     """
     stop = time.monotonic() + 60 * minutes
     measured = Measured(device, copy_bandwidth(device))
+    try:
+        measure(measured, cases, entered, sweeps, stop, patient=patient, progress=progress)
+    except RuntimeError as error:
+        if not patient:
+            raise
+        measured.wrong.append(f"the run ended with {type(error).__name__}: {error}")
+    return measured
+
+
+def measure(
+    measured: Measured,
+    cases: Sequence[Case],
+    entered: Sequence[Contestant],
+    sweeps: int,
+    stop: float,
+    *,
+    patient: bool,
+    progress: Callable[[int, int, Cell | None], None],
+) -> None:
+    """The sweeps of `benchmark`, noted as they go."""
+    device = measured.device
     done, total, order = 0, sweeps * len(cases), random.Random(SEED)
-    with same_precision():
+    with without_tf32():  # all sums in one precision
         for case in cases:
             if time.monotonic() > stop:
                 measured.missing.append(case)
@@ -157,24 +179,13 @@ def benchmark(
         for _ in range(1, sweeps):
             for cell in measured.cells:
                 if time.monotonic() > stop:
-                    return measured
-                wait_until_quiet(stop)
+                    return
+                if device == "cpu":
+                    wait_until_quiet(stop)
                 visit(cell, entered, device, order)
                 done += 1
                 progress(done, total, cell)
             measured.sweeps += 1
-    return measured
-
-
-@contextlib.contextmanager
-def same_precision() -> Iterator[None]:
-    """The framework's convolution without tf32, which it would use on CUDA for float32: all sums in one precision."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def first_visit(
@@ -194,7 +205,8 @@ def first_visit(
             raise
         measured.wrong.append(str(error))
         return None
-    wait_until_quiet(stop)
+    if measured.device == "cpu":  # what other processors do does not slow a graphics processor
+        wait_until_quiet(stop)
     visit(cell, entered, measured.device, order)
     measured.cells.append(cell)
     return cell

@@ -346,7 +346,7 @@ class Bench:
         tokens = stepper.network.out_features
         prompt = torch.randint(tokens, (batch, check_integer("--context", self.context)), device=self.device)
         stepper.prefill(prompt, last=True)  # the first call makes what later ones keep
-        began = time.perf_counter()
+        began = self._waited()
         _, state = stepper.prefill(prompt, last=True)
         ahead = self._waited() - began
         took, ends = list[float](), time.perf_counter() + self.seconds

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ class Rates:
                 "with another version. Run `omniconv tune` again."
             )
         return sum(rate * amount for rate, amount in zip(rates, work, strict=True))
+
+    def completed(self, others: Rates) -> Rates:
+        """These rates, with the others for mixings, axes and passes of which these have no engine's at all."""
+        kinds = {key.split(maxsplit=1)[1] for key in self.units}
+        units, double = (
+            {key: table[key] for key in table if key.split(maxsplit=1)[1] not in kinds}
+            for table in (others.units, others.double)
+        )
+        return replace(self, units=units | self.units, double=double | self.double)
 
     @property
     def origin(self) -> str:
@@ -108,8 +117,13 @@ def rates(device: str) -> Rates:
     own = measured_rates(device)
     if own is not None:
         return own
-    shipped = SHIPPED / f"{device}.json"
-    return Rates.from_json((shipped if shipped.exists() else SHIPPED / "cpu.json").read_text())
+    return shipped(device)
+
+
+def shipped(device: str) -> Rates:
+    """Those that the package brings, for a device without any those of a CPU."""
+    path = SHIPPED / f"{device}.json"
+    return Rates.from_json((path if path.exists() else SHIPPED / "cpu.json").read_text())
 
 
 def measured_rates(device: str) -> Rates | None:

@@ -8,8 +8,9 @@ filter over what key and value make, and the query gates what comes out. What a 
     state   (modes, 2, batch, ...)      real and imaginary part of the recurrence, in float32 or bfloat16
 
 both changed in place, of the same size after every step, so that a step can be recorded once and replayed. On a CUDA
-device one kernel does all of a mixer's step in one pass over the state; everywhere else, and in float64, it is plain
-PyTorch: `reference_gated_step` and `reference_multi_head_step`, which say what is computed. Nothing here has gradients.
+device one kernel does all of a mixer's step in one pass over the state; everywhere else, in float64, and for heads of
+more than 64 channels, it is plain PyTorch: `reference_gated_step` and `reference_multi_head_step`, which say what is
+computed. Nothing here has gradients.
 
 Massaroli et al. 2023, Laughing Hyena Distillery; Poli et al. 2023, Hyena Hierarchy.
 """
@@ -29,6 +30,9 @@ TAPS = 3
 
 STATES = (torch.float32, torch.bfloat16, torch.float64)
 """Dtypes of a state; the last is for plain PyTorch."""
+
+WIDEST = 64
+"""Heads that the kernel takes: a program holds the state of a head, and wider ones do not fit its registers."""
 
 Projected = Annotated[Tensor, "batch 3*channels: query, key, value"]
 Window = Annotated[Tensor, "2 batch 3*channels"]
@@ -221,7 +225,9 @@ def precision(projected: Tensor, state: Tensor) -> torch.dtype:
 
 def runs_fused(projected: Tensor, state: Tensor) -> bool:
     """Whether the kernel for graphics processors runs this step."""
-    return projected.is_cuda and torch.float64 not in (projected.dtype, state.dtype) and refuse_package() is None
+    if not projected.is_cuda or (state.ndim == 6 and state.shape[-1] > WIDEST):
+        return False
+    return torch.float64 not in (projected.dtype, state.dtype) and refuse_package() is None
 
 
 def check_gated(projected: Any, window: Any, state: Any) -> None:

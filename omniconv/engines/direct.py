@@ -7,11 +7,8 @@ do the framework's. The transform's rounding hardly grows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import product
-from threading import RLock
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +18,11 @@ from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import Block, beyond_cache, blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._extend import Margin, extend, extended, fold, margins, pads, reversed_margins
+from omniconv.engines._float32 import full_float32
 from omniconv.engines._problem import Problem
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
-LOCK = RLock()
 
 BLOCK, WHOLE = 2**20, 2**21
 """Samples of the extended signal that are worked on at a time on a CPU, where there are more than `WHOLE`: putting the
@@ -53,7 +49,7 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
 
 def run(x: Signal, weight: Tensor, problem: Problem) -> Signal:
     """Correlation of the extended signal with the reversed taps."""
-    with without_tf32(problem):
+    with full_float32(problem.device):
         return correlate(x, weight, margins(problem), problem)
 
 
@@ -105,7 +101,7 @@ def adjoint(
     other depthwise ones of the taps are those of `tap_gradient`.
     """
     dx = dtaps = None
-    with without_tf32(problem):
+    with full_float32(problem.device):
         if at_once(problem):
             return framework_adjoint(grad, x, taps, problem, need_x, need_taps)
         if need_x:
@@ -165,22 +161,6 @@ def evened(margin: Margin, circular: tuple[bool, ...]) -> tuple[list[int] | None
         return None, []
     surplus = [most - side for most, pair in zip(reversed(padding), reversed(margin), strict=True) for side in pair]
     return padding, surplus if any(surplus) else []
-
-
-def without_tf32(problem: Problem) -> AbstractContextManager[object]:
-    """The framework's convolution in full float32: on graphics processors it has the precision of tf32 by default."""
-    return full_float32() if problem.device == "cuda" else nullcontext()
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """A switch of the whole process, so that threads take turns."""
-    with LOCK:
-        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
 
 
 def correlate(x: Signal, weight: Tensor, margin: Margin, problem: Problem) -> Signal:

@@ -12,6 +12,7 @@ from torch import Tensor
 from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import beyond_cache, blocks
 from omniconv.engines._engine import Engine, Launch
+from omniconv.engines._float32 import full_float32
 from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
@@ -116,7 +117,9 @@ def mix(spectrum_x: Tensor, spectrum_taps: Tensor, problem: Problem) -> Tensor:
     if problem.depthwise:
         return spectrum_x.mul_(spectrum_taps)
     matrices = spectrum_x.flatten(2).permute(2, 0, 1).contiguous()
-    return torch.bmm(matrices, spectrum_taps).permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
+    with full_float32(problem.device):
+        products = torch.bmm(matrices, spectrum_taps)
+    return products.permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
 
 def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Tensor:
@@ -127,7 +130,9 @@ def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Te
         return conjugate.mul_(spectrum_grad).sum(0)
     left = spectrum_grad.flatten(2).permute(2, 1, 0).contiguous()
     right = conjugate.flatten(2).permute(2, 0, 1).contiguous()
-    return torch.bmm(left, right).permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
+    with full_float32(problem.device):
+        products = torch.bmm(left, right)
+    return products.permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
 
 def spectrum(x: Tensor, problem: Problem) -> Tensor:

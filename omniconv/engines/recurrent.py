@@ -27,6 +27,7 @@ from torch import Tensor
 
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal
+from omniconv.engines._float32 import full_float32
 from omniconv.engines._operator import check_reverse_mode
 from omniconv.engines._tensor_cores import refuse_machine
 
@@ -102,11 +103,13 @@ def prefill_modes(
     start = parts.new_zeros(len(poles), batch, tables.entry.shape[-1])
     if state is not None:
         start = halves(state.transpose(0, 1)).to(parts.dtype)
-    entered = (parts.flatten(1, 2) @ tables.entry).unflatten(1, (batch, count))
-    before = carry(torch.cat([start[:, :, None], entered[:, :, :-1]], dim=2), tables.factor, False)
-    y = torch.baddbmm(parts.flatten(1, 2) @ tables.within, before.flatten(1, 2), tables.leaving)
     rest = length - (count - 1) * chunk  # samples of the last chunk
-    final = times(before[:, :, -1], tables.powers[:, rest, None]) + parts[:, :, -1, :rest] @ tables.entry[:, -rest:]
+    with full_float32(device):
+        entered = (parts.flatten(1, 2) @ tables.entry).unflatten(1, (batch, count))
+        before = carry(torch.cat([start[:, :, None], entered[:, :, :-1]], dim=2), tables.factor, False)
+        y = torch.baddbmm(parts.flatten(1, 2) @ tables.within, before.flatten(1, 2), tables.leaving)
+        last = parts[:, :, -1, :rest] @ tables.entry[:, -rest:]
+    final = times(before[:, :, -1], tables.powers[:, rest, None]) + last
     return (
         y.unflatten(1, (batch, count)).transpose(0, 1).flatten(2)[..., :length].to(x.dtype),
         torch.complex(*final.chunk(2, dim=-1)).transpose(0, 1).to(poles.dtype),
@@ -263,14 +266,16 @@ def table_gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of <grad, M(x)> in the tables, from the states that signal and cotangent lead to."""
     samples, cotangents = (in_chunks(values.float(), entry.shape[1]) for values in (x, grad))
-    after, before = samples @ entry[:, None], cotangents @ leaving.mT[:, None]
+    with full_float32(x.device.type):
+        after, before = samples @ entry[:, None], cotangents @ leaving.mT[:, None]
     silence = torch.zeros_like(after[:, :, :1])
     # States before the chunks; what the later chunks ask of the states after them.
     states = carry(torch.cat([silence, after[:, :, :-1]], dim=2), factor, False)
     asked = carry(torch.cat([before[:, :, 1:], silence], dim=2), conjugate(factor), True)
     products = times(asked, conjugate(states)).sum((1, 2), dtype=factor.dtype)
     samples, cotangents, states, asked = (v.flatten(1, 2) for v in (samples, cotangents, states, asked))
-    return samples.mT @ cotangents, samples.mT @ asked, states.mT @ cotangents, products
+    with full_float32(x.device.type):
+        return samples.mT @ cotangents, samples.mT @ asked, states.mT @ cotangents, products
 
 
 def check_modes(x: Any, poles: Any, residues: Any, state: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omniconv._constants import numbers
 from omniconv._errors import check_integer, check_number
 from omniconv._precision import AtLeastFloat32
 from omniconv._references import Cited
@@ -98,7 +99,7 @@ class Kernel(Cited, Tagged, AtLeastFloat32, ABC):
 
     def in_nyquist_units(self, frequency: Tensor) -> Tensor:
         """Frequencies (`*units dim`) in radians per unit of position, as shares of the Nyquist frequency."""
-        return frequency / frequency.new_tensor(self.nyquist())
+        return frequency / numbers(self.nyquist(), frequency)
 
     def reference_positions(self, limit: int = 4096) -> Tensor:
         """About `limit` or fewer even positions that cover the window, as `points dim` in float64 on the CPU."""

@@ -7,6 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from omniconv._constants import numbers
 from omniconv._typing import Positions, Values
 
 
@@ -17,9 +18,9 @@ def lattice_size(reach: tuple[int, ...], causal: tuple[bool, ...]) -> list[int]:
 
 def lattice_index(positions: Positions, reach: tuple[int, ...], causal: tuple[bool, ...]) -> Tensor:
     """Where the positions lie among the reference lags, counted from the first one, as `*points dim`."""
-    far = torch.tensor([max(r, 1) for r in reach], dtype=positions.dtype, device=positions.device)
+    far = numbers([max(r, 1) for r in reach], positions)
     first = [0 if past else -r for r, past in zip(reach, causal, strict=True)]
-    index = positions * far - torch.tensor(first, dtype=positions.dtype, device=positions.device)
+    index = positions * far - numbers(first, positions)
     # Positions are lags over reach: on the lattice, undo the rounding of that division.
     nearest, rounding = index.round(), 8 * torch.finfo(index.dtype).eps * max(*reach, 1)
     return torch.where((index - nearest).abs() < rounding, nearest.detach(), index)
@@ -32,7 +33,7 @@ def multilinear(taps: Tensor, index: Tensor) -> Values:
     """
     values = torch.zeros((), dtype=index.dtype, device=index.device)
     for corner in product((0, 1), repeat=index.shape[-1]):
-        cell = index.floor() + torch.tensor(corner, dtype=index.dtype, device=index.device)
+        cell = index.floor() + numbers(corner, index)
         weight = (1 - (index - cell).abs()).prod(-1, keepdim=True)
         inside = torch.stack([(c >= 0) & (c < n) for c, n in zip(cell.unbind(-1), taps.shape, strict=False)]).all(0)
         cells = [c.clamp(0, n - 1).long() for c, n in zip(cell.unbind(-1), taps.shape, strict=False)]

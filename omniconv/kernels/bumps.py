@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omniconv._constants import numbers
 from omniconv._errors import check_choice, check_integer, check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import DCLS_GAUSSIAN_PAPER, DCLS_PAPER, LAYERWISE_PAPER, SMPCONV_PAPER
@@ -146,7 +147,7 @@ class Bumps(Kernel):
 
     def centre(self) -> Tensor:
         """Where the bumps stand, in units of the reach, as `groups bumps dim`; there is one group if `shared`."""
-        first = self.position.new_tensor([0.0 if past else -1.0 for past in self.causal])
+        first = numbers([0.0 if past else -1.0 for past in self.causal], self.position)
         length = 1 - first
         # Comparing, rather than an absolute value, leaves a slope at the very end.
         along = torch.remainder(self.position - first, 2 * length)
@@ -166,7 +167,7 @@ class Bumps(Kernel):
 
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Places and widths in samples, and what multiplies the bumps (`channels bumps`), in the dtype of `like`."""
-        centre, width = self.centre().to(like.dtype) * like.new_tensor(self.reach), self.width().to(like.dtype)
+        centre, width = self.centre().to(like.dtype) * numbers(self.reach, like), self.width().to(like.dtype)
         weight = self.weight.to(like.dtype)
         if self.normalize == "sum":
             weight = weight / self._sums(centre, width)
@@ -175,7 +176,7 @@ class Bumps(Kernel):
         return centre, width, weight
 
     def _values(self, positions: Positions, centre: Tensor, width: Tensor, weight: Tensor) -> Values:
-        far = positions.new_tensor([max(far, 1) for far in self.reach])
+        far = numbers([max(far, 1) for far in self.reach], positions)
         lag = (positions * far)[..., None, None, :]
         bumps = self._bumps([lag[..., d] - centre[..., d] for d in range(self.dim)], width)
         if self.normalize == "count":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from omniconv._constants import numbers
 from omniconv._errors import check_integer, check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import SGCONV_PAPER
@@ -83,7 +84,7 @@ class Multiscale(Kernel):
     def _decay(self, axis: int, like: Tensor) -> Tensor:
         """alpha^s of every tap on that axis."""
         side = [self.alpha ** (n // self.size) for n in range(self.sides[axis])]
-        return like.new_tensor(side if self.causal[axis] else side[:0:-1] + side)
+        return numbers(side if self.causal[axis] else side[:0:-1] + side, like)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, size={self.size}, alpha={self.alpha}"

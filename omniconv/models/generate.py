@@ -108,7 +108,7 @@ def continued(
         seen.scatter_(1, token[:, None], True)
         running = running & ~torch.isin(token, ends)
         halt = callback is not None and callback(token)
-        if halt or i + 1 == most or not running.any():
+        if halt or i + 1 == most or (stop and not running.any()):  # without `stop` the host need not wait
             break
         logits, state = stepper.step(token, state)
     return Generation(torch.stack(drawn, 1), counts)

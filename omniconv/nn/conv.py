@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from omniconv._constants import numbers
 from omniconv._errors import EngineError, check_choice, check_floating_tensor, check_integer, describe
 from omniconv._typing import (
     Condition,
@@ -263,7 +264,7 @@ class Conv(Steps, Refreshed):
     def _positions(self, lags: Tensor) -> Positions:
         """Lags in samples of the reference grid, `*points dim`, as positions in the dtype of the kernel's values."""
         dtype = torch.promote_types(self.gain.dtype, torch.float32)
-        return (lags / lags.new_tensor([max(far, 1) for far in self.reach])).to(dtype)
+        return (lags / numbers([max(far, 1) for far in self.reach], lags)).to(dtype)
 
     def _within_support(self, values: Values, positions: Positions) -> Taps:
         """Values of the kernel at the positions, times the support and the gain, in the order of taps."""

@@ -18,8 +18,8 @@ class TokenEmbedding(nn.Module):
     `padding`: an id whose vector is zero, and stays so; None has none.
 
     The vectors are drawn from the standard normal distribution: every channel has unit variance.
-    `forward` raises `TypeError` for ids that are not integers, and `ValueError` for ids out of range, the latter not in
-    compiled code.
+    `forward` raises `TypeError` for ids that are not integers, and `ValueError` for ids out of range, the latter on a
+    CPU and not in compiled code: the host would have to wait for another device, where the lookup itself fails.
 
     >>> TokenEmbedding(256, 8)(torch.tensor([[104, 101, 121]])).shape
     torch.Size([1, 8, 3])
@@ -51,7 +51,7 @@ class TokenEmbedding(nn.Module):
     def _check_ids(self, x: Any) -> None:
         if not isinstance(x, Tensor) or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
             raise TypeError(f"`x` must be a tensor of integers, the ids of tokens; got {describe(x)}.")
-        if x.is_meta or torch.compiler.is_compiling() or not x.numel():
+        if not x.is_cpu or torch.compiler.is_compiling() or not x.numel():
             return
         lowest, highest = (int(end) for end in torch.aminmax(x))
         if lowest < 0 or highest >= self.tokens:

@@ -108,15 +108,19 @@ class Decoder(Stepper):
         if not isinstance(x, Tensor) or tuple(x.shape) != (self.batch,):
             raise ValueError(f"`x` must be ids ({self.batch},); got {describe(x)}.")
         self._token.copy_(x)
+        logits = self._replayed() if self._token.is_cuda else self._forward()
         self._held = State((self._token,))  # a new one: the state before is gone
-        if self._token.device.type != "cuda":
-            return self._forward(), self._held
+        return logits, self._held
+
+    def _replayed(self) -> Tensor:
+        """A step by the graph, which is recorded at the first."""
         if self._graph is None:
             self._record()
-        else:
-            self._graph.replay()
+        assert self._graph is not None
         assert self._logits is not None
-        return self._logits, self._held
+        with torch.cuda.device(self._token.device):
+            self._graph.replay()
+        return self._logits
 
     def _forward(self) -> Tensor:
         network = self.network
@@ -128,21 +132,23 @@ class Decoder(Stepper):
         return linear(normed(x, network.norm), network.head.readout)
 
     def _record(self) -> None:
-        """Take a step, and record it. Warming up takes steps too: what they change is put back."""
+        """Record a step. Warming up takes steps too: what they change is put back, whether there is a graph or not."""
         buffers = [buffer for block in self.blocks for buffer in (block.window, block.state)]
-        before = [buffer.clone() for buffer in buffers]
-        aside = torch.cuda.Stream(self._token.device)
-        aside.wait_stream(torch.cuda.current_stream(self._token.device))
-        with torch.cuda.stream(aside):
-            for _ in range(3):
-                self._forward()
-        torch.cuda.current_stream(self._token.device).wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = self._forward()
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
-        self._graph.replay()
+        before, device = [buffer.clone() for buffer in buffers], self._token.device
+        here, aside, graph = torch.cuda.current_stream(device), torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        aside.wait_stream(here)
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    self._forward()
+            # On the stream that warmed up: what libraries allocate once per stream is there already.
+            with torch.cuda.device(device), torch.cuda.graph(graph, stream=aside):
+                logits = self._forward()
+        finally:
+            here.wait_stream(aside)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+        self._graph, self._logits = graph, logits
 
 
 class BlockStep(ABC):

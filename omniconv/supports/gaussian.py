@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from omniconv._constants import numbers
 from omniconv._errors import check_number, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._references import FLEXCONV_PAPER
@@ -79,7 +80,7 @@ class Gaussian(Support):
         """Centre per axis, in units of the reach; exactly the zero lag unless it is learned."""
         if self.mean_logit is None:
             return torch.zeros_like(self.width_logit)
-        return torch.tanh(self.mean_logit) * self.mean_logit.new_tensor([not past for past in self.causal])
+        return torch.tanh(self.mean_logit) * numbers([not past for past in self.causal], self.mean_logit)
 
     def forward(self, positions: Positions) -> Weights:
         check_positions(positions, self.dim)
@@ -94,7 +95,7 @@ class Gaussian(Support):
     def bandwidth(self) -> Tensor:
         """Two standard deviations of the window's spectrum: 2 / (pi reach width)."""
         width = bounded_sizes(gathered(self.width_logit), self.narrowest, self.widest)
-        return 2 / (math.pi * width.new_tensor(self.reach).clamp(min=1) * width)
+        return 2 / (math.pi * numbers(self.reach, width).clamp(min=1) * width)
 
     def parameter_tags(self) -> dict[str, Tag]:
         return {name: Tag(decay=False) for name, _ in self.named_parameters()}

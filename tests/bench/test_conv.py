@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from omniconv.bench import Case, Cell, Contestant, DisagreementError, Measured, benchmark, entrants
 from omniconv.bench.contestants import by_transform, never
-from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, open_cell, relative_error, same_precision, visit
+from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, measure, open_cell, relative_error, visit
 from omniconv.bench.predict import chosen_engines, predicted_seconds
 
 TINY = Case("tiny", 2, 3, (16,), (5,), causal=True)
@@ -199,19 +200,6 @@ def test_the_time_is_kept() -> None:
     assert measured.missing == CASES
 
 
-def test_the_precision_of_the_framework_is_put_back() -> None:
-    before = torch.backends.cudnn.allow_tf32
-
-    def fail() -> None:
-        with same_precision():
-            assert not torch.backends.cudnn.allow_tf32
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert torch.backends.cudnn.allow_tf32 == before
-
-
 def test_ratios_are_of_the_same_round() -> None:
     rows = [{"auto": 1.0, "fft": 0.5}, {"auto": 10.0, "fft": 8.0}, {"auto": 1.2, "fft": 1.0, "F.conv": 3.0}]
     cell = Cell(TINY, "fft", errors={"auto": {}, "fft": {}, "F.conv": {}}, rounds=rows)
@@ -232,3 +220,28 @@ def test_errors_are_relative_and_infinite_for_nonsense() -> None:
 def test_the_sweeps_are_many() -> None:
     assert SWEEPS >= 5
     assert Measured("cpu", 1.0).sweeps == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_idle_processors_are_waited_for_where_they_compute(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    cell = Cell(CASES[0], "fft", {})
+    monkeypatch.setattr("omniconv.bench.conv.wait_until_quiet", waited.append)
+    monkeypatch.setattr("omniconv.bench.conv.open_cell", lambda case, entered, device: cell)
+    monkeypatch.setattr("omniconv.bench.conv.visit", lambda cell, entered, device, order: None)
+    measured = Measured(device, 1e9)
+    measure(measured, CASES[:1], [], 2, time.monotonic() + 60, patient=False, progress=lambda done, total, cell: None)
+    assert measured.cells == [cell]
+    assert len(waited) == (2 if device == "cpu" else 0)
+
+
+def test_an_error_that_ends_the_run_is_noted_for_the_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def illegal(case: Case, device: str, seed: int) -> Any:
+        raise RuntimeError("illegal access")
+
+    monkeypatch.setattr("omniconv.bench.conv.inputs", illegal)
+    assert benchmark(CASES, "cpu", entered=[], patient=True).wrong == [
+        "the run ended with RuntimeError: illegal access"
+    ]
+    with pytest.raises(RuntimeError, match="illegal access"):
+        benchmark(CASES, "cpu", entered=[])

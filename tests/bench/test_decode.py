@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from omniconv.bench import DisagreementError
 from omniconv.bench.decode import CONTESTANTS, SIZES, Measured, benchmark, write_report
-from omniconv.bench.decode.checks import disagreements, fused_runs
+from omniconv.bench.decode.checks import check_contestant, disagreements, fused_runs
 from omniconv.bench.decode.report import draw
 from omniconv.bench.decode.results import Point
 from omniconv.bench.decode.systems import random_system
@@ -247,6 +248,25 @@ def test_the_largest_batch_that_fits_is_found(room: int, largest: int) -> None:
         assert found == []
     else:
         assert max(found) <= min(room, largest) <= max(found) * 9 / 8
+
+
+def test_the_fused_cache_is_that_of_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fused_runs(DEVICE):
+        pytest.skip("no graphics processor, and no interpreter")
+    from omniconv.bench.decode.cached import fused_cached_output
+
+    given: list[Tensor] = []
+
+    def fused(cache: Tensor, taps: Tensor, reach: int) -> Tensor:
+        given.append(taps)
+        return fused_cached_output(cache, taps, reach)
+
+    monkeypatch.setattr("omniconv.bench.decode.hyena.cached_output", fused)
+    sizes = replace(SMALL, dtype=torch.float32)
+    check = check_contestant("Hyena, cached", CONTESTANTS["Hyena, cached"](sizes, DEVICE))
+    assert check.error < check.limit
+    assert len(given) == 4 * sizes.hyena[0]
+    assert all(taps.is_contiguous() for taps in given)
 
 
 def test_the_kernel_of_the_cache_compiles() -> None:

@@ -6,13 +6,15 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch import Tensor
+from torch._C._autograd import DeviceType
 
 from omniconv.bench import Case, Contestant, cells
-from omniconv.bench.contestants import by_transform, entrants, never
+from omniconv.bench.contestants import by_transform, entrants, inputs, never
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TINY = cells("tiny", 1, 2, (16,), (3,), causal=True)
@@ -65,7 +67,7 @@ def test_gpu_checks_then_times(
     run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
     printed = capsys.readouterr().out
     checks = [line for line in printed.splitlines() if line.startswith("check new: ")]
-    assert len(checks) == 6
+    assert len(checks) == 10
     assert "check new: 1 x 2, 6x5, 3x3, training: y " in printed
     assert "WRONG" not in printed
     assert "check direct" not in printed
@@ -98,6 +100,61 @@ def test_gpu_skips_a_case_in_which_ours_is_wrong(
     found = json.loads((tmp_path / "conv_cuda_refused.json").read_text())
     assert [cell["case"] for cell in found["cells"]] == [TINY[0].name]
     assert len(found["wrong"]) == 1
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without engines that would be interpreted."""
+    some = [contestant for contestant in entrants() if contestant.name in ("auto", "direct", "fft")]
+    monkeypatch.setattr("omniconv.bench.entrants", lambda: some)
+
+
+@pytest.mark.usefixtures("few")
+def test_gpu_checks_the_choice_where_no_engine_has_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    checks = [line for line in capsys.readouterr().out.splitlines() if line.startswith("check ")]
+    cases = ["1 x 2, 4x4x4, 3x3x3", "1 x 2 to 3, 9, 3 causal"]
+    expected = [f"check auto: {case}, {part}: y " for case in cases for part in ("forward", "training")]
+    assert [line[: len(start)] for line, start in zip(checks, expected, strict=True)] == expected
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(("size", "cells_before"), [((4, 4, 4), 0), ((16,), 1)])
+def test_gpu_notes_an_error_that_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], cells_before: int
+) -> None:
+    def illegal(case: Case, device: str, seed: int) -> Any:
+        if case.size == size and case.training:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return inputs(case, device, seed)
+
+    monkeypatch.setattr("omniconv.bench.conv.inputs", illegal)
+    message = "the run ended with RuntimeError: CUDA error: an illegal memory access was encountered"
+    with pytest.raises(SystemExit, match=f"nothing is reported:\n{message}"):
+        run("gpu", "--rehearse", "--minutes", "0.5", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    found = json.loads((tmp_path / "conv_cuda_refused.json").read_text())
+    assert found["wrong"] == [message]
+    assert [cell["case"] for cell in found["cells"]] == [case.name for case in TINY[:cells_before]]
+    assert not (tmp_path / "conv_cuda.json").exists()
+
+
+def test_times_on_a_device_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    own_times = runpy.run_path(str(SCRIPTS / "training_step.py"))["own_times"]
+    rows = [
+        SimpleNamespace(
+            key=key, device_type=where, is_user_annotation=named, self_device_time_total=time, self_cpu_time_total=1.0
+        )
+        for key, where, named, time in (
+            ("aten::mul", DeviceType.CPU, False, 5.0),
+            ("mul_kernel", DeviceType.CUDA, False, 5.0),
+            ("Optimizer.step", DeviceType.CUDA, True, 9.0),
+        )
+    ]
+    assert own_times(rows, "cuda") == [("mul_kernel", 5.0)]
+    assert [key for key, _ in own_times(rows, "cpu")] == ["aten::mul", "mul_kernel", "Optimizer.step"]
 
 
 def test_a_training_step_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

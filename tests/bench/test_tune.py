@@ -99,6 +99,46 @@ def test_every_pass_of_every_engine_is_measured() -> None:
     assert len(NEEDS) == len(PARTS) - 1
 
 
+def test_what_there_was_no_time_for_has_no_times_and_is_not_fitted() -> None:
+    grid = [*problems(1, 2, (16,), (3, 16), causal=True), *problems(1, 2, (4, 4), (3,))]
+    steps: list[tuple[int, int]] = []
+    timings = measure(grid, minutes=0.0, progress=lambda *step: steps.append(step))
+    assert [timing.problem for timing in timings] == grid
+    (done,) = [timing for timing in timings if timing.seconds]
+    assert steps == [(1, 3 * tune.SWEEPS)]
+    made = fitted(timings)
+    kind = f"depthwise {done.problem.dim}"
+    assert {key.split(maxsplit=1)[1] for key in made.units} == {f"{kind} run", f"{kind} adjoint"}
+    assert judge(timings, made).error
+
+
+def test_kinds_that_were_not_measured_take_other_rates_as_a_whole() -> None:
+    mine = Rates({"fft depthwise 1 run": (1.0,)}, {}, {"processor": "here"})
+    both: dict[str, tuple[float, ...]] = {
+        "fft depthwise 1 run": (2.0,),
+        "direct depthwise 1 run": (3.0,),
+        "fft dense 1 run": (4.0,),
+    }
+    made = mine.completed(Rates(both, both, {"processor": "there"}))
+    assert made.units == {"fft depthwise 1 run": (1.0,), "fft dense 1 run": (4.0,)}
+    assert made.double == {"fft dense 1 run": (4.0,)}
+    assert made.about == {"processor": "here"}
+
+
+def test_operands_are_drawn_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = problems(2, 3, (8,), (3,), dtype=torch.float64)
+    drawn: list[object] = []
+    randn = torch.randn
+
+    def noted(*size: object, device: object = None, **given: object) -> torch.Tensor:
+        drawn.append(device)
+        return randn(*size, device=device, **given)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "randn", noted)
+    tune.operands(problem)
+    assert drawn == ["cpu"] * 3
+
+
 def test_problems_of_both_devices_can_be_run() -> None:
     for device in ("cpu", "cuda"):
         grid = tuning_problems(device)

@@ -47,6 +47,15 @@ def test_it_writes_the_rates_to_the_cache_and_says_how_well_they_predict(
     assert "within 10 % of the fastest" in printed
 
 
+def test_it_stops_in_time_and_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, "--minutes", "1e-9")
+    made = Rates.from_json((tmp_path / "cache" / "omniconv" / "rates-cpu.json").read_text())
+    assert "fft dense 3 run" in made.units  # of the package
+    assert "1 of 2 problems were not measured, for want of time" in " ".join(capsys.readouterr().out.split())
+
+
 def test_it_writes_to_a_file_of_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command(monkeypatch, "--quick", "--out", str(tmp_path / "new" / "cpu.json"))
     assert set(json.loads((tmp_path / "new" / "cpu.json").read_text())) == {"about", "units", "double"}

@@ -153,6 +153,24 @@ def test_stop_ids_end_a_row_and_no_other(name: str) -> None:
         assert torch.equal(row, whole[:length])
 
 
+def test_rows_are_asked_whether_they_run_where_they_may_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host waits for the device then."""
+    model, asked, truth = language().eval(), [0], Tensor.__bool__
+
+    def counted(tensor: Tensor) -> bool:
+        asked[0] += 1
+        return truth(tensor)
+
+    def questions(count: int, stop: tuple[int, ...]) -> int:
+        asked[0] = 0
+        assert model.generate(torch.zeros(2, 3, dtype=torch.long), count, temperature=0, stop=stop).lengths.min() > 1
+        return asked[0]
+
+    monkeypatch.setattr(Tensor, "__bool__", counted)
+    assert questions(3, ()) == questions(9, ())
+    assert questions(3, (TOKENS - 1,)) > questions(3, ())
+
+
 def test_a_stop_id_in_the_prompt_ends_nothing() -> None:
     model = language().eval()
     ids = torch.randint(TOKENS, (1, 6))

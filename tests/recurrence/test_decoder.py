@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,3 +94,74 @@ def test_bad_input() -> None:
     signals = Hyena(2, 3, 32, blocks=1, width=4, head="dense").eval()
     with pytest.raises(ValueError, match="`streamed` must take tokens"):
         Decoder(stream(signals, order=4), 1)
+
+
+class Recorded:
+    """What stands for a graph of a device: `replay` takes the recorded step again, into the recorded buffer."""
+
+    def __init__(self, decoder: Decoder, used: list[str]) -> None:
+        self.decoder, self.used = decoder, used
+
+    def replay(self) -> None:
+        assert self.used[-1] == "device"
+        assert self.decoder._logits is not None
+        self.decoder._logits.copy_(self.decoder._forward())
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> tuple[Decoder, list[str]]:
+    """A decoder that records without a device, and what it used of `torch.cuda`."""
+    decoder, used = Decoder(stream(model("hyena"), order=4), 2, state_dtype=F64), list[str]()
+
+    def entered(name: str) -> Any:
+        @contextmanager
+        def context(*given: Any, **named: Any) -> Iterator[None]:
+            used.append(" ".join([name, *named]))
+            yield
+
+        return context
+
+    def aside(device: torch.device) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: None)
+
+    for name in ("stream", "device", "graph"):
+        monkeypatch.setattr(torch.cuda, name, entered(name))
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, aside)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Recorded(decoder, used))
+    return decoder, used
+
+
+def test_steps_of_a_graph_are_those_of_the_stream(recording: tuple[Decoder, list[str]]) -> None:
+    (decoder, used), ids = recording, torch.randint(11, (2, 5))
+    _, state = decoder.streamed.prefill(ids)
+    decoder.prefill(ids)
+    for token in torch.randint(11, (3, 2)):
+        expected, state = decoder.streamed.step(token, state)
+        decoder._token.copy_(token)
+        torch.testing.assert_close(decoder._replayed(), expected, rtol=1e-12, atol=1e-12)
+    assert used == ["stream", "device", "graph stream", *["device"] * 3]
+
+
+def test_a_step_that_cannot_be_recorded_changes_nothing(
+    recording: tuple[Decoder, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, _ = recording
+    decoder.prefill(torch.randint(11, (2, 5)))
+    before = [(block.window.clone(), block.state.clone()) for block in decoder.blocks]
+    steps, forward = [0], decoder._forward
+
+    def fails() -> Any:
+        steps[0] += 1
+        if steps[0] == 4:
+            raise RuntimeError("not permitted when stream is capturing")
+        return forward()
+
+    monkeypatch.setattr(decoder, "_forward", fails)
+    with pytest.raises(RuntimeError, match="capturing"):
+        decoder._replayed()
+    assert steps == [4]
+    assert decoder._graph is None
+    for block, (window, state) in zip(decoder.blocks, before, strict=True):
+        assert torch.equal(block.window, window)
+        assert torch.equal(block.state, state)

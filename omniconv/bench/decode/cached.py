@@ -15,6 +15,7 @@ def fused_cached_output(
 ) -> Annotated[Tensor, "batch width"]:
     """`cached_output` by a kernel that reads the cache once, cut into parts that fill a processor."""
     _, batch, width = cache.shape
+    taps = taps.contiguous()  # the kernel reads row after row; `CachedHyena` keeps them so
     signals, channels, samples = min(8, triton.next_power_of_2(batch)), 64, 4
     blocks = triton.cdiv(batch, signals) * triton.cdiv(width, channels)
     span = triton.cdiv(reach, max(1, min(triton.cdiv(reach, 64), 2048 // blocks)))

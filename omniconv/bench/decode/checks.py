@@ -59,7 +59,7 @@ def check_cached_output(device: str) -> Check:
     from omniconv.bench.decode.cached import fused_cached_output
 
     cache = torch.randn(200, 3, 70, device=device)
-    taps = torch.randn(200, 70, device=device)
+    taps = torch.randn(70, 200, device=device).T  # not row after row in memory
     expected = (cache[:150].double() * taps[:150].flip(0)[:, None].double()).sum(0)
     return Check("cached output", relative(fused_cached_output(cache, taps, 150), expected), TOLERANCE[torch.float32])
 

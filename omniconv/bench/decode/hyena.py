@@ -71,7 +71,7 @@ class CachedHyena(Hyena):
 
     def init_state(self, batch: int, length: int) -> State:
         if len(self.kept) < length:
-            self.kept = self.system.taps(length).T.to(self.kept.dtype, memory_format=torch.contiguous_format)
+            self.kept = self.system.taps(length).T.to(self.kept.dtype).contiguous()
         return [self.window(batch), self.kept.new_empty(length, batch, self.width).normal_()]
 
     def mix(self, projected: Projected, state: State, reach: int) -> Sample:

@@ -6,18 +6,19 @@ shift, a factor for each (p, s), and a plain transform of length S along s:
 
     X[p + R q] = sum_s e(-s q / S) e(-s (p + shift) / M) sum_r e(-r (p + shift) / R) x[r S + s].
 
-Everything is computed in float64 and kept. Matrices are divided by the square root of their size, so that every stage
-keeps the norm of a signal.
+Everything is computed in float64 on the CPU, and kept on the device. Matrices are divided by the square root of their
+size, so that every stage keeps the norm of a signal.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from omniconv.engines.triton._kept import kept
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Frame:
         return self.shift if self.outer == 1 else 0.0
 
 
-@lru_cache(maxsize=256)
+@kept
 def transform(size: int, shift: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Real and imaginary parts of e(-r (p + shift) / size) / sqrt(size): shape (2, p, r)."""
-    return (rotations(size, size, size, shift) / math.sqrt(size)).to(device, dtype)
+    return (rotations(size, size, size, shift) / math.sqrt(size)).to(dtype)
 
 
-@lru_cache(maxsize=256)
+@kept
 def three_products(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What multiplies by the plain transform b + i c in three real products instead of four: b, c - b and -(b + c).
 
@@ -63,18 +64,18 @@ def three_products(size: int, dtype: torch.dtype, device: torch.device) -> Tenso
     inverse, which has -c for c, the last two change places. Shape (3, size, size).
     """
     b, c = rotations(size, size, size, 0.0) / math.sqrt(size)
-    return torch.stack([b, c - b, -(b + c)]).to(device, dtype)
+    return torch.stack([b, c - b, -(b + c)]).to(dtype)
 
 
-@lru_cache(maxsize=256)
+@kept
 def inner_factors(frame: Frame, dtype: torch.dtype, device: torch.device) -> Tensor:
     """e(-s (p + inner_shift) / inner) for rows p and columns s, in the order and form of `words`."""
     re, im = rotations(frame.rows, frame.columns, frame.inner, frame.inner_shift)
     order = tile_order(frame.rows, frame.columns)
-    return words(torch.complex(re, im).flatten()[order], dtype).to(device)
+    return words(torch.complex(re, im).flatten()[order], dtype)
 
 
-@lru_cache(maxsize=256)
+@kept
 def outer_factors(frame: Frame, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """e(-s (p + shift) / points) for the outer transform as a product of two tables, s = block u + v, in float32.
 
@@ -83,19 +84,21 @@ def outer_factors(frame: Frame, block: int, device: torch.device) -> tuple[Tenso
     """
     coarse = rotations(frame.outer, frame.inner // block, frame.points, frame.shift, block)
     fine = rotations(frame.outer, block, frame.points, frame.shift)
-    return coarse.transpose(1, 2).contiguous().to(device, torch.float32), fine.to(device, torch.float32)
+    return coarse.transpose(1, 2).contiguous().float(), fine.float()
 
 
-@lru_cache(maxsize=64)
+@kept
 def twist(frame: Frame, device: torch.device) -> Tensor:
     """e(-n shift / points), which turns a plain transform into one at shifted frequencies: shape (points,)."""
     re, im = rotations(1, frame.points, frame.points, frame.shift)
-    return torch.complex(re, im)[0].to(device, torch.complex64)
+    return torch.complex(re, im)[0].to(torch.complex64)
 
 
 def rotations(frequencies: int, positions: int, total: int, shift: float, step: int = 1) -> Tensor:
     """Real and imaginary parts of e(-step s (p + shift) / total) in float64: shape (2, p, s)."""
-    product = (torch.arange(frequencies).double() + shift)[:, None] * (step * torch.arange(positions)).double()
+    product = (torch.arange(frequencies, device="cpu").double() + shift)[:, None] * (
+        step * torch.arange(positions, device="cpu")
+    ).double()
     angle = -2 * math.pi / total * product.remainder(total)
     return torch.stack([angle.cos(), angle.sin()])
 
@@ -106,19 +109,20 @@ def tile_order(rows: int, columns: int) -> Tensor:
     A thread's accumulators on tensor cores lie in pairs of columns, eight rows apart. Read in this order, four at a
     time, a table arrives in the registers that need it, without a detour through shared memory.
     """
-    at = torch.arange(rows * columns).reshape(rows // 16, 2, 8, columns // 8, 4, 2)
+    at = torch.arange(rows * columns, device="cpu").reshape(rows // 16, 2, 8, columns // 8, 4, 2)
     return at.permute(3, 0, 2, 4, 1, 5).flatten()
 
 
-@lru_cache(maxsize=64)
+@kept
 def spectrum_order(frame: Frame, device: torch.device) -> Tensor:
     """The frequency at each place of a spectrum: outer x rows x columns, the last two in the order of `tile_order`.
 
     k = o + outer (p + rows q) for the outer frequency o, the row p and the column q.
     """
-    inner = (torch.arange(frame.rows)[:, None] + frame.rows * torch.arange(frame.columns)).flatten()
+    rows, columns, outer = (torch.arange(n, device="cpu") for n in (frame.rows, frame.columns, frame.outer))
+    inner = (rows[:, None] + frame.rows * columns).flatten()
     inner = inner[tile_order(frame.rows, frame.columns)]
-    return (torch.arange(frame.outer)[:, None] + frame.outer * inner).flatten().to(device)
+    return (outer[:, None] + frame.outer * inner).flatten()
 
 
 def words(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import triton
@@ -37,6 +36,7 @@ from torch import Tensor
 from omniconv._typing import Signal, Taps
 from omniconv.engines._problem import Problem
 from omniconv.engines.triton._dot import dot, nearest
+from omniconv.engines.triton._kept import kept
 
 TRAILER = 8
 """Numbers after a channel's spectrum: the exponent of its scale, and room that keeps channels aligned."""
@@ -88,7 +88,8 @@ def places(first, channel, batch, height, width, sb, sc, sh, sw, G: tl.constexpr
     row, w = tl.arange(0, G * H), tl.arange(0, W)
     b, h = first + row // H, row % H
     inside = ((b < batch) & (h < height))[:, None] & (w < width)[None, :]
-    return (b.to(tl.int64) * sb + channel.to(tl.int64) * sc + h * sh)[:, None] + (w * sw)[None, :], inside
+    down = b.to(tl.int64) * sb + channel.to(tl.int64) * sc + h.to(tl.int64) * sh
+    return down[:, None] + (w.to(tl.int64) * sw)[None, :], inside
 
 
 @triton.jit
@@ -158,7 +159,7 @@ def convolve(
     if AFTER:
         at, inside = places(first, channel, batch, height, width, qb, qc, width, 1, G, H, W)
         total *= tl.load(after + at, mask=inside, other=0).to(tl.float32)
-    area = height * width
+    area = tl.cast(height * width, tl.int64)
     at, inside = places(first, channel, batch, height, width, channels * area, area, width, 1, G, H, W)
     tl.store(y + at, nearest(total, y.dtype.element_ty), mask=inside)
 
@@ -303,7 +304,7 @@ def tiles(size: tuple[int, ...], frame: tuple[int, ...], dtype: torch.dtype) -> 
     return Tiles(g, height, width, j, f, -(-frame[0] // f) * f)
 
 
-@lru_cache(maxsize=256)
+@kept
 def waves(
     frequencies: int,
     positions: range,
@@ -320,8 +321,8 @@ def waves(
     `frame`. "half" for that of a real one, Re sum_f w_f Q_f exp(2 pi i f p / frame) = Qr Cr + Qi Ci: the waves as they
     are times w_f, 1 / frame or twice that where a frequency stands for its conjugate too.
     """
-    f = torch.arange(frequencies, device=device)
-    p = torch.arange(positions.start, positions.stop, device=device)
+    f = torch.arange(frequencies, device="cpu")
+    p = torch.arange(positions.start, positions.stop, device="cpu")
     angle = (f[:, None] * p % frame).double() * (-2 * math.pi / frame)
     wave = torch.stack([angle.cos(), angle.sin()])
     if weight != "none":
@@ -332,7 +333,7 @@ def waves(
         wave *= torch.where((f == 0) | (2 * f == frame), 1.0, 2.0)[:, None]
     if positions_first:
         wave = wave.mT
-    table = torch.zeros(2, *shape, dtype=dtype, device=device)
+    table = torch.zeros(2, *shape, dtype=dtype, device="cpu")
     table[:, : wave.shape[1], : wave.shape[2]] = wave
     return table
 

@@ -66,7 +66,7 @@ def rows_pass(
     for start in range(0, WP, DEPTH):
         w = start + tl.arange(0, DEPTH)
         inside = (h < height)[:, None] & (w < width)[None, :]
-        place = x + b * xb + c * xc + h.to(tl.int64)[:, None] * xh + w[None, :] * xw
+        place = x + b * xb + c * xc + h.to(tl.int64)[:, None] * xh + w.to(tl.int64)[None, :] * xw
         signal = tl.load(place, mask=inside, other=0).to(tl.float32)
         if BEFORE:
             gate = before + b * pb + c * pc + h[:, None] * width + w[None, :]

@@ -43,6 +43,11 @@ from omniconv.engines.triton.monarch import (
 WORKSPACE = 2**28
 """Bytes of a workspace; one channel may take more."""
 
+ROUNDS = ["batch", "groups", "per_group"]
+"""Arguments of which Triton compiles no kernel of its own for 1: a loop of one round is none, in which matrices of
+float32 go through registers where shared memory held them, and hundreds of bytes per thread are spilled.
+"""
+
 
 @triton.jit
 def block_of(pointer, row, column, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
@@ -182,7 +187,7 @@ def row_spectrum(
     return from_right(re, im, b, b_im, b_re, OPERANDS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROUNDS)
 def middle_kernel(
     work_pointer, taps_pointer, first_pointer, second_pointer, factors_pointer,
     batch, channels, groups, per_group,
@@ -215,7 +220,7 @@ def middle_kernel(
         tl.store(work + INNER + place, im.to(work_pointer.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ROUNDS)
 def correlate_kernel(
     x_pointer, grad_pointer, sums_pointer, scales_pointer, first_pointer, second_pointer, factors_pointer,
     batch, channels, groups, per_group,

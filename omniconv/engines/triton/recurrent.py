@@ -41,10 +41,9 @@ def convolve_chunks(x: Tensor, within: Tensor, entry: Tensor, leaving: Tensor, f
         within, entry, leaving = within.mT, leaving.mT, entry.mT
     high = factor.float()
     factors = torch.stack([high, (factor - high).float()], dim=1).contiguous()
-    grid = (channels, triton.cdiv(batch, BATCH))
     if batch == 0:
         return y
-    chunks_kernel[grid](
+    chunks_kernel[(channels * triton.cdiv(batch, BATCH),)](
         *(x, y, within, entry, leaving, factors, batch, length, modes),
         *(*x.stride(), *y.stride(), *within.stride(), *entry.stride(), *leaving.stride()),
         CHUNK=chunk,
@@ -130,8 +129,9 @@ def chunks_kernel(
     OPERANDS: tl.constexpr,
 ):
     """One channel of `BATCH` signals. Signals are columns: the tables stand on the left of the products."""
-    channel = tl.program_id(0).to(tl.int64)
-    signals = tl.program_id(1) * BATCH + tl.arange(0, BATCH)
+    groups = tl.cdiv(batch, BATCH)  # one axis of programs: the others are bounded by 65535
+    channel = (tl.program_id(0) // groups).to(tl.int64)
+    signals = tl.program_id(0) % groups * BATCH + tl.arange(0, BATCH)
     times, ranks = tl.arange(0, CHUNK), tl.arange(0, MODES)
     known = ranks < modes
     within = tl.load(

@@ -83,8 +83,9 @@ class Band:
 def place_taps(taps, table, origin, kernel_size, base, length, stride_c, stride_k, SIGN: tl.constexpr,
                COPIES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """table[c, j, p] = tap of lag base + j - p (lags negated if `SIGN` is -1), zero outside the kernel."""
-    channel = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(length, BLOCK)  # one axis of programs: the others are bounded by 65535
+    channel = (tl.program_id(0) // blocks).to(tl.int64)
+    place = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     copy = tl.arange(0, COPIES)
     tap = origin + SIGN * (base + copy[:, None] - place[None, :])
     value = tl.load(
@@ -111,6 +112,12 @@ def samples_at(start, r, n, CIRCULAR: tl.constexpr, WHOLE: tl.constexpr):
 
 
 @triton.jit
+def wide(stride, UNIT: tl.constexpr):
+    """A stride in samples, of which there may be more than 32 bits count: those in units are of that width."""
+    return tl.cast(stride, tl.int64) * UNIT
+
+
+@triton.jit
 def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, base, length,
                     x_b, x_c, x_t, before_b, before_c, before_t, after_b, after_c, after_t,
                     UNIT: tl.constexpr, CIRCULAR: tl.constexpr, WHOLE: tl.constexpr, BEFORE: tl.constexpr,
@@ -133,8 +140,8 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
     if not CIRCULAR:
         start = tl.maximum(start, -tl.max(block, 0) * (OUTPUTS // STEP))
         stop = tl.minimum(stop, tl.cdiv(n - tl.min(block, 0) * OUTPUTS, STEP))
-    samples = x + (element * (x_b * UNIT) + channel * (x_c * UNIT))[:, None]
-    gates = before + (element * (before_b * UNIT) + channel * (before_c * UNIT))[:, None]
+    samples = x + (element * wide(x_b, UNIT) + channel * wide(x_c, UNIT))[:, None]
+    gates = before + (element * wide(before_b, UNIT) + channel * wide(before_c, UNIT))[:, None]
     window = table + channel * COPIES * length + base * STEP
     window += ((s % COPIES) * length - s // COPIES * COPIES)[:, None] + r[None, :]
     acc = tl.zeros((OUTPUTS, ROWS), tl.float32)
@@ -150,7 +157,7 @@ def convolve_blocks(x, table, y, before, after, n, batch, rows, start, stop, bas
     t = (block * OUTPUTS)[:, None] + s[None, :]
     inside = valid[:, None] & (t < n)
     if AFTER:
-        gates = after + (element * (after_b * UNIT) + channel * (after_c * UNIT))[:, None]
+        gates = after + (element * wide(after_b, UNIT) + channel * wide(after_c, UNIT))[:, None]
         acc *= tl.load(gates + t.to(tl.int64) * after_t, mask=inside, other=0.0).to(tl.float32)
     channels = tl.num_programs(0) // tiles
     address = y + ((element * channels + channel) * n)[:, None] + t
@@ -174,18 +181,18 @@ def correlate_blocks(grad, x, sums, n, batch, rows, start, windows, splits, grad
     share = tl.cdiv(tl.cdiv(tl.maximum(last - first, 0), splits), ROWS) * ROWS
     first += split * share
     last = tl.minimum(last, first + share)
-    x += channel * (x_c * UNIT)
-    grad += channel * (grad_c * UNIT)
+    x += channel * wide(x_c, UNIT)
+    grad += channel * wide(grad_c, UNIT)
     row = first + tl.arange(0, ROWS)
     block, element = row // batch, row % batch
     acc = tl.zeros((STEP, OUTPUTS), tl.float32)
     for begin in range(first, last, ROWS):
         valid = (begin + tl.arange(0, ROWS) < last)[:, None]
         t = (block * OUTPUTS)[:, None] + s[None, :]
-        address = grad + (element.to(tl.int64) * (grad_b * UNIT))[:, None] + t.to(tl.int64) * grad_t
+        address = grad + (element.to(tl.int64) * wide(grad_b, UNIT))[:, None] + t.to(tl.int64) * grad_t
         b = tl.load(address, mask=valid & (t < n), other=0.0)
         u, inside = samples_at(block * OUTPUTS + offset, r, n, CIRCULAR, WHOLE)
-        a = tl.load(x + (element.to(tl.int64) * (x_b * UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
+        a = tl.load(x + (element.to(tl.int64) * wide(x_b, UNIT))[:, None] + u * x_t, mask=valid & inside, other=0.0)
         acc = dot(tl.trans(a), b, acc, OPERANDS)
         # The next rows, without a division.
         element += ROWS % batch
@@ -213,8 +220,9 @@ def store_diagonals(acc, sums, OUTPUTS: tl.constexpr, STEP: tl.constexpr):
 def add_windows(sums, dtaps, origin, kernel_size, start, windows, splits, STEP: tl.constexpr, OUTPUTS: tl.constexpr,
                 BLOCK: tl.constexpr):  # fmt: skip
     """dtaps[c, origin + lag] = sum over windows and splits of their entry of diagonal lag + offset, if they have it."""
-    channel = tl.program_id(0).to(tl.int64)
-    tap = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(kernel_size, BLOCK)
+    channel = (tl.program_id(0) // blocks).to(tl.int64)
+    tap = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     # A lag is in two windows at most: -STEP < lag + offset < OUTPUTS <= STEP, with offset = (start + window) * STEP.
     shifted = tap - origin + start * STEP
     total = tl.zeros((BLOCK,), tl.float32)
@@ -234,7 +242,7 @@ def toeplitz_table(taps: Taps, dtype: torch.dtype, first: int, last: int, flip: 
     channels, kernel_size = taps.shape
     band, block = Band.of(first, last, tile.outputs, tile.step), 512
     table = torch.empty(channels, tile.copies, band.length, dtype=dtype, device=taps.device)
-    place_taps[channels, triton.cdiv(band.length, block)](
+    place_taps[(channels * triton.cdiv(band.length, block),)](
         taps, table, last if flip else -first, kernel_size, band.base, band.length, taps.stride(0), taps.stride(1),
         SIGN=-1 if flip else 1, COPIES=tile.copies, BLOCK=block,
     )  # fmt: skip
@@ -287,7 +295,7 @@ def correlate(grad: Signal, x: Signal, first: int, last: int, circular: bool, ti
         ROWS=tile.rows, OUTPUTS=tile.outputs, STEP=tile.step, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     dtaps = x.new_empty(channels, kernel_size, dtype=torch.float32)
-    add_windows[channels, triton.cdiv(kernel_size, block)](
+    add_windows[(channels * triton.cdiv(kernel_size, block),)](
         sums, dtaps, -first, kernel_size, start, windows, splits, STEP=tile.step, OUTPUTS=tile.outputs, BLOCK=block
     )
     return dtaps

@@ -21,7 +21,8 @@ class Kernel:
     """A function of a module with the types of its arguments.
 
     `arguments`: types by name in Triton's notation ("*bf16", "i32", "fp32"). `constants`: the compile-time arguments;
-    "tl.bfloat16" and the like stand for dtypes. `aligned`: whether addresses are multiples of 16 bytes.
+    "tl.bfloat16" and the like stand for dtypes. Others are compiled in too, as Triton does with a 1, unless the kernel
+    does not allow it. `aligned`: whether addresses are multiples of 16 bytes.
     """
 
     module: str
@@ -75,7 +76,8 @@ def main(folder: str) -> None:
     for given in json.load(sys.stdin):
         kernel = getattr(importlib.import_module(given["module"]), given["name"])
         names = kernel.arg_names
-        constants = {name: constant(value) for name, value in given["constants"].items()}
+        kept_out = {one.name for one in kernel.params if one.do_not_specialize and not one.is_constexpr}
+        constants = {name: constant(value) for name, value in given["constants"].items() if name not in kept_out}
         signature = {name: "constexpr" if name in constants else given["arguments"][name] for name in names}
         attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in given["aligned"]}
         program = triton.compile(

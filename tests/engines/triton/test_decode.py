@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from omniconv.engines.decode import reference_gated_step, reference_multi_head_step, runs_fused
+from omniconv.engines.decode import WIDEST, reference_gated_step, reference_multi_head_step, runs_fused
 from omniconv.testing import TOLERANCE, assert_close
 from tests.engines.triton.compiled import Kernel, compiled
 
@@ -115,6 +116,19 @@ def test_what_the_kernel_is_for() -> None:
     assert not runs_fused(x, state.double())
 
 
+class OnCuda(Tensor):
+    """Numbers that are said to lie on a graphics processor."""
+
+    is_cuda = property(lambda self: True)
+
+
+def test_wide_heads_are_stepped_in_plain_pytorch() -> None:
+    x = torch.zeros(1, 3).as_subclass(OnCuda)
+    assert runs_fused(x, torch.zeros(1, 2, 1, 1000))
+    assert runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST, WIDEST))
+    assert not runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST + 1, WIDEST + 1))
+
+
 def kernel(name: str, state: str, sizes: list[str], constants: dict[str, Any]) -> Kernel:
     """For sm_90, with inputs in bfloat16 and sizes that are multiples of 16."""
     types = ["bf16", "bf16", state, "bf16", "bf16", "bf16", "fp32", "fp32", "fp32", "fp32"]
@@ -126,12 +140,14 @@ def kernel(name: str, state: str, sizes: list[str], constants: dict[str, Any]) -
 
 def test_compiled_without_spills_and_with_vectors() -> None:
     plain, heads = ["batch", "channels", "modes", "sample", "plane"], ["heads", "filters", "modes", "sample", "plane"]
+    widest = {"SCALED": False, "ROWS": 1, "WIDTH": WIDEST, "PADDED": WIDEST}
     made = compiled(
         kernel("gated_kernel", "fp32", plain, {"SCALED": False, "BATCH": 8, "CHANNELS": 64}),
         kernel("gated_kernel", "bf16", plain, {"SCALED": True, "BATCH": 8, "CHANNELS": 64}),
         kernel("multi_head_kernel", "fp32", heads, {"SCALED": False, "ROWS": 8, "WIDTH": 8, "PADDED": 8}),
+        replace(kernel("multi_head_kernel", "fp32", heads, widest), num_warps=16),
     )
-    for program, vector in zip(made, ("v4.b32", "v2.b32", "v4.b32"), strict=True):
+    for program, vector in zip(made, ("v4.b32", "v2.b32", "v4.b32", "v4.b32"), strict=True):
         assert program.stack == 0
         assert program.assembly.count(f"st.global.{vector}") >= 2  # the state: real and imaginary parts
         assert "bar.sync" in program.assembly  # the window is read before it is written

@@ -19,6 +19,7 @@ pytest.importorskip("triton")
 # Of the interpreter, where a loop's bound is an argument.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GATED = MONARCH2D.gated
 CENTRED = ((False, False), ("zero", "zero"))
 CAUSAL = ((True, True), ("zero", "zero"))
@@ -60,8 +61,8 @@ def draw(
     channels: int = 2,
 ) -> tuple[Tensor, Tensor, Tensor, Problem]:
     """Signal, cotangent and taps, as an engine meets them, and their problem."""
-    x, grad = torch.randn(2, batch, channels, *size).to(dtype)
-    taps = torch.randn(channels, *kernel_size)
+    x, grad = torch.randn(2, batch, channels, *size, device=DEVICE).to(dtype)
+    taps = torch.randn(channels, *kernel_size, device=DEVICE)
     problem = Problem.of(x, taps, causal=causal, boundary=boundary, training=True)
     return x, grad, shorten(taps, problem), shortened(problem)
 
@@ -156,13 +157,35 @@ def test_programs_that_sum_over_the_batch(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("size", [(9, 17), (65, 1)], ids=str)
 def test_strided_signals(size: tuple[int, int]) -> None:
     x, grad, taps, problem = draw(size, (3, 2), *CENTRED, torch.float32, batch=2)
-    apart = torch.randn(*x.shape[:3], 2 * x.shape[3])[..., ::2].copy_(x)
+    apart = torch.randn(*x.shape[:3], 2 * x.shape[3], device=DEVICE)[..., ::2].copy_(x)
     channels_last = grad.to(memory_format=torch.channels_last)
     assert not apart.is_contiguous()
     assert not channels_last.is_contiguous()
     check(apart, channels_last, taps, problem)
     one = x[:1].expand(2, -1, -1, -1)
     check(one, grad.transpose(2, 3).contiguous().transpose(2, 3), taps, problem)
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+@pytest.mark.parametrize("size", [(9, 9), (9, 65)], ids=str)
+def test_samples_may_lie_further_apart_than_32_bits_count(size: tuple[int, int], axis: int) -> None:
+    x, grad, taps, problem = draw(size, (3, 2), *CENTRED, torch.bfloat16, batch=2, channels=1)
+    assert fits(problem) == (size == (9, 9))
+    stride = list(x.stride())
+    stride[axis] = -(-(2**31) // (x.shape[axis] - 1))
+    torch.use_deterministic_algorithms(False)  # memory between the samples is not touched
+    room = torch.empty((x.shape[axis] - 1) * stride[axis] + x.numel(), dtype=x.dtype, device=DEVICE)
+    torch.use_deterministic_algorithms(True)
+    far = room.as_strided(x.shape, stride).copy_(x)
+    spectrum = MONARCH2D.prepare(taps, problem)
+    assert torch.equal(MONARCH2D.run(far, spectrum, problem), MONARCH2D.run(x, spectrum, problem))
+    for one, other in ((grad, far), (far, grad)):
+        found = MONARCH2D.adjoint(one, other, taps, problem, False, True)[1]
+        near = [x if signal is far else signal for signal in (one, other)]
+        expected = MONARCH2D.adjoint(near[0], near[1], taps, problem, False, True)[1]
+        assert found is not None
+        assert expected is not None
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("size", [(9, 17), (65, 1)], ids=str)
@@ -199,8 +222,8 @@ def test_any_scale(size: tuple[int, int], dtype: torch.dtype, scale: float) -> N
 @pytest.mark.parametrize("size", [(17, 9), (65, 1)], ids=str)
 def test_every_image_and_channel_has_its_scale(size: tuple[int, int]) -> None:
     x, _, taps, problem = draw(size, (5, 5), *CENTRED, torch.bfloat16, batch=4)
-    x *= torch.tensor([1e-8, 1.0, 1e6, 0.0])[:, None, None, None]
-    taps *= torch.tensor([1e-6, 1e6])[:, None, None]
+    x *= torch.tensor([1e-8, 1.0, 1e6, 0.0], device=DEVICE)[:, None, None, None]
+    taps *= torch.tensor([1e-6, 1e6], device=DEVICE)[:, None, None]
     y = MONARCH2D.run(x, MONARCH2D.prepare(taps, problem), problem)
     right = convolved(x, taps, problem)
     for image in range(3):
@@ -253,7 +276,7 @@ def test_one_gradient_alone(size: tuple[int, int]) -> None:
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = draw((9, 6), (3, 3), *CENTRED, torch.float32)[3]
-    line = Problem.of(torch.zeros(1, 1, 8), torch.zeros(1, 3))
+    line = Problem.of(torch.zeros(1, 1, 8, device=DEVICE), torch.zeros(1, 3, device=DEVICE))
     assert MONARCH2D.reject(problem) is None
     refused = {
         "the device is xpu; it needs a CUDA device": replace(problem, device="xpu"),
@@ -265,13 +288,13 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     for reason, unable in refused.items():
         assert MONARCH2D.reject(unable) == reason
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    assert MONARCH2D.reject(problem) == "the device is cpu; it needs a CUDA device"
+    assert MONARCH2D.reject(replace(problem, device="cpu")) == "the device is cpu; it needs a CUDA device"
 
 
 def test_work() -> None:
     problem = draw((32, 32), (63, 63), *CENTRED, torch.bfloat16, batch=8, channels=768)[3]
-    assert work(problem) is None
-    assert adjoint_work(problem, True, True) is None
+    assert work(replace(problem, device="cpu")) is None
+    assert adjoint_work(replace(problem, device="cpu"), True, True) is None
     amounts = work(replace(problem, device="cuda"))
     assert amounts is not None
     launches, moved, flops = amounts

@@ -63,6 +63,20 @@ PASSES = [
     ("correlate_kernel", True, 1, {"OUTER": 64, "ROWS": 64, "COLUMNS": 32}),
 ]
 
+ONE: dict[str, Any] = {"batch": 1, "groups": 1, "per_group": 1}
+"""Of a single signal: what Triton may compile into the kernel."""
+SINGLE = [
+    ("middle_kernel", {"OUTER": 64, "ROWS": 64, "COLUMNS": 32, **ONE}),
+    ("correlate_kernel", {"OUTER": 64, "ROWS": 64, "COLUMNS": 32, "IN_MEMORY": True, **ONE}),
+]
+LARGEST = [
+    ("correlate_kernel", False, 496, {"ROWS": 128, "COLUMNS": 64, "IN_MEMORY": True}),
+    ("correlate_kernel", False, 664, {"ROWS": 128, "COLUMNS": 64, "IN_MEMORY": True, "PERIODIC": True}),
+    ("correlate_kernel", True, 152, {"OUTER": 128, "ROWS": 128, "COLUMNS": 64, "IN_MEMORY": True}),
+    ("middle_kernel", True, 184, {"OUTER": 128, "ROWS": 128, "COLUMNS": 64}),
+]
+"""The largest frames in half precision, and the bytes that they spill: with 16 warps it would be over a thousand."""
+
 
 def test_kernels_fit_a_processor_and_use_tensor_cores() -> None:
     kernels = [kernel(name, False, half, warps, 1, constants) for name, half, warps, constants in ONE_PASS]
@@ -71,4 +85,21 @@ def test_kernels_fit_a_processor_and_use_tensor_cores() -> None:
         what = f"{configuration.name} with {configuration.constants}: {made.registers} registers, {made.stack} spilled"
         assert made.shared <= SHARED_MEMORY, what
         assert made.stack <= SPILLED, what
+        assert "wgmma.mma_async" in made.assembly, what
+
+
+def test_a_single_signal_spills_no_more_than_many() -> None:
+    kernels = [kernel(name, True, False, 4, 1, constants) for name, constants in SINGLE]
+    for configuration, made in zip(kernels, compiled(*kernels), strict=True):
+        what = f"{configuration.name}: {made.registers} registers, {made.stack} spilled"
+        assert made.shared <= SHARED_MEMORY, what
+        assert made.stack <= SPILLED, what
+
+
+def test_the_largest_frames_spill_no_more_than_they_did() -> None:
+    kernels = [kernel(name, passes, True, 8, 1, constants) for name, passes, _, constants in LARGEST]
+    for (_, _, spilled, _), configuration, made in zip(LARGEST, kernels, compiled(*kernels), strict=True):
+        what = f"{configuration.name} with {configuration.constants}: {made.registers} registers, {made.stack} spilled"
+        assert made.shared <= SHARED_MEMORY, what
+        assert made.stack <= spilled, what
         assert "wgmma.mma_async" in made.assembly, what

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -153,3 +154,18 @@ def test_what_the_kernel_is_for() -> None:
         assert refuse_fused(x, poles, 64) == "there are 65 modes; it has room for 64"
         assert refuse_fused(x, poles[:, :3], 48) == "the chunk is 48; it takes 32 or 64"
         assert refuse_fused(x, poles[:, :64], 64) is None
+
+
+def test_a_batch_may_have_more_groups_than_an_axis_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    grids: list[tuple[int, ...]] = []
+
+    class Noted:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            grids.append(grid)
+            return lambda *given, **named: None
+
+    monkeypatch.setattr("omniconv.engines.triton.recurrent.chunks_kernel", Noted())
+    within, entry, leaving = (torch.empty(2, *sizes, device="meta") for sizes in ((32, 32), (32, 6), (6, 32)))
+    x, factor = torch.empty(2**22, 2, 5, device="meta"), torch.empty(2, 6, device="meta")
+    convolve_chunks(x, within, entry, leaving, factor, False)
+    assert grids == [(2 * 2**18,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,30 @@ def test_signals_may_have_any_strides(mode: str) -> None:
     wide = torch.randn(4, 6, 203, device=DEVICE)
     check(grad.expand(4, 3, 100), wide[:, ::2, 3:103], taps.t().contiguous().t(), mode)
     check(grad[..., :1].expand(4, 3, 100), wide[:1, ::2, ::2][..., :100].expand(4, 3, 100), taps, mode)
+
+
+def far_apart(signal: Tensor) -> Tensor:
+    """The same signal in bfloat16, its rows of the batch 2^31 samples apart; memory between them is not touched."""
+    batch, channels, n = signal.shape
+    torch.use_deterministic_algorithms(False)
+    room = torch.empty((batch - 1) * 2**31 + channels * n, dtype=signal.dtype, device=DEVICE)
+    torch.use_deterministic_algorithms(True)
+    return room.as_strided(signal.shape, (2**31, n, 1)).copy_(signal)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_signals_may_lie_further_apart_than_32_bits_count(mode: str) -> None:
+    grad, x, taps = operands(64, 9, torch.bfloat16, batch=2, channels=1)
+    problem = problem_of(x, taps, mode)
+    table, far = TOEPLITZ.prepare(taps, problem), far_apart(x)
+    assert torch.equal(TOEPLITZ.run(far, table, problem), TOEPLITZ.run(x, table, problem))
+    assert TOEPLITZ.gated is not None
+    assert torch.equal(*(TOEPLITZ.gated(x, table, problem, gate, gate) for gate in (x, far)))
+    found = TOEPLITZ.adjoint(far_apart(grad), far, taps, problem, True, True)
+    for gradient, expected in zip(found, TOEPLITZ.adjoint(grad, x, taps, problem, True, True), strict=True):
+        assert gradient is not None
+        assert expected is not None
+        assert torch.equal(gradient, expected)
 
 
 def test_many_blocks_and_many_signals_share_tiles() -> None:
@@ -228,3 +253,26 @@ def test_it_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_package.cache_clear()
     assert "omniconv[gpu]" in (TOEPLITZ.reject(on_cpu) or "")
     refuse_package.cache_clear()
+
+
+class Grids:
+    """What stands for a kernel: notes the programs that it is asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.seen.append(grid)
+        return lambda *given, **named: None
+
+
+def test_kernels_may_have_more_blocks_than_an_axis_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    grids = Grids()
+    for name in ("place_taps", "correlate_blocks", "add_windows"):
+        monkeypatch.setattr(f"omniconv.engines.triton.toeplitz.{name}", grids)
+    k, tile = 2**26, Tile(16, 128, 128, 4, 4, 2)
+    toeplitz_table(torch.empty(2, k, device="meta"), torch.float32, 0, k - 1, False, tile)
+    x = torch.empty(1, 2, k, device="meta")
+    correlate(x, x, 0, k - 1, False, tile, 1)
+    assert [len(grid) for grid in grids.seen] == [1, 1, 1]
+    assert max(max(grid) for grid in grids.seen) > 2 * 65535
