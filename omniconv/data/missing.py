@@ -27,7 +27,7 @@ class FilledSamples(Samples):
     def __init__(self, samples: Samples, missing: str):
         super().__init__(samples.channels, samples.sizes, samples.targets, samples.names)
         self.samples, self.missing = samples, check_choice("missing", missing, FILLED)
-        self.rate, self.space = samples.rate, samples.space
+        self.rate, self.space, self.vectors = samples.rate, samples.space, samples.vectors
 
     def __getitem__(self, index: int) -> Array:
         return fill(self.samples[index], self.missing, self.names[index])

@@ -34,6 +34,25 @@ def test_positions_come_first_and_then_the_features() -> None:
     assert samples.subset([1])[0].tolist() == [[1], [1], [1], [7], [7]]
 
 
+def test_readers_say_which_features_are_vectors(tmp_path: Path) -> None:
+    """Normals of surfaces, and of vertices, which come first; whoever passes samples on keeps that."""
+    samples = CloudSamples([np.ones((2, 3))] * 2, [np.ones((7, 2))] * 2, vectors=2)
+    assert [kept.vectors for kept in (samples, samples.subset([1]), without_gaps(samples, "mean"))] == [2, 2, 2]
+    assert CloudSamples([np.ones((2, 3))]).vectors == 0
+    with pytest.raises(ValueError, match=r"`vectors` \(=2\) in 3 axes need 6 channels of features; the clouds have 5"):
+        CloudSamples([np.ones((2, 3))], [np.ones((5, 2))], vectors=2)
+    off(tmp_path / "surface.off")
+    assert read(tmp_path).vectors == 1
+    kinds = [(name, "f4") for name in ("x", "y", "z", "red", "nz", "nx", "ny")]
+    (tmp_path / "vertices").mkdir()
+    ply(tmp_path / "vertices" / "one.ply", np.array([(1, 2, 3, 4, 5, 6, 7)], dtype=kinds))
+    vertices = read(tmp_path / "vertices")
+    assert (vertices.vectors, vertices[0].ravel().tolist()) == (1, [1, 2, 3, 6, 7, 5, 4])
+    (tmp_path / "vertices" / "two.xyz").write_text("0 1 2 0 0 1 9\n")
+    with pytest.raises(ValueError, match=r"features that are vectors, such as normals, of the files differ: .* has 1"):
+        read(tmp_path / "vertices")
+
+
 def test_a_batch_has_positions_and_a_mask() -> None:
     samples = CloudSamples([np.ones((2, 3)), 2 * np.ones((1, 3))])
     signals = Signals(samples)
