@@ -81,7 +81,7 @@ def from_vertices(file: Path, elements: dict[str, Any]) -> tuple[Array, int]:
 
 
 def from_surface(file: Path) -> tuple[Array, int]:
-    """Points drawn evenly of a surface, with the normals of its faces, one vector; of a file without faces its vertices."""
+    """Points drawn evenly of a surface, with their normals, one vector; of a file without faces its vertices."""
     trimesh: Any = require("trimesh", extra="data", purpose="reading surfaces")
     mesh = trimesh.load_mesh(str(file), process=False)
     if len(mesh.faces) == 0:

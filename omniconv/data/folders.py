@@ -95,8 +95,9 @@ def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> Fil
     of channels. Volumes: .npy of (depth, height, width) or (channels, depth, height, width), .nii and .nii.gz of
     (x, y, z) or (x, y, z, channels), in the order of the file; values as they are.
     Clouds: the positions are the first three channels, (channels, points). The points of .xyz, a line of numbers each,
-    and of .ply, with all properties of their vertices, normals (nx, ny, nz) first; of surfaces, .off and .ply with faces, 1,024 points drawn evenly
-    by area, always the same, with the normals of their faces, and nothing else that the file may say of its corners.
+    and of .ply, with all properties of their vertices, normals (nx, ny, nz) first; of surfaces, .off and .ply with
+    faces, 1,024 points drawn evenly by area, always the same, with the normals of their faces, and nothing else that
+    the file may say of its corners.
 
     `corrupt`: "raise", or "skip" to decode all files at once, leave damaged ones out, and warn with their names.
     Raises `ValueError` for damaged files, other or mixed types, and files whose content would be lost in part: films,

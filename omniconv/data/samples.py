@@ -24,8 +24,8 @@ class Samples(ABC):
     file names. All four are known without reading a signal. `rate`: samples per second, where that is known.
     `times`: where the samples are series taken at any times, these times, an array (length,) per series; there NaN says
     that a channel was not observed. `counted`: whether these times only count the samples.
-    `space`: of clouds of points, their axes, whose coordinates are the first channels; 0 for other signals. `vectors`: so
-    many features behind these, of `space` channels each, are vectors, such as normals: who turns a cloud turns them too.
+    `space`: axes of clouds of points, whose coordinates are the first channels; 0 for other signals. `vectors`: so many
+    features behind these, of `space` channels each, are vectors, such as normals: who turns a cloud turns them too.
     """
 
     rate: float | None = None

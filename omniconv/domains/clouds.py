@@ -120,14 +120,20 @@ class Cloud:
             return self._lags[edges]
         near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
         target, source = edges.flat()
-        lags = ((near[target] - far[source]) / RESOLUTION).round() * RESOLUTION
-        tried = lags[:: max(1, len(lags) // TRIED)]
-        found = unique_rows(lags) if len(unique_rows(tried)[0]) <= FEW * len(tried) else None
+        few = slice(None, None, max(1, len(edges) // TRIED))
+        tried = rounded_lags(near, far, target[few], source[few])  # before anything is as long as the pairs
+        repeated = len(unique_rows(tried)[0]) <= FEW * len(tried)
+        found = unique_rows(rounded_lags(near, far, target, source)) if repeated else None
         if found is not None and len(found[0]) > MOST:
             found = None  # the kernel is taken at all of them at once
         if output_positions is None and not torch.is_inference_mode_enabled():
             self._lags[edges] = found
         return found
+
+
+def rounded_lags(near: Tensor, far: Tensor, target: Tensor, source: Tensor) -> Tensor:
+    """Lags of pairs, (pairs, dim), in multiples of `RESOLUTION`; in place, for there may be many pairs."""
+    return near[target].sub_(far[source]).div_(RESOLUTION).round_().mul_(RESOLUTION)
 
 
 def unique_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

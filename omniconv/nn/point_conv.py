@@ -27,8 +27,8 @@ class PointConv(Conv):
     and input points, as `omniconv.domains.within` gives them, to use instead of a search.
     Gradients reach positions through the lags; which points are near has none.
 
-    Memory does not grow with the number of pairs: the kernel is evaluated for a part of them at a time, and again for
-    its gradient. Time does: `Gridify` is the way to many points.
+    Memory hardly grows with the number of pairs, whose indices alone are kept: the kernel is evaluated for a part of
+    them at a time, and again for its gradient. Time does: `Gridify` is the way to many points.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> import torch
