@@ -158,36 +158,51 @@ def lattice(resolution: Sequence[int], device: torch.device | None = None) -> An
 
 
 def nodes_around(points: Tensor, sizes: tuple[int, ...], count: int) -> Annotated[Tensor, "points count"]:
-    """Indices of the nearest nodes of points (points, dim): those of a window around each, wider where it must be.
-
-    A node outside the window is farther on one axis than the nearest one that the window leaves out there. Where the
-    last of those that were found is no farther than that, nothing was missed.
-    """
+    """Indices of the nearest nodes of points (points, dim): those of a window around each, wider where it must be."""
     count = min(count, math.prod(sizes))
     found = torch.empty(len(points), count, dtype=torch.long, device=points.device)
     left, half = torch.arange(len(points), device=points.device), 1
     while len(left):
-        some, axes, gaps = points[left], [], []
-        for axis, size in enumerate(sizes):
-            nodes = torch.linspace(-1, 1, size, dtype=torch.float64, device=points.device)
-            wide = min(2 * half, size)
-            cell = ((some[:, axis] + 1) / 2 * (size - 1)).floor().long()
-            first = (cell - half + 1).clamp(0, size - wide)
-            axes.append(first[:, None] + torch.arange(wide, device=points.device))
-            below = torch.where(first > 0, some[:, axis] - nodes[(first - 1).clamp(min=0)], torch.inf)
-            last = first + wide
-            above = torch.where(last < size, nodes[last.clamp(max=size - 1)] - some[:, axis], torch.inf)
-            gaps.append(torch.minimum(below, above))
-        squares, index = window_distances(some, axes, sizes)
-        order = squares.sort(dim=1, stable=True)
-        held = order.values.shape[1] >= count
-        gap = torch.stack(gaps, 1).amin(1)
-        enough = order.values[:, count - 1] < gap.square() if held else torch.zeros_like(gap, dtype=torch.bool)
-        enough |= gap.isinf() & held  # the window is all there is
-        if bool(enough.any()):
-            found[left[enough]] = index.gather(1, order.indices[:, :count])[enough]
-        left, half = left[~enough], 2 * half
+        held = math.prod(min(2 * half, size) for size in sizes)
+        rest = [] if held >= count else [left]
+        for some in left.split(max(1, ELEMENTS // held)) if held >= count else ():
+            index, sure = nearest_in_window(points[some], sizes, half, count)
+            found[some[sure]] = index[sure]
+            rest.append(some[~sure])
+        left, half = torch.cat(rest), 2 * half
     return found
+
+
+def nearest_in_window(points: Tensor, sizes: tuple[int, ...], half: int, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest nodes of a window of up to 2 half nodes per axis around points, and where no other can be as near.
+
+    A node that the window leaves out on one axis is at least as far there as the nearest one that is left out, and on
+    each of the others at least as far as the nearest of all. These squares are added in the order of the distances
+    themselves, so that rounding cannot turn the comparison.
+    """
+    axes, least, gaps = [], [], []
+    for axis, size in enumerate(sizes):
+        nodes, place = torch.linspace(-1, 1, size, dtype=torch.float64, device=points.device), points[:, axis]
+        wide = min(2 * half, size)
+        cell = ((place + 1) / 2 * (size - 1)).floor().clamp(-1, size).long()  # a place may be beyond all integers
+        first = (cell - half + 1).clamp(0, size - wide)
+        axes.append(first[:, None] + torch.arange(wide, device=points.device))
+        below = torch.where(first > 0, (place - nodes[(first - 1).clamp(min=0)]).square(), torch.inf)
+        last = first + wide
+        above = torch.where(last < size, (place - nodes[last.clamp(max=size - 1)]).square(), torch.inf)
+        gaps.append(torch.minimum(below, above))
+        least.append(torch.minimum((place[:, None] - nodes[axes[-1]]).square().amin(1), gaps[-1]))
+    bound = torch.full_like(points[:, 0], torch.inf)
+    for left_out in range(len(sizes)):
+        total = torch.zeros_like(bound)
+        for axis in range(len(sizes)):
+            total = total + (gaps if axis == left_out else least)[axis]
+        bound = torch.minimum(bound, total)
+    squares, index = window_distances(points, axes, sizes)
+    order = squares.sort(dim=1, stable=True)
+    chosen = index.gather(1, order.indices[:, :count])
+    everything = all(2 * half >= size for size in sizes)
+    return chosen, (order.values[:, count - 1] < bound) | torch.full_like(bound, everything, dtype=torch.bool)
 
 
 def window_distances(points: Tensor, axes: list[Tensor], sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,47 @@ def test_nodes_are_the_nearest_of_all(
     assert found.shape == (2, 6, nodes.shape[1])
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 30),
+    far=st.sampled_from([3.0, 1e3, 1e8, 1e170]),
+    axes=st.integers(1, 7),
+)
+@pytest.mark.parametrize("resolution", [(9,), (5, 2), (4, 3, 6)])
+def test_nodes_of_far_points_are_the_nearest_of_all(
+    resolution: tuple[int, ...], seed: int, count: int, far: float, axes: int
+) -> None:
+    """Far on some axes or on all; also where all nodes are equally far in float64, and a few points at a time."""
+    dim = len(resolution)
+    points, _ = clouds(dim, 6, 1, False, seed)
+    points = torch.where(torch.tensor([bool(axes >> axis & 1) for axis in range(dim)]), far * points, points)
+    nodes = lattice(resolution).reshape(1, -1, dim).expand(2, -1, -1)
+    expected = triples(nearest(points, nodes, count, backend="torch"))
+    assert triples(nearest_nodes(points, resolution, count)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "ELEMENTS", 40)
+        assert triples(nearest_nodes(points, resolution, count)) == expected
+
+
+def test_far_points_look_at_few_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing on one axis does not widen the window on all; beside an edge the nearest are in a row."""
+    held: list[int] = []
+    distances = neighbours.window_distances
+
+    def counted(points: Tensor, axes: list[Tensor], sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        squares, index = distances(points, axes, sizes)
+        held.append(squares.numel())
+        return squares, index
+
+    monkeypatch.setattr(neighbours, "window_distances", counted)
+    points = torch.rand(1, 500, 3, dtype=torch.float64) * 2 - 1
+    for far in ((0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (0.0, -900.0, 3.0)):
+        held.clear()
+        nearest_nodes(points + torch.tensor(far), 33, 9)
+        assert sum(held) <= 500 * (16**3 + 8**3 + 4**3)
+
+
 def test_masked_points_are_not_there() -> None:
     first, second = clouds(3, 5, 8, False)
     first[0, 3:], second[1, ::2] = torch.nan, torch.inf
