@@ -28,6 +28,10 @@ SEARCHED = 2**18
 """Pairs of a cloud from which on a tree is faster than all distances."""
 
 
+CROWDED = 8
+"""Where more than one in so many points may be equally far, all distances are faster than a tree."""
+
+
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Pairs of points, for every cloud of a batch: row `batch`, and the indices of `source` and `target`, all (edges,).
@@ -163,9 +167,10 @@ def nodes_around(points: Tensor, sizes: tuple[int, ...], count: int) -> Annotate
     found = torch.empty(len(points), count, dtype=torch.long, device=points.device)
     left, half = torch.arange(len(points), device=points.device), 1
     while len(left):
-        held = math.prod(min(2 * half, size) for size in sizes)
-        rest = [] if held >= count else [left]
-        for some in left.split(max(1, ELEMENTS // held)) if held >= count else ():
+        while (held := math.prod(min(2 * half, size) for size in sizes)) < count:
+            half = 2 * half
+        rest = []
+        for some in left.split(max(1, ELEMENTS // held)):
             index, sure = nearest_in_window(points[some], sizes, half, count)
             found[some[sure]] = index[sure]
             rest.append(some[~sure])
@@ -268,7 +273,8 @@ def nearest_by_tree(points: Tensor, others: Tensor, count: int) -> tuple[Tensor,
     if len(points) == 0 or len(others) <= count + 1:
         return nearest_of_all(points, others, count)
     spatial: Any = require("scipy.spatial", extra="points", purpose="the search for neighbours by a tree")
-    _, index = spatial.cKDTree(others.numpy()).query(points.numpy(), k=count + 1)
+    tree = spatial.cKDTree(others.numpy())
+    _, index = tree.query(points.numpy(), k=count + 1)
     index = torch.from_numpy(index).sort(dim=1).values
     squares = torch.zeros(index.shape, dtype=torch.float64)
     for axis in range(points.shape[1]):
@@ -278,8 +284,34 @@ def nearest_by_tree(points: Tensor, others: Tensor, count: int) -> tuple[Tensor,
     last, next_one = order.values[:, count - 1], order.values[:, count]
     doubtful = (next_one <= last * (1 + 1e-9)).nonzero()[:, 0]
     if len(doubtful):
-        source[doubtful] = nearest_of_all(points[doubtful], others, count)[1].view(-1, count)
+        reach = last.sqrt() * (1 + 1e-9)
+        held = torch.from_numpy(tree.query_ball_point(points[doubtful], reach[doubtful], return_length=True))
+        crowded = held * CROWDED > len(others)
+        some, rest = doubtful[crowded], doubtful[~crowded]
+        if len(some):
+            source[some] = nearest_of_all(points[some], others, count)[1].view(-1, count)
+        source[rest] = nearest_within_reach(tree, points[rest], others, reach[rest], held[~crowded], count)
     return torch.arange(len(points)).repeat_interleave(count), source.flatten()
+
+
+def nearest_within_reach(
+    tree: Any, points: Tensor, others: Tensor, reach: Tensor, held: Tensor, count: int
+) -> Annotated[Tensor, "points count"]:
+    """Indices of the nearest of the `held` others within a `reach` of every point, both (points,), ties by index."""
+    chosen = [torch.zeros(0, count, dtype=torch.long)]
+    part = max(1, ELEMENTS // max(1, int(held.max()) if len(held) else 1))
+    for near, far, number in zip(points.split(part), reach.split(part), held.split(part), strict=True):
+        found = tree.query_ball_point(near.numpy(), far.numpy(), return_sorted=True)
+        index = torch.tensor(list(itertools.chain.from_iterable(found)), dtype=torch.long)
+        rows = torch.arange(len(near)).repeat_interleave(number)
+        squares = torch.zeros(len(index), dtype=torch.float64)
+        for axis in range(points.shape[1]):
+            squares = squares + (near[rows, axis] - others[index, axis]).square()
+        order = squares.argsort(stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        first = number.cumsum(0) - number
+        chosen.append(index[order[first[:, None] + torch.arange(count)]])
+    return torch.cat(chosen)
 
 
 def is_within(offsets: Tensor, radii: Tensor, norm: str) -> Tensor:

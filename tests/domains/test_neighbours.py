@@ -184,6 +184,18 @@ def test_large_clouds_agree() -> None:
         assert torch.equal(auto.target, plain.target)
 
 
+@pytest.mark.parametrize("elements", [neighbours.ELEMENTS, 500])
+def test_equal_distances_are_settled_in_the_tree(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voxels, some of them several times, also a few at a time; all distances are not looked at."""
+    pytest.importorskip("scipy")
+    random = torch.Generator().manual_seed(0)
+    points = torch.randint(0, 9, (2, 600, 3), generator=random).double()
+    expected = triples(nearest(points, points, 9, backend="torch"))
+    monkeypatch.setattr(neighbours, "ELEMENTS", elements)
+    monkeypatch.setattr(neighbours, "nearest_of_all", None)
+    assert triples(nearest(points, points, 9, backend="scipy")) == expected
+
+
 def test_edges() -> None:
     first, second = clouds(2, 4, 6, False)
     edges = nearest(first, second, 2)
