@@ -91,8 +91,9 @@ def nearest(
     """The `count` nearest sources of every target, by Euclidean distance; all of them where there are fewer.
 
     `targets` (batch, targets, dim), `sources` (batch, sources, dim): finite where they are not masked. `count`: at
-    least 1. Masks, bool, are False where there is no point. Of sources equally far the one with the lower index is
-    taken, distances in float64. `backend`: "torch" (all distances, a part at a time, on any device), "scipy" (a tree,
+    least 1. Masks, bool, are False where there is no point. Of sources equally far the one with the lower coordinates
+    is taken, the first axis first, so that their order changes nothing; in one place the lower index. Distances are
+    in float64. `backend`: "torch" (all distances, a part at a time, on any device), "scipy" (a tree,
     on the CPU) or "auto", scipy where it is installed and the clouds are large; their results are equal.
     Indices carry no gradient. Raises `ValueError` or `TypeError` that names the argument.
 
@@ -103,7 +104,13 @@ def nearest(
     check_integer("count", count)
     clouds = check_clouds(targets, sources, target_mask, source_mask)
     find = nearest_by_tree if by_tree(backend, targets, sources) else nearest_of_all
-    return each_row(clouds, lambda points, others: find(points, others, count))
+
+    def in_order(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        order = by_coordinates(others)  # of sources equally far what searches find is the first
+        target, source = find(points, others[order], count)
+        return target, order[source]
+
+    return each_row(clouds, in_order)
 
 
 def within(
@@ -246,6 +253,14 @@ def each_row(clouds: Any, find: Any) -> Edges:
         return Edges(none, none, none, shape)
     target, source = torch.cat(pairs, dim=1)
     return edges_of(torch.cat(rows), source, target, shape)
+
+
+def by_coordinates(points: Tensor) -> Annotated[Tensor, "points"]:
+    """The order of points (points, dim) by their first coordinates, then by the next ones, last by their indices."""
+    order = torch.arange(len(points), device=points.device)
+    for axis in reversed(range(points.shape[1])):
+        order = order[points[order, axis].argsort(stable=True)]
+    return order
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Annotated[Tensor, "points others"]:

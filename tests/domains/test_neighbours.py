@@ -41,8 +41,8 @@ def brute(targets: Tensor, sources: Tensor, count: int) -> list[tuple[int, int, 
     found = []
     for row in range(len(targets)):
         for i, point in enumerate(targets[row]):
-            far = [(float((point - other).square().sum()), j) for j, other in enumerate(sources[row])]
-            found += sorted((row, i, j) for _, j in sorted(far)[:count])
+            far = [(float((point - other).square().sum()), *other.tolist(), j) for j, other in enumerate(sources[row])]
+            found += sorted((row, i, int(near[-1])) for near in sorted(far)[:count])
     return found
 
 

@@ -124,6 +124,20 @@ def test_drop_out_is_before_the_last_map() -> None:
         assert 0.2 < (seen[0] == 0).float().mean() < 0.9
 
 
+@pytest.mark.parametrize("edges", ["both", "nodes", "points"])
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_the_order_of_voxels_changes_nothing(edges: str, aggregate: str) -> None:
+    """Many of them are equally far from a node; which of them it takes must not depend on how they are numbered."""
+    options: dict[str, Any] = {"edges": edges, "aggregate": aggregate, "neighbours": 5}
+    net = GriddedNet(2, 3, 5, width=4, blocks=1, head="dense", kernel=small, dtype=F64, **options).eval()
+    voxels = lattice((6, 6, 6)).reshape(-1, 3)[torch.randperm(216)[:150]][None]
+    x = torch.randn(1, 2, 150, dtype=F64)
+    y = net(x, voxels)
+    for _ in range(3):
+        order = torch.randperm(150)
+        torch.testing.assert_close(net(x[..., order], voxels[:, order]), y[..., order], rtol=1e-10, atol=1e-10)
+
+
 def test_the_order_of_points_and_their_company_change_nothing() -> None:
     net = GriddedNet(2, 3, 4, width=6, blocks=1, head="dense", neighbours=3, kernel=small, dtype=F64).eval()
     x, points = cloud(9, 3)
