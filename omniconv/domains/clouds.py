@@ -29,7 +29,8 @@ class Cloud:
     `positions`: (batch, points, dim), finite where they are not masked. `mask` (batch, points), bool: False where a
     cloud is padded; None for all. `measure` (batch, points): the volume that every point stands for, in cells of the
     reference grid; None divides one volume among the points of a cloud. `edges`: the pairs of outputs and points to use
-    whatever is asked for, where they are known.
+    in place of those within a window, where they are known; of them, too, only those of points that are not masked, and
+    in causal layers those of the past.
     Raises `TypeError` or `ValueError` that names the argument.
 
     >>> cloud = Cloud(torch.tensor([[[0.0], [1.0], [9.0]]]))
@@ -92,20 +93,28 @@ class Cloud:
             wanted = (*outputs.shape[:2], self.positions.shape[1])
             if self.edges.shape != wanted:
                 raise ValueError(f"`edges` must be of (batch, outputs, points) {wanted}; got {self.edges.shape}.")
-            return self.edges
-        key = (tuple(window), tuple(causal))
+        key = (() if self.edges is not None else tuple(window), tuple(causal))
         if output_positions is None and key in self._found:
             return self._found[key]
-        radius = tuple(far + SLACK for far in window)
         seen = self.mask if output_positions is None else None
-        edges = within(outputs, self.positions, radius, norm="largest", target_mask=seen, source_mask=self.mask)
+        if self.edges is not None:
+            edges = self._between_points(self.edges, seen)
+        else:
+            radius = tuple(far + SLACK for far in window)
+            edges = within(outputs, self.positions, radius, norm="largest", target_mask=seen, source_mask=self.mask)
         if any(causal):
             lags = outputs.double()[edges.batch, edges.target] - self.positions.double()[edges.batch, edges.source]
-            kept = ((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1)
-            edges = Edges(edges.batch[kept], edges.source[kept], edges.target[kept], edges.shape)
+            edges = edges.only(((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1))
         if output_positions is None and not torch.is_inference_mode_enabled():  # of no use for training later
             self._found[key] = edges
         return edges
+
+    def _between_points(self, edges: Edges, seen: Inside | None) -> Edges:
+        """The pairs of points that are there; `seen`: of the outputs, None where all are."""
+        if self.mask is None:
+            return edges
+        kept = self.mask[edges.batch, edges.source]
+        return edges.only(kept if seen is None else kept & seen[edges.batch, edges.target])
 
     def repeated_lags(self, edges: Edges, output_positions: Points | None = None) -> tuple[Tensor, Tensor] | None:
         """The different lags of pairs, (lags, dim), and which of them each pair has; None unless they repeat a lot.

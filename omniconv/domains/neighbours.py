@@ -37,6 +37,7 @@ class Edges:
     """Pairs of points, for every cloud of a batch: row `batch`, and the indices of `source` and `target`, all (edges,).
 
     Sorted by row, then target, then source, without duplicates. `shape`: (batch, targets, sources).
+    Raises `TypeError` or `ValueError` for indices that are no int64, of unequal lengths, or beyond the shape.
     """
 
     batch: Tensor
@@ -44,8 +45,36 @@ class Edges:
     target: Tensor
     shape: tuple[int, int, int]
 
+    def __post_init__(self) -> None:
+        given = {"batch": self.batch, "target": self.target, "source": self.source}
+        for name, index in given.items():
+            if not isinstance(index, Tensor) or index.dtype != torch.long or index.ndim != 1:
+                raise TypeError(f"`{name}` must be an int64 tensor of shape (edges,); got {describe(index)}.")
+        lengths = [len(index) for index in given.values()]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"`batch`, `target` and `source` must be of as many edges; got {lengths}.")
+        if len(self.shape) != 3:
+            raise ValueError(f"`shape` must be (batch, targets, sources); got {self.shape}.")
+        if self.batch.is_meta or torch.compiler.is_compiling():
+            return  # compiled code must not depend on values
+        sizes = dict(zip(given, self.shape, strict=True))
+        wrong = torch.stack([((index < 0) | (index >= sizes[name])).any() for name, index in given.items()])
+        if bool(wrong.any()):  # once, for all of them
+            name = list(given)[int(wrong.long().argmax())]
+            low, high = int(given[name].min()), int(given[name].max())
+            raise ValueError(
+                f"`{name}` must be from 0 to below {sizes[name]}, as `shape` {tuple(self.shape)} says; got {low} to "
+                f"{high}."
+            )
+
     def __len__(self) -> int:
         return len(self.batch)
+
+    def only(self, kept: Tensor) -> Edges:
+        """Those of the pairs that are `kept`, (edges,), bool; itself, if these are all."""
+        if bool(kept.all()):
+            return self
+        return Edges(self.batch[kept], self.source[kept], self.target[kept], self.shape)
 
     def transposed(self) -> Edges:
         """The same pairs the other way round."""

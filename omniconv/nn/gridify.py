@@ -208,6 +208,8 @@ class Gridify(BetweenPoints):
         wanted = (x.shape[0], math.prod(self.resolution), x.shape[-1])
         if found.shape != wanted:
             raise ValueError(f"`edges` must be of (batch, nodes, points) {wanted}; got {found.shape}.")
+        if edges is not None and mask is not None:
+            found = edges.only(mask[edges.batch, edges.source])
         near = self._nodes(positions).double().repeat(x.shape[0], 1)
         y = self._passed(observed(x, mask), found, near, positions.double().flatten(0, 1))
         return y.unflatten(-1, self.resolution)

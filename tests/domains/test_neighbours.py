@@ -209,6 +209,23 @@ def test_edges() -> None:
         edges.united(back)
 
 
+def test_edges_are_checked() -> None:
+    """An index that is beyond the points of a cloud would be one of the next cloud."""
+    zero, one = torch.tensor([0]), torch.tensor([0, 1])
+    with pytest.raises(
+        ValueError, match=r"`source` must be from 0 to below 5, as `shape` \(2, 4, 5\) says; got 7 to 7"
+    ):
+        Edges(zero, torch.tensor([7]), zero, (2, 4, 5))
+    with pytest.raises(ValueError, match="`batch` must be from 0 to below 2"):
+        Edges(torch.tensor([-1]), zero, zero, (2, 4, 5))
+    with pytest.raises(ValueError, match=r"must be of as many edges; got \[1, 2, 1\]"):
+        Edges(zero, zero, one, (2, 4, 5))
+    with pytest.raises(TypeError, match="`target` must be an int64 tensor"):
+        Edges(zero, zero, torch.tensor([0.0]), (2, 4, 5))
+    with pytest.raises(ValueError, match=r"`shape` must be \(batch, targets, sources\)"):
+        Edges(zero, zero, zero, (2, 4))  # type: ignore[arg-type]
+
+
 def test_nothing_is_near_nothing() -> None:
     nothing, some = torch.zeros(2, 0, 3), torch.zeros(2, 4, 3)
     for backend in BACKENDS:

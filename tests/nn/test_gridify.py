@@ -124,6 +124,19 @@ def test_drop_out_is_before_the_last_map() -> None:
         assert 0.2 < (seen[0] == 0).float().mean() < 0.9
 
 
+def test_given_pairs_of_masked_points_are_not_there() -> None:
+    layer = Gridify(2, 3, 4, 2, neighbours=3, kernel=small, dtype=F64)
+    x, points = cloud(9, 2)
+    mask = torch.rand(2, 9) < 0.6
+    own = layer.find_edges(points, mask)
+    more = own.united(layer.find_edges(points))
+    pairs = more.only(mask[more.batch, more.source])
+    y = layer(
+        x.masked_fill(~mask[:, None], torch.nan), points.masked_fill(~mask[..., None], torch.nan), mask, edges=more
+    )
+    torch.testing.assert_close(y, layer(x, points, mask, edges=pairs))
+
+
 @pytest.mark.parametrize("edges", ["both", "nodes", "points"])
 @pytest.mark.parametrize("aggregate", ["mean", "max"])
 def test_the_order_of_voxels_changes_nothing(edges: str, aggregate: str) -> None:
