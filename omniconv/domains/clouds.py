@@ -53,6 +53,7 @@ class Cloud:
             raise TypeError(f"`edges` must be `omniconv.domains.Edges`; got {describe(edges)}.")
         self._found: dict[tuple[Any, ...], Edges] = {}
         self._lags: dict[Edges, tuple[Tensor, Tensor] | None] = {}
+        self._state: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, positions: Tensor | Cloud) -> Cloud:
@@ -86,13 +87,14 @@ class Cloud:
         """The pairs of outputs (targets) and points (sources) whose lag is within a window, of the past where causal.
 
         `window`: one number per axis. `output_positions`: (batch, outputs, dim), None for the points themselves. What
-        was found is kept for the next layer that asks the same.
+        was found is kept for the next layer that asks the same, until positions or mask are changed.
         """
         outputs = self.positions if output_positions is None else output_positions
         if self.edges is not None:
             wanted = (*outputs.shape[:2], self.positions.shape[1])
             if self.edges.shape != wanted:
                 raise ValueError(f"`edges` must be of (batch, outputs, points) {wanted}; got {self.edges.shape}.")
+        self._forget_if_changed()
         key = (() if self.edges is not None else tuple(window), tuple(causal))
         if output_positions is None and key in self._found:
             return self._found[key]
@@ -105,9 +107,25 @@ class Cloud:
         if any(causal):
             lags = outputs.double()[edges.batch, edges.target] - self.positions.double()[edges.batch, edges.source]
             edges = edges.only(((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1))
-        if output_positions is None and not torch.is_inference_mode_enabled():  # of no use for training later
+        if output_positions is None and self._may_keep():
             self._found[key] = edges
         return edges
+
+    def _forget_if_changed(self) -> None:
+        """Keep nothing of positions and a mask that were changed in place since."""
+        state = tuple(0 if tensor.is_inference() else tensor._version for tensor in self._sources)
+        if state != self._state:
+            self._found, self._lags, self._state = {}, {}, state
+
+    def _may_keep(self) -> bool:
+        """Whether changes are counted; what is found in inference mode is of no use for training later."""
+        uncounted = any(tensor.is_inference() for tensor in self._sources)
+        return not (uncounted or torch.is_inference_mode_enabled())
+
+    @property
+    def _sources(self) -> list[Tensor]:
+        """What pairs are found from."""
+        return [self.positions] if self.mask is None else [self.positions, self.mask]
 
     def _between_points(self, edges: Edges, seen: Inside | None) -> Edges:
         """The pairs of points that are there; `seen`: of the outputs, None where all are."""
@@ -125,6 +143,7 @@ class Cloud:
         outputs = self.positions if output_positions is None else output_positions
         if len(edges) < TRIED or (torch.is_grad_enabled() and (outputs.requires_grad or self.positions.requires_grad)):
             return None
+        self._forget_if_changed()
         if output_positions is None and edges in self._lags:
             return self._lags[edges]
         near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
@@ -135,7 +154,7 @@ class Cloud:
         found = unique_rows(rounded_lags(near, far, target, source)) if repeated else None
         if found is not None and len(found[0]) > MOST:
             found = None  # the kernel is taken at all of them at once
-        if output_positions is None and not torch.is_inference_mode_enabled():
+        if output_positions is None and self._may_keep():
             self._lags[edges] = found
         return found
 

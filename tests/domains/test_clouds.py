@@ -64,6 +64,22 @@ def test_given_pairs_are_of_the_past_and_of_points_that_are_there() -> None:
     torch.testing.assert_close(y, wanted)
 
 
+def test_a_cloud_that_is_changed_in_place_is_another() -> None:
+    positions, mask = lattice_points(), torch.ones(1, 81, dtype=torch.bool)
+    cloud, layer, x = Cloud(positions, mask), Conv(1, 2, (9, 9), reach=3, dtype=F64), torch.randn(1, 1, 81, dtype=F64)
+    for change in (lambda: None, lambda: positions.mul_(0.5), lambda: mask[:, 60:].fill_(False)):
+        change()
+        near, fresh = cloud.edges_within((3, 3), (False, False)), Cloud(positions, mask)
+        assert torch.equal(near.source, fresh.edges_within((3, 3), (False, False)).source)
+        torch.testing.assert_close(layer(x, positions=cloud), layer(x, positions=fresh))
+    with torch.inference_mode():
+        positions = lattice_points()
+        cloud = Cloud(positions)
+        before = len(cloud.edges_within((3, 3), (False, False)))
+        positions.mul_(0.5)
+    assert len(cloud.edges_within((3, 3), (False, False))) > before
+
+
 def test_lags_repeat_on_a_lattice_and_nowhere_else() -> None:
     points = lattice_points()
     cloud = Cloud(torch.cat([points, points + 0.3]))
