@@ -106,8 +106,8 @@ class BetweenPoints(Cited, nn.Module):
         return found
 
     def _nodes(self, positions: Tensor) -> Tensor:
-        """Positions of the nodes, (nodes, dim)."""
-        return lattice(self.resolution, positions.device).flatten(0, -2).to(positions.dtype)
+        """Positions of the nodes, (nodes, dim), in float64: rounded to half precision they lie on no lattice."""
+        return lattice(self.resolution, positions.device).flatten(0, -2)
 
     def _passed(self, x: Signal, edges: Edges, near: Tensor, far: Tensor) -> Signal:
         """What arrives at the targets `near`, (batch * targets, dim), from the sources `far`."""
@@ -210,7 +210,7 @@ class Gridify(BetweenPoints):
             raise ValueError(f"`edges` must be of (batch, nodes, points) {wanted}; got {found.shape}.")
         if edges is not None and mask is not None:
             found = edges.only(mask[edges.batch, edges.source])
-        near = self._nodes(positions).double().repeat(x.shape[0], 1)
+        near = self._nodes(positions).repeat(x.shape[0], 1)
         y = self._passed(observed(x, mask), found, near, positions.double().flatten(0, 1))
         return y.unflatten(-1, self.resolution)
 
@@ -262,6 +262,6 @@ class Degridify(BetweenPoints):
         known = (x.shape[0], math.prod(self.resolution), positions.shape[1])
         if found.shape != known:
             raise ValueError(f"`edges` must be of (batch, nodes, points) {known}; got {found.shape}.")
-        far = self._nodes(positions).double().repeat(x.shape[0], 1)
+        far = self._nodes(positions).repeat(x.shape[0], 1)
         y = self._passed(x.flatten(2), found.transposed(), positions.double().flatten(0, 1), far)
         return observed(y, mask)

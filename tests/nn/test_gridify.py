@@ -124,6 +124,15 @@ def test_drop_out_is_before_the_last_map() -> None:
         assert 0.2 < (seen[0] == 0).float().mean() < 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_lattice_is_the_same_for_positions_of_any_precision(dtype: torch.dtype) -> None:
+    gridify, degridify = (kind(2, 3, 40, 2, neighbours=3, kernel=small, dtype=F64) for kind in (Gridify, Degridify))
+    x, points = cloud(30, 2)
+    points, y = points.to(dtype), torch.randn(2, 2, 40, 40, dtype=F64)
+    torch.testing.assert_close(gridify(x, points), gridify(x, points.double()))
+    torch.testing.assert_close(degridify(y, points), degridify(y, points.double()))
+
+
 def test_given_pairs_of_masked_points_are_not_there() -> None:
     layer = Gridify(2, 3, 4, 2, neighbours=3, kernel=small, dtype=F64)
     x, points = cloud(9, 2)
