@@ -80,7 +80,7 @@ class Fit:
     """How large a network and how long a training to choose."""
 
     blocks: int | None = None
-    """Residual blocks."""
+    """Residual blocks; of clouds of points shared out evenly over the lattices, rounded up."""
 
     width: int | None = None
     """Channels in the blocks."""
@@ -326,10 +326,16 @@ def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recip
         "task": goal,
         "samples": f"{len(samples):,}",
         "signals": f"{samples.features} channel(s), size {described_sizes(samples)}",
-        "network": f"{'GriddedNet' if samples.space else 'CCNN'}, {architecture.blocks} blocks of width "
-        f"{architecture.width}",
+        "network": described_network(architecture, bool(samples.space)),
         "training": f"{recipe.epochs} epochs in batches of at most {recipe.batch_size} a process, seed {recipe.seed}",
     }
+
+
+def described_network(architecture: Architecture, cloud: bool) -> str:
+    """What is built, for people: of clouds the blocks are those of all lattices together."""
+    stages, each = (architecture.stages, architecture.blocks_of_stage) if cloud else (1, architecture.blocks)
+    shared = f", {each} on each of {stages} lattices" if stages > 1 else ""
+    return f"{'GriddedNet' if cloud else 'CCNN'}, {stages * each} blocks of width {architecture.width}{shared}"
 
 
 def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:

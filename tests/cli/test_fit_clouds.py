@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from omniconv.cli import main
-from omniconv.cli.fit import Fit
+from omniconv.cli.fit import Fit, described_network
 from omniconv.data import ArraySamples, CloudSamples, read
 from omniconv.estimators import CCNNClassifier
 from omniconv.models import GriddedNet
-from omniconv.training import CloudAugmentation, Predictor
+from omniconv.nn import ResidualBlock
+from omniconv.training import Architecture, CloudAugmentation, Predictor
 from omniconv.training.batches import Signals, collate
 
 SMALL = (
@@ -82,6 +83,15 @@ def test_from_an_archive_to_predictions(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_allclose(
         predictor.probabilities(CloudSamples(moved)), predictor.probabilities(CloudSamples(clouds)), atol=1e-4
     )
+
+
+@pytest.mark.parametrize(("resolution", "blocks"), [(9, 4), (9, 3), (5, 1), (4, 2)])
+def test_as_many_blocks_are_told_as_are_built(resolution: int, blocks: int) -> None:
+    architecture = Architecture(blocks=blocks, resolution=resolution, width=4)
+    net = architecture.build(1, 2, (1, 1), space=2)
+    built = sum(isinstance(part, ResidualBlock) for part in net.modules())
+    assert described_network(architecture, True).startswith(f"GriddedNet, {built} blocks of width 4")
+    assert described_network(architecture, False) == f"CCNN, {blocks} blocks of width 4"
 
 
 def cube(path: Path, size: float) -> None:
