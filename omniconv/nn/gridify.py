@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, describe
+from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._references import GRIDIFICATION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, per_axis
 from omniconv.domains import Edges, lattice, nearest, nearest_nodes
 from omniconv.domains.clouds import check_finite, checked_mask
 from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._checks import check_placed
 from omniconv.nn._over_edges import Combine, most_over_edges, sum_over_edges
 from omniconv.nn._parts import build_kernel
 from omniconv.nn.conv import strict_precision
@@ -133,7 +134,10 @@ class BetweenPoints(Cited, nn.Module):
                     y = y / edges.counts().clamp(min=1)[:, None]
         return self.update(y.to(x.dtype))
 
-    def _check(self, positions: Any, mask: Any, batch: int) -> None:
+    def _check(self, x: Tensor, positions: Any, mask: Any) -> None:
+        check_floating_tensor("x", x)
+        check_placed(x, self.update[0].weight)  # type: ignore[arg-type]
+        batch = x.shape[0]
         if not isinstance(positions, Tensor) or positions.ndim != 3 or not positions.dtype.is_floating_point:
             raise ValueError(f"`positions` must be (batch, points, {self.dim}); got {describe(positions)}.")
         if (positions.shape[0], positions.shape[2]) != (batch, self.dim):
@@ -166,7 +170,8 @@ class Gridify(BetweenPoints):
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
     best within [-1, 1], and returns `batch out_channels *resolution`. `mask` (batch, points), bool, is False where a
     cloud is padded; a cloud of fewer points than `neighbours` has as many. `edges`: of `find_edges`, if they are known.
-    Moving all points by a node moves what is inside by a node. Raises `ValueError` that names the argument.
+    Moving all points by a node moves what is inside by a node. Raises `ValueError` or
+    `TypeError` that names the argument.
 
     >>> Gridify(4, 8, 9, dim=3)(torch.randn(2, 4, 50), 2 * torch.rand(2, 50, 3) - 1).shape
     torch.Size([2, 8, 9, 9, 9])
@@ -201,7 +206,7 @@ class Gridify(BetweenPoints):
     ) -> Signal:
         if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
-        self._check(positions, mask, x.shape[0])
+        self._check(x, positions, mask)
         if positions.shape[1] != x.shape[-1]:
             raise ValueError(f"`positions` must be of the {x.shape[-1]} points of `x`; got {positions.shape[1]}.")
         found = self.find_edges(positions, mask) if edges is None else edges
@@ -221,7 +226,7 @@ class Degridify(BetweenPoints):
     The arguments are those of `Gridify`; by default the edges are those from every point to its nearest nodes.
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels *resolution` and positions (batch, points,
     dim), and returns `batch out_channels points`, zero behind the mask. `edges`: of a `Gridify` with that resolution.
-    Raises `ValueError` that names the argument.
+    Raises `ValueError` or `TypeError` that names the argument.
 
     >>> Degridify(8, 4, 9, dim=3)(torch.randn(2, 8, 9, 9, 9), 2 * torch.rand(2, 50, 3) - 1).shape
     torch.Size([2, 4, 50])
@@ -257,7 +262,7 @@ class Degridify(BetweenPoints):
         if not isinstance(x, Tensor) or x.ndim < 2 or tuple(x.shape[1:]) != (self.in_channels, *self.resolution):
             wanted = ", ".join(map(str, (self.in_channels, *self.resolution)))
             raise ValueError(f"`x` must be (batch, {wanted}); got {describe(x)}.")
-        self._check(positions, mask, x.shape[0])
+        self._check(x, positions, mask)
         found = self.find_edges(positions, mask) if edges is None else edges
         known = (x.shape[0], math.prod(self.resolution), positions.shape[1])
         if found.shape != known:

@@ -133,6 +133,16 @@ def test_the_lattice_is_the_same_for_positions_of_any_precision(dtype: torch.dty
     torch.testing.assert_close(degridify(y, points), degridify(y, points.double()))
 
 
+def test_features_of_other_types_are_named() -> None:
+    points = 2 * torch.rand(1, 5, 2) - 1
+    for layer, x in ((Gridify(2, 3, 4, 2), torch.zeros(1, 2, 5)), (Degridify(2, 3, 4, 2), torch.zeros(1, 2, 4, 4))):
+        with pytest.raises(TypeError, match="`x` must hold floating-point numbers; got a int64"):
+            layer(x.long(), points)
+        with pytest.raises(TypeError, match=r"`x` must have the dtype of the layer, torch\.float32"):
+            layer(x.double(), points)
+        assert layer(x.half(), points).dtype == torch.float16
+
+
 def test_given_pairs_of_masked_points_are_not_there() -> None:
     layer = Gridify(2, 3, 4, 2, neighbours=3, kernel=small, dtype=F64)
     x, points = cloud(9, 2)
