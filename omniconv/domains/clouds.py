@@ -159,6 +159,18 @@ class Cloud:
         return found
 
 
+def taken_apart(
+    positions: Cloud | Points, mask: Inside | None, edges: Edges | None = None, measure: Tensor | None = None
+) -> tuple[Points, Inside | None, Edges | None, Tensor | None]:
+    """Positions, mask, edges and measure as tensors, those of a `Cloud` or those that are given in place of one."""
+    if not isinstance(positions, Cloud):
+        return positions, mask, edges, measure
+    for name, value in (("mask", mask), ("edges", edges), ("measure", measure)):
+        if value is not None and (name != "edges" or positions.edges is not None):
+            raise ValueError(f"`{name}` must be that of the `Cloud`, where positions come as one; got both.")
+    return positions.positions, positions.mask, positions.edges if edges is None else edges, positions.measure
+
+
 def rounded_lags(near: Tensor, far: Tensor, target: Tensor, source: Tensor) -> Tensor:
     """Lags of pairs, (pairs, dim), in multiples of `RESOLUTION`; in place, for there may be many pairs."""
     return near[target].sub_(far[source]).div_(RESOLUTION).round_().mul_(RESOLUTION)

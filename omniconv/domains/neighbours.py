@@ -94,6 +94,12 @@ class Edges:
         _, targets, sources = self.shape
         return self.batch * targets + self.target, self.batch * sources + self.source
 
+    def totals(self, weights: Annotated[Tensor, "batch sources"]) -> Annotated[Tensor, "batch targets"]:
+        """The sum of the weights of the sources of every target."""
+        batch, targets, _ = self.shape
+        target, source = self.flat()
+        return weights.new_zeros(batch * targets).index_add(0, target, weights.flatten()[source]).view(batch, targets)
+
     def counts(self) -> Annotated[Tensor, "batch targets"]:
         """How many sources every target has."""
         batch, targets, _ = self.shape

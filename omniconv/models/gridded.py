@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from omniconv._errors import check_choice, check_integer, check_probability
 from omniconv._references import CCNN_PAPER, GRIDIFICATION_PAPER
 from omniconv._typing import PerAxis, Signal, check_bool, per_axis
-from omniconv.domains import Edges, centred
+from omniconv.domains import Cloud, Edges, centred
+from omniconv.domains.clouds import taken_apart
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models.ccnn import CCNN
@@ -49,7 +50,8 @@ class GriddedNet(Network):
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
     best within [-1, 1] unless they are normalised, and returns `batch out_features`, or `batch out_features points`.
     `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. `edges`: of
-    `gridify.find_edges`, of the positions as the lattice sees them.
+    `gridify.find_edges`, of the positions as the lattice sees them. All of this may come as one `Cloud`, whose
+    `measure` says how much every point counts on the lattice.
     Raises `ValueError` or `TypeError` that names the argument; with head "pool" in training also for a batch of one.
 
     >>> model = GriddedNet(3, 10, resolution=5, width=8, blocks=1)
@@ -134,23 +136,26 @@ class GriddedNet(Network):
             part.reset_parameters()
 
     def forward(  # type: ignore[override]
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
+        self, x: Signal, positions: Cloud | Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
     ) -> Tensor:
+        positions, mask, edges, measure = taken_apart(positions, mask, edges)
         check_cloud(self, x, positions, mask)
         places = centred(positions, mask) if self.normalize else positions
         features = self._input(x, mask)
         if self.absolute:
             features = torch.cat([observed(places.transpose(1, 2).to(x.dtype), mask), features], dim=1)
-        y = self._at_points(features, places, mask, edges)
+        y = self._at_points(features, places, mask, edges, measure)
         if self.dense:
             return self.head(self.dropout(y), mask)
         whole = largest(self.lift(y, mask), mask)[..., None]
         return self.head(self.dropout(self.hidden(whole)))
 
-    def _at_points(self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None) -> Signal:
+    def _at_points(
+        self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None, measure: Tensor | None
+    ) -> Signal:
         """What the lattice brings to the points, and the points themselves."""
         shared = edges if edges is not None or self.gridify.edges != "points" else self.gridify.find_edges(places, mask)
-        y = self.stages[0](halves := self.gridify(x, places, mask, edges=shared))
+        y = self.stages[0](halves := self.gridify(x, places, mask, edges=shared, measure=measure))
         for stage in self.stages[1:]:
             halves = stage(self.halve(halves))
             y = y + F.interpolate(halves, y.shape[2:], mode=LINEAR[y.ndim - 2], align_corners=True)

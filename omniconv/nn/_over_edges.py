@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +30,19 @@ Combine = Callable[[Tensor, Tensor], Tensor]
 """What a kernel `pairs channels` and samples `pairs channels` make together."""
 
 
-def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int, combine: Combine = torch.mul) -> Signal:
+def sum_over_edges(
+    x: Signal,
+    edges: Edges,
+    kernels: Kernels,
+    size: int,
+    combine: Combine = torch.mul,
+    weights: Annotated[Tensor, "batch sources"] | None = None,
+) -> Signal:
     """y[b, :, i] = sum over the edges from j to i of their kernel times x[b, :, j].
 
     `x`: (batch, channels, sources). `size`: values that the kernel has for every edge. `combine`: what to do in place
-    of the product, where the kernel has one value per channel. Returns (batch, out, targets).
+    of the product, where the kernel has one value per channel. `weights`: of every source, times what is summed; None
+    for 1. Returns (batch, out, targets).
 
     Unless there are few, the gradient computes the kernel of each part again rather than to keep what led to it:
     nothing is kept of a pair but which points it joins, and the memory is that of a part, however many there are.
@@ -49,6 +58,8 @@ def sum_over_edges(x: Signal, edges: Edges, kernels: Kernels, size: int, combine
             products = combine(values.transpose(0, 1), samples)
         else:
             products = torch.einsum("oip,pi->po", values, samples)
+        if weights is not None:
+            products = products * weights.flatten()[source[some], None]
         # Summed in here: outside, every product would be kept for the gradient.
         return products.new_zeros(batch * targets, products.shape[1]).index_add(0, target[some], products)
 

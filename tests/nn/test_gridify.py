@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import cite
-from omniconv.domains import centred, lattice
+from omniconv.domains import Cloud, centred, lattice
 from omniconv.kernels import SIREN
-from omniconv.models import GriddedNet, Network
+from omniconv.models import GriddedNet, Network, PointNet, PointNet2, PointNN
 from omniconv.nn import Degridify, Gridify
 from omniconv.nn import _over_edges as over_edges
 from omniconv.testing import check_layer
@@ -141,6 +141,66 @@ def test_features_of_other_types_are_named() -> None:
         with pytest.raises(TypeError, match=r"`x` must have the dtype of the layer, torch\.float32"):
             layer(x.double(), points)
         assert layer(x.half(), points).dtype == torch.float16
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum"])
+@pytest.mark.parametrize("combine", ["product", "mlp"])
+def test_points_may_say_how_much_they_count(aggregate: str, combine: str) -> None:
+    """Twice half a point is one point; only the mean does not care for the unit; behind the mask is no weight."""
+    options: dict[str, Any] = {"aggregate": aggregate, "combine": combine, "edges": "points", "kernel": small}
+    layer = Gridify(2, 3, 4, 2, neighbours=4, dtype=F64, **options)
+    x, points = cloud(9, 2)
+    weights, mask = 0.5 + torch.rand(2, 9, dtype=F64), torch.ones(2, 9, dtype=torch.bool)
+    once = layer(x, points, measure=weights)
+    assert not torch.allclose(once, layer(x, points))
+    halves = torch.cat([weights, weights[:, :1] / 2], 1).index_put(
+        (torch.tensor([0, 1]), torch.tensor(0)), weights[:, 0] / 2
+    )
+    twice = Cloud(torch.cat([points, points[:, :1]], 1), None, halves)
+    torch.testing.assert_close(layer(torch.cat([x, x[..., :1]], -1), twice), once)
+    torch.testing.assert_close(layer(x, points, measure=torch.ones_like(weights)), layer(x, points))
+    if aggregate == "mean":
+        torch.testing.assert_close(layer(x, points, measure=1e-3 * weights), once)
+    mask[:, 5:] = False
+    hidden = Cloud(points, mask, weights.masked_fill(~mask, torch.nan))
+    torch.testing.assert_close(layer(x, hidden), layer(x[..., :5], points[:, :5], measure=weights[:, :5]))
+    with pytest.raises(ValueError, match=r"`measure` must be \(2, 9\)"):
+        layer(x, points, measure=weights[:1])
+    with pytest.raises(ValueError, match="`measure` must be that of the `Cloud`"):
+        layer(x, hidden, measure=weights)
+
+
+def test_networks_take_clouds() -> None:
+    """Positions and mask as one, for every network and layer of points; with pairs where they take these."""
+    x, points = (part.float() for part in cloud(12, 3, batch=3))
+    mask = torch.arange(12) < torch.tensor([[12], [7], [9]])
+    one, torn = Cloud(points, mask), {"positions": points, "mask": mask}
+    net = GriddedNet(2, 3, 4, width=4, blocks=1, kernel=small).eval()
+    stages: dict[str, Any] = {
+        "centres": (4,),
+        "radii": (0.9,),
+        "neighbours": (3,),
+        "widths": ((4,), (8,)),
+        "hidden": (4,),
+    }
+    for model in (net, PointNet(2, 3, widths=(4, 8), hidden=(4,)).eval(), PointNet2(2, 3, **stages).eval()):
+        torch.testing.assert_close(model(x, one), model(x, **torn))
+        with pytest.raises(ValueError, match="`mask` must be that of the `Cloud`"):
+            model(x, one, mask)
+    gridify, degridify = Gridify(2, 3, 4, kernel=small), Degridify(3, 2, 4, kernel=small)
+    edges = gridify.find_edges(one)
+    known = Cloud(points, mask, edges=edges)
+    grid = gridify(x, points, mask)
+    torch.testing.assert_close(gridify(x, known), grid)
+    torch.testing.assert_close(degridify(grid, known), degridify(grid, points, mask, edges=edges))
+    torch.testing.assert_close(net(x, known), net(x, one))
+    measure = torch.rand(3, 12)
+    assert not torch.allclose(net(x, Cloud(points, mask, measure)), net(x, one))
+    plain = PointNN(width=12, stages=2, neighbours=3)
+    assert torch.equal(plain.features(one), plain.features(points, mask))
+    labels = torch.tensor([0, 1, 0])
+    assert torch.equal(plain.fit(one, labels)(one), plain.fit(points, labels, mask)(points, mask))
+    assert plain.predict(one).shape == (3,)
 
 
 def test_given_pairs_of_masked_points_are_not_there() -> None:
