@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from omniconv import cite
 from omniconv.domains import Cloud, centred, lattice
 from omniconv.kernels import SIREN
-from omniconv.models import GriddedNet, Network, PointNet, PointNet2, PointNN
+from omniconv.models import CCNN, FlexNet, GriddedNet, Network, PointNet, PointNet2, PointNN
 from omniconv.nn import Degridify, Gridify
 from omniconv.nn import _over_edges as over_edges
 from omniconv.testing import check_layer
@@ -168,6 +168,32 @@ def test_points_may_say_how_much_they_count(aggregate: str, combine: str) -> Non
         layer(x, points, measure=weights[:1])
     with pytest.raises(ValueError, match="`measure` must be that of the `Cloud`"):
         layer(x, hidden, measure=weights)
+
+
+def flat(width: int, size: tuple[int, ...]) -> nn.Module:
+    """A body that a user might have: a network for grids of that many axes."""
+    return FlexNet(width, width, size, widths=(4,), blocks=(1,), head="dense")
+
+
+def test_any_network_of_grids_may_stand_between(tmp_path: Path) -> None:
+    """Built by a factory for every stage; saved by its name, and given again."""
+    net = GriddedNet(2, 3, (5, 6), dim=2, stages=2, width=4, kernel=small, body=flat).eval()
+    assert [stage.grid.size for stage in net.stages if isinstance(stage, FlexNet)] == [(5, 6), (3, 3)]
+    x, points = (part.float() for part in cloud(12, 2))
+    y = net(x, points)
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.stages.parameters())
+    net.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`body` '.*flat' is not part of the library\. Give it: .*body=\.\.\."):
+        Network.from_pretrained(tmp_path, kernel=small)
+    torch.testing.assert_close(Network.from_pretrained(tmp_path, body=flat)(x, positions=points), y)
+    own = GriddedNet(2, 3, 5, dim=2, width=4, body=lambda width, size: CCNN(width, width, size, width=4, head="dense"))
+    assert type(own.stages[0]) is CCNN
+    with pytest.raises(TypeError, match="`body` must return a module with `reset_parameters`; got int 3"):
+        GriddedNet(2, 3, 5, body=lambda width, size: 3)  # type: ignore[arg-type, return-value]
+    pooled = GriddedNet(2, 3, 5, dim=2, width=4, body=lambda width, size: CCNN(width, width, size, width=4, blocks=1))
+    with pytest.raises(ValueError, match=r"`body` must make networks that keep batch.*\(2, 4, 5, 5\); got \(2, 4\)"):
+        pooled(x, points)
 
 
 def test_networks_take_clouds() -> None:
