@@ -18,6 +18,7 @@ from omniconv._files import write_whole
 from omniconv.cli._config import write_options
 from omniconv.cli._output import console, facts, is_first_process
 from omniconv.data import Samples, has_split, read, without_gaps
+from omniconv.data.clouds import check_vectors
 from omniconv.models import GriddedNet
 from omniconv.training import (
     Architecture,
@@ -79,7 +80,7 @@ class Fit:
     """How large a network and how long a training to choose."""
 
     blocks: int | None = None
-    """Residual blocks."""
+    """Residual blocks; of clouds of points shared out evenly over the lattices, rounded up."""
 
     width: int | None = None
     """Channels in the blocks."""
@@ -107,6 +108,10 @@ class Fit:
 
     flip: bool = False
     """Clouds of points: whether they are mirrored in training, along every axis but the last."""
+
+    vectors: int | None = None
+    """Clouds of points: how many features, of a channel per axis, the first ones, are vectors that turn with a cloud;
+    without it those that the reader knows of, such as the normals of surfaces."""
 
     zoom: float = 0.0
     """Clouds of points: largest share by which they are made larger or smaller in training."""
@@ -276,6 +281,7 @@ class Fit:
     def changes(self, samples: Samples) -> CloudAugmentation | None:
         """How clouds are changed in training; `ValueError` where there are none, and a change was asked for."""
         changes = {"turn": self.turn, "flip": self.flip, "zoom": self.zoom, "jitter": self.jitter, "thin": self.thin}
+        changes["vectors"] = self.vectors or 0
         asked = [f"--{name}" for name, value in changes.items() if value]
         if not asked:
             return None
@@ -283,7 +289,11 @@ class Fit:
             raise ValueError(
                 f"{', '.join(asked)} {'is' if len(asked) == 1 else 'are'} for clouds of points. Leave out."
             )
-        return CloudAugmentation(turn=self.turn, flip=self.flip, zoom=self.zoom, jitter=self.jitter, thin=self.thin)
+        given = samples.vectors if self.vectors is None else self.vectors
+        vectors = check_vectors("--vectors", given, samples.space, samples.channels - samples.space)
+        return CloudAugmentation(
+            turn=self.turn, flip=self.flip, zoom=self.zoom, jitter=self.jitter, thin=self.thin, vectors=vectors
+        )
 
     def finish(self, predictor: Predictor, samples: Samples, out: Any) -> None:
         """Evaluate on the test part where there is one; write the network with its card and figures."""
@@ -316,10 +326,16 @@ def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recip
         "task": goal,
         "samples": f"{len(samples):,}",
         "signals": f"{samples.features} channel(s), size {described_sizes(samples)}",
-        "network": f"{'GriddedNet' if samples.space else 'CCNN'}, {architecture.blocks} blocks of width "
-        f"{architecture.width}",
+        "network": described_network(architecture, bool(samples.space)),
         "training": f"{recipe.epochs} epochs in batches of at most {recipe.batch_size} a process, seed {recipe.seed}",
     }
+
+
+def described_network(architecture: Architecture, cloud: bool) -> str:
+    """What is built, for people: of clouds the blocks are those of all lattices together."""
+    stages, each = (architecture.stages, architecture.blocks_of_stage) if cloud else (1, architecture.blocks)
+    shared = f", {each} on each of {stages} lattices" if stages > 1 else ""
+    return f"{'GriddedNet' if cloud else 'CCNN'}, {stages * each} blocks of width {architecture.width}{shared}"
 
 
 def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:

@@ -50,7 +50,8 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     `times`, if there, are the times at which series were sampled, `n length`, joined, `total`, or `length` for all; a
     split without times of its own takes those.
     `positions` make clouds of points of the signals, whose features are then in `X`, `n channels points`, and need not
-    be: (n, points, dim), or joined, (total, dim) with `lengths`.
+    be: (n, points, dim), or joined, (total, dim) with `lengths`. Then `mask`, if there, bool, (n, points) or joined
+    (total,), is False where a cloud is padded: such points are left out.
     `target`: name of the array with the targets, without its split; by default `y`, if there.
     Raises `ValueError` for missing or wrong arrays, arrays of objects, and damaged files.
 
@@ -64,7 +65,7 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
     check_choice("split", split, npz_splits(path))
     there = array_names(path)
     suffix = f"_{split}" if {f"{name}_{split}" for name in SIGNALS} & set(there) else ""
-    given = {name: name + suffix for name in (*SIGNALS, target or "y", "lengths", "times")}
+    given = {name: name + suffix for name in (*SIGNALS, target or "y", "lengths", "times", "mask")}
     check_one_split(path, there, suffix)
     arrays = load_npz(path, [*given.values(), "times"])
     signals = [name for name in SIGNALS[:2] if given[name] in arrays]
@@ -85,7 +86,8 @@ def read_npz(path: Path, split: str = "train", target: str | None = None) -> Sam
             raise ValueError(
                 f"{path} holds {given['positions']} and {found}: it is clouds of points or series, not both."
             )
-        return clouds(arrays[given["positions"]], values, lengths, targets, f"{path}, array {given['positions']}")
+        mask, where = arrays.get(given["mask"]), f"{path}, array {given['positions']}"
+        return clouds(arrays[given["positions"]], values, lengths, targets, mask, where)
     assert values is not None
     if targets is not None:
         targets = check_targets(targets, len(values), f"{path}, array {given[target or 'y']}")
@@ -105,19 +107,41 @@ def check_one_split(path: Path, names: list[str], suffix: str) -> None:
         )
 
 
-def clouds(positions: Array, features: Any, lengths: Array | None, targets: Array | None, where: str) -> CloudSamples:
+def clouds(
+    positions: Array, features: Any, lengths: Array | None, targets: Array | None, mask: Array | None, where: str
+) -> CloudSamples:
     """Clouds of points with these features, if they have any; `lengths`: of those that are joined end to end."""
     places: Any = check_numbers(positions, where)
     if lengths is not None:
         if places.ndim != 2:
             raise ValueError(f"{where}: with lengths, positions are joined to (total, dim); got shape {places.shape}.")
         places = [place.T for place in pieces(places.T, lengths, where)]
+    if mask is not None:
+        places, features = without_padding(places, features, lengths, mask, where)
     if targets is not None:
         targets = check_targets(targets, len(places), f"{where}, its targets")
     try:
         return CloudSamples(places, features, targets)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def without_padding(places: Any, features: Any, lengths: Array | None, mask: Array, where: str) -> tuple[Any, Any]:
+    """Positions and features of the points that a mask says are there."""
+    count = sum(map(len, places))
+    wanted = (count,) if lengths is not None else np.shape(places)[:2]
+    if mask.dtype != np.bool_ or mask.shape != wanted:
+        raise ValueError(
+            f"{where}: its mask must be bool {wanted}, True where there is a point; got {mask.dtype} of shape "
+            f"{mask.shape}. Convert it with mask.astype(bool)."
+        )
+    seen = np.split(mask, np.cumsum(lengths)[:-1]) if lengths is not None else mask
+    known = None
+    if features is not None:
+        if [one.shape[-1] for one in features] != [len(one) for one in seen]:
+            raise ValueError(f"{where}: its mask is of other points than the features in X.")
+        known = [one[:, there] for one, there in zip(features, seen, strict=True)]
+    return [place[there] for place, there in zip(places, seen, strict=True)], known
 
 
 def npz_splits(path: Path) -> tuple[str, ...]:

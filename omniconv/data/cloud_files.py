@@ -16,23 +16,29 @@ SURFACE_POINTS = 1024
 """Drawn of every surface, evenly by area; with a seed that is the file's name, so that a file is always the same."""
 
 PLACE = ("x", "y", "z")
+NORMAL = ("nx", "ny", "nz")
 
 
 def inspect_cloud(file: Path) -> Header:
     """Channels, the first three of which are positions, and points of a file."""
-    channels, points = decode_cloud(file, 0).shape
-    return Header(channels, (points,))
+    values, vectors = read_cloud(file)
+    return Header(len(values), (values.shape[1],), vectors=vectors)
 
 
 def decode_cloud(file: Path, channels: int) -> Array:
     """Positions, then features, `channels points`: of a surface its normals, else whatever a file has of its points.
 
-    `.ply`: the properties of the vertices in the order of the file, colours of 8 bits from 0 to 1. `.xyz`: a line of
-    numbers for every point, the first three its position.
+    `.ply`: the properties of the vertices, normals first, the others in the order of the file, colours of 8 bits from 0
+    to 1. `.xyz`: a line of numbers for every point, the first three its position.
     """
+    return read_cloud(file)[0]
+
+
+def read_cloud(file: Path) -> tuple[Array, int]:
+    """The same, and how many of the features, of three channels each, are vectors: normals, where they are known."""
     suffix = file.suffix.lower()
     if suffix == ".xyz":
-        return from_table(file)
+        return from_table(file), 0  # its columns have no names
     if suffix == ".ply":
         plyfile: Any = require("plyfile", extra="data", purpose="reading .ply files")
         read = plyfile.PlyData.read(str(file))
@@ -58,8 +64,8 @@ def from_table(file: Path) -> Array:
     return checked(file, values.T)
 
 
-def from_vertices(file: Path, elements: dict[str, Any]) -> Array:
-    """The vertices of a `.ply` file, with all their properties."""
+def from_vertices(file: Path, elements: dict[str, Any]) -> tuple[Array, int]:
+    """The vertices of a `.ply` file, with all their properties, and whether there are normals among them."""
     if "vertex" not in elements:
         raise RefusedFileError(f"{file} has no vertices.")
     vertices = elements["vertex"].data
@@ -67,25 +73,26 @@ def from_vertices(file: Path, elements: dict[str, Any]) -> Array:
     lists = [name for name in names if vertices.dtype[name].kind == "O"]
     if lists or not set(PLACE) <= set(names):
         raise RefusedFileError(f"{file}: vertices must have x, y and z, and no lists; they have {', '.join(names)}.")
-    ordered = [*PLACE, *(name for name in names if name not in PLACE)]
+    first = (*PLACE, *NORMAL) if set(NORMAL) <= set(names) else PLACE
+    ordered = [*first, *(name for name in names if name not in first)]
     bytes_of = [name not in PLACE and vertices.dtype[name] == np.uint8 for name in ordered]
     columns = [vertices[name] / np.float64(255 if byte else 1) for name, byte in zip(ordered, bytes_of, strict=True)]
-    return checked(file, np.stack(columns))
+    return checked(file, np.stack(columns)), int(first != PLACE)
 
 
-def from_surface(file: Path) -> Array:
-    """Points drawn evenly of a surface, with the normals of its faces; of a file without faces its vertices."""
+def from_surface(file: Path) -> tuple[Array, int]:
+    """Points drawn evenly of a surface, with their normals, one vector; of a file without faces its vertices."""
     trimesh: Any = require("trimesh", extra="data", purpose="reading surfaces")
     mesh = trimesh.load_mesh(str(file), process=False)
     if len(mesh.faces) == 0:
-        return checked(file, np.asarray(mesh.vertices, dtype=np.float64).T)
+        return checked(file, np.asarray(mesh.vertices, dtype=np.float64).T), 0
     if not mesh.area > 0:
         raise RefusedFileError(f"{file} is a surface without area: no points can be drawn of it.")
     places, faces = trimesh.sample.sample_surface(mesh, SURFACE_POINTS, seed=zlib.crc32(file.name.encode()))
     corners = np.asarray(mesh.vertices, dtype=np.float64)[np.asarray(mesh.faces)[faces]]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    return checked(file, np.concatenate([np.asarray(places), normals], axis=1).T)
+    return checked(file, np.concatenate([np.asarray(places), normals], axis=1).T), 1
 
 
 def checked(file: Path, values: Array) -> Array:

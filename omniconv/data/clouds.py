@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from omniconv._errors import describe
+from omniconv._errors import check_integer, describe
 from omniconv.data.samples import Array, Samples
 
 
@@ -18,7 +18,8 @@ class CloudSamples(Samples):
     of many.
     `positions`: an array (n, points, space), or a list of arrays (points, space), in one to three axes, of any numbers
     of points. `features`: an array (n, channels, points), or a list of arrays (channels, points); None for points that
-    are nothing but where they are.
+    are nothing but where they are. `vectors`: so many features, of `space` channels each, the first ones, are vectors,
+    such as normals, which turn when a cloud is turned.
     Raises `TypeError` for what is not numeric, `ValueError` for clouds that do not fit together, or without a point.
 
     >>> clouds = CloudSamples([np.zeros((40, 3)), np.ones((50, 3))], targets=["a", "b"])
@@ -32,6 +33,8 @@ class CloudSamples(Samples):
         features: Array | Sequence[Array] | None = None,
         targets: Array | Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        vectors: int = 0,
     ):
         for name, value in (("positions", positions), ("features", features)):
             if value is not None and not isinstance(value, (np.ndarray, list, tuple)):
@@ -52,6 +55,7 @@ class CloudSamples(Samples):
         sizes = np.array([[len(place)] for place in places], dtype=np.int64)
         super().__init__(space + channels, sizes, None if targets is None else np.asarray(targets), names)
         self.space, self.places, self.known = space, places, known
+        self.vectors = check_vectors("vectors", vectors, space, channels)
 
     def __getitem__(self, index: int) -> Array:
         place = self.places[index].T.astype(np.float64)
@@ -66,6 +70,16 @@ def checked_array(name: str, array: Any, index: int) -> Array:
         wanted = "(points, dim)" if name == "positions" else "(channels, points)"
         raise ValueError(f"`{name}` must be {wanted} for every cloud; got shape {array.shape} for cloud {index}.")
     return array
+
+
+def check_vectors(name: str, vectors: Any, space: int, channels: int) -> int:
+    """Return a number of vectors among so many channels of features, or raise."""
+    if check_integer(name, vectors, minimum=0) * space > channels:
+        raise ValueError(
+            f"`{name}` (={vectors}) in {space} axes need {vectors * space} channels of features; the clouds have "
+            f"{channels}."
+        )
+    return int(vectors)
 
 
 def check_place(place: Array, index: int, space: int) -> None:

@@ -68,6 +68,7 @@ class FileSamples(Samples):
     ):
         super().__init__(channels, np.array([header.size for header in headers]), targets, names)
         self.files, self.decode, self.rate, self.space = list(files), kind.decode, headers[0].rate, kind.space
+        self.vectors = headers[0].vectors
 
     def __getitem__(self, index: int) -> Array:
         dtype = np.float64 if self.space else np.float32
@@ -94,8 +95,9 @@ def read_folder(path: Path, split: str = "train", corrupt: str = "raise") -> Fil
     of channels. Volumes: .npy of (depth, height, width) or (channels, depth, height, width), .nii and .nii.gz of
     (x, y, z) or (x, y, z, channels), in the order of the file; values as they are.
     Clouds: the positions are the first three channels, (channels, points). The points of .xyz, a line of numbers each,
-    and of .ply, with all properties of their vertices; of surfaces, .off and .ply with faces, 1,024 points drawn evenly
-    by area, always the same, with the normals of their faces, and nothing else that the file may say of its corners.
+    and of .ply, with all properties of their vertices, normals (nx, ny, nz) first; of surfaces, .off and .ply with
+    faces, 1,024 points drawn evenly by area, always the same, with the normals of their faces, and nothing else that
+    the file may say of its corners.
 
     `corrupt`: "raise", or "skip" to decode all files at once, leave damaged ones out, and warn with their names.
     Raises `ValueError` for damaged files, other or mixed types, and files whose content would be lost in part: films,
@@ -271,6 +273,7 @@ def common_channels(files: Sequence[Path], headers: Sequence[Header], *, mixed: 
         ("numbers of channels", counts, not mixed),
         ("sampling rates", [header.rate for header in headers], True),
         ("numbers of axes", [len(header.size) for header in headers], True),
+        ("numbers of features that are vectors, such as normals,", [header.vectors for header in headers], True),
     ):
         other = next((i for i, value in enumerate(values) if value != values[0]), None)
         if needed and other is not None:

@@ -11,8 +11,9 @@ class RefusedFileError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """Channels and size of a signal. `rate`: samples per second of audio."""
+    """Channels and size of a signal. `rate`: samples per second of audio. `vectors`: as in `Samples`, of clouds."""
 
     channels: int
     size: tuple[int, ...]
     rate: int | None = None
+    vectors: int = 0

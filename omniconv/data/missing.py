@@ -27,10 +27,10 @@ class FilledSamples(Samples):
     def __init__(self, samples: Samples, missing: str):
         super().__init__(samples.channels, samples.sizes, samples.targets, samples.names)
         self.samples, self.missing = samples, check_choice("missing", missing, FILLED)
-        self.rate, self.space = samples.rate, samples.space
+        self.rate, self.space, self.vectors = samples.rate, samples.space, samples.vectors
 
     def __getitem__(self, index: int) -> Array:
-        return fill(self.samples[index], self.missing, self.names[index])
+        return fill(self.samples[index], self.missing, self.names[index], cloud=self.space > 0)
 
 
 def without_gaps(samples: Samples, missing: str) -> Samples:
@@ -63,8 +63,8 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
     return TimedSamples(samples)
 
 
-def fill(signal: Array, missing: str, name: str) -> Array:
-    """A signal (channels, *size) with its gaps filled as in `FilledSamples`; `name` is for errors.
+def fill(signal: Array, missing: str, name: str, *, cloud: bool = False) -> Array:
+    """A signal (channels, *size) with its gaps filled as in `FilledSamples`; `name` and `cloud` are for errors.
 
     Raises `ValueError` for a gap if `missing` is "raise", for gaps in images or volumes that shall be interpolated, and
     for a channel without any value.
@@ -75,6 +75,11 @@ def fill(signal: Array, missing: str, name: str) -> Array:
     gaps = np.isnan(signal)
     if not gaps.any():
         return signal
+    if missing == "raise" and cloud:
+        raise ValueError(
+            f'cloud {name} contains NaN. Use missing="mean", the mean of a feature over the cloud, or leave out the '
+            "points of which something is missing."
+        )
     if missing == "raise":
         raise ValueError(
             f'signal {name} contains NaN. Say what it means: missing="interpolate", missing="mean" or, for '

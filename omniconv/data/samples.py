@@ -24,12 +24,15 @@ class Samples(ABC):
     file names. All four are known without reading a signal. `rate`: samples per second, where that is known.
     `times`: where the samples are series taken at any times, these times, an array (length,) per series; there NaN says
     that a channel was not observed. `counted`: whether these times only count the samples.
+    `space`: axes of clouds of points, whose coordinates are the first channels; 0 for other signals. `vectors`: so many
+    features behind these, of `space` channels each, are vectors, such as normals: who turns a cloud turns them too.
     """
 
     rate: float | None = None
     times: Sequence[Array] | None = None
     counted: bool = False
     space: int = 0
+    vectors: int = 0
 
     def __init__(self, channels: int, sizes: Array, targets: Array | None, names: Sequence[str] | None = None):
         self.channels = int(channels)
@@ -89,7 +92,7 @@ class Subset(Samples):
         super().__init__(samples.channels, samples.sizes[indices], targets, [samples.names[i] for i in indices])
         self.samples, self.indices, self.rate = samples, indices, samples.rate
         self.times = None if samples.times is None else [samples.times[i] for i in indices]
-        self.counted, self.space = samples.counted, samples.space
+        self.counted, self.space, self.vectors = samples.counted, samples.space, samples.vectors
 
     def __getitem__(self, index: int) -> Array:
         return self.samples[int(self.indices[index])]

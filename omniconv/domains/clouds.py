@@ -29,7 +29,8 @@ class Cloud:
     `positions`: (batch, points, dim), finite where they are not masked. `mask` (batch, points), bool: False where a
     cloud is padded; None for all. `measure` (batch, points): the volume that every point stands for, in cells of the
     reference grid; None divides one volume among the points of a cloud. `edges`: the pairs of outputs and points to use
-    whatever is asked for, where they are known.
+    in place of those within a window, where they are known; of them, too, only those of points that are not masked, and
+    in causal layers those of the past.
     Raises `TypeError` or `ValueError` that names the argument.
 
     >>> cloud = Cloud(torch.tensor([[[0.0], [1.0], [9.0]]]))
@@ -52,6 +53,7 @@ class Cloud:
             raise TypeError(f"`edges` must be `omniconv.domains.Edges`; got {describe(edges)}.")
         self._found: dict[tuple[Any, ...], Edges] = {}
         self._lags: dict[Edges, tuple[Tensor, Tensor] | None] = {}
+        self._state: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, positions: Tensor | Cloud) -> Cloud:
@@ -85,27 +87,52 @@ class Cloud:
         """The pairs of outputs (targets) and points (sources) whose lag is within a window, of the past where causal.
 
         `window`: one number per axis. `output_positions`: (batch, outputs, dim), None for the points themselves. What
-        was found is kept for the next layer that asks the same.
+        was found is kept for the next layer that asks the same, until positions or mask are changed.
         """
         outputs = self.positions if output_positions is None else output_positions
         if self.edges is not None:
             wanted = (*outputs.shape[:2], self.positions.shape[1])
             if self.edges.shape != wanted:
                 raise ValueError(f"`edges` must be of (batch, outputs, points) {wanted}; got {self.edges.shape}.")
-            return self.edges
-        key = (tuple(window), tuple(causal))
+        self._forget_if_changed()
+        key = (() if self.edges is not None else tuple(window), tuple(causal))
         if output_positions is None and key in self._found:
             return self._found[key]
-        radius = tuple(far + SLACK for far in window)
         seen = self.mask if output_positions is None else None
-        edges = within(outputs, self.positions, radius, norm="largest", target_mask=seen, source_mask=self.mask)
+        if self.edges is not None:
+            edges = self._between_points(self.edges, seen)
+        else:
+            radius = tuple(far + SLACK for far in window)
+            edges = within(outputs, self.positions, radius, norm="largest", target_mask=seen, source_mask=self.mask)
         if any(causal):
             lags = outputs.double()[edges.batch, edges.target] - self.positions.double()[edges.batch, edges.source]
-            kept = ((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1)
-            edges = Edges(edges.batch[kept], edges.source[kept], edges.target[kept], edges.shape)
-        if output_positions is None and not torch.is_inference_mode_enabled():  # of no use for training later
+            edges = edges.only(((lags >= -SLACK) | ~torch.tensor(causal, device=lags.device)).all(-1))
+        if output_positions is None and self._may_keep():
             self._found[key] = edges
         return edges
+
+    def _forget_if_changed(self) -> None:
+        """Keep nothing of positions and a mask that were changed in place since."""
+        state = tuple(0 if tensor.is_inference() else tensor._version for tensor in self._sources)
+        if state != self._state:
+            self._found, self._lags, self._state = {}, {}, state
+
+    def _may_keep(self) -> bool:
+        """Whether changes are counted; what is found in inference mode is of no use for training later."""
+        uncounted = any(tensor.is_inference() for tensor in self._sources)
+        return not (uncounted or torch.is_inference_mode_enabled())
+
+    @property
+    def _sources(self) -> list[Tensor]:
+        """What pairs are found from."""
+        return [self.positions] if self.mask is None else [self.positions, self.mask]
+
+    def _between_points(self, edges: Edges, seen: Inside | None) -> Edges:
+        """The pairs of points that are there; `seen`: of the outputs, None where all are."""
+        if self.mask is None:
+            return edges
+        kept = self.mask[edges.batch, edges.source]
+        return edges.only(kept if seen is None else kept & seen[edges.batch, edges.target])
 
     def repeated_lags(self, edges: Edges, output_positions: Points | None = None) -> tuple[Tensor, Tensor] | None:
         """The different lags of pairs, (lags, dim), and which of them each pair has; None unless they repeat a lot.
@@ -116,18 +143,37 @@ class Cloud:
         outputs = self.positions if output_positions is None else output_positions
         if len(edges) < TRIED or (torch.is_grad_enabled() and (outputs.requires_grad or self.positions.requires_grad)):
             return None
+        self._forget_if_changed()
         if output_positions is None and edges in self._lags:
             return self._lags[edges]
         near, far = outputs.detach().double().flatten(0, 1), self.positions.detach().double().flatten(0, 1)
         target, source = edges.flat()
-        lags = ((near[target] - far[source]) / RESOLUTION).round() * RESOLUTION
-        tried = lags[:: max(1, len(lags) // TRIED)]
-        found = unique_rows(lags) if len(unique_rows(tried)[0]) <= FEW * len(tried) else None
+        few = slice(None, None, max(1, len(edges) // TRIED))
+        tried = rounded_lags(near, far, target[few], source[few])  # before anything is as long as the pairs
+        repeated = len(unique_rows(tried)[0]) <= FEW * len(tried)
+        found = unique_rows(rounded_lags(near, far, target, source)) if repeated else None
         if found is not None and len(found[0]) > MOST:
             found = None  # the kernel is taken at all of them at once
-        if output_positions is None and not torch.is_inference_mode_enabled():
+        if output_positions is None and self._may_keep():
             self._lags[edges] = found
         return found
+
+
+def taken_apart(
+    positions: Cloud | Points, mask: Inside | None, edges: Edges | None = None, measure: Tensor | None = None
+) -> tuple[Points, Inside | None, Edges | None, Tensor | None]:
+    """Positions, mask, edges and measure as tensors, those of a `Cloud` or those that are given in place of one."""
+    if not isinstance(positions, Cloud):
+        return positions, mask, edges, measure
+    for name, value in (("mask", mask), ("edges", edges), ("measure", measure)):
+        if value is not None and (name != "edges" or positions.edges is not None):
+            raise ValueError(f"`{name}` must be that of the `Cloud`, where positions come as one; got both.")
+    return positions.positions, positions.mask, positions.edges if edges is None else edges, positions.measure
+
+
+def rounded_lags(near: Tensor, far: Tensor, target: Tensor, source: Tensor) -> Tensor:
+    """Lags of pairs, (pairs, dim), in multiples of `RESOLUTION`; in place, for there may be many pairs."""
+    return near[target].sub_(far[source]).div_(RESOLUTION).round_().mul_(RESOLUTION)
 
 
 def unique_rows(rows: Tensor) -> tuple[Tensor, Tensor]:

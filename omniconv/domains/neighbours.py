@@ -28,11 +28,16 @@ SEARCHED = 2**18
 """Pairs of a cloud from which on a tree is faster than all distances."""
 
 
+CROWDED = 8
+"""Where more than one in so many points may be equally far, all distances are faster than a tree."""
+
+
 @dataclass(frozen=True, eq=False)
 class Edges:
     """Pairs of points, for every cloud of a batch: row `batch`, and the indices of `source` and `target`, all (edges,).
 
     Sorted by row, then target, then source, without duplicates. `shape`: (batch, targets, sources).
+    Raises `TypeError` or `ValueError` for indices that are no int64, of unequal lengths, or beyond the shape.
     """
 
     batch: Tensor
@@ -40,8 +45,36 @@ class Edges:
     target: Tensor
     shape: tuple[int, int, int]
 
+    def __post_init__(self) -> None:
+        given = {"batch": self.batch, "target": self.target, "source": self.source}
+        for name, index in given.items():
+            if not isinstance(index, Tensor) or index.dtype != torch.long or index.ndim != 1:
+                raise TypeError(f"`{name}` must be an int64 tensor of shape (edges,); got {describe(index)}.")
+        lengths = [len(index) for index in given.values()]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"`batch`, `target` and `source` must be of as many edges; got {lengths}.")
+        if len(self.shape) != 3:
+            raise ValueError(f"`shape` must be (batch, targets, sources); got {self.shape}.")
+        if self.batch.is_meta or torch.compiler.is_compiling():
+            return  # compiled code must not depend on values
+        sizes = dict(zip(given, self.shape, strict=True))
+        wrong = torch.stack([((index < 0) | (index >= sizes[name])).any() for name, index in given.items()])
+        if bool(wrong.any()):  # once, for all of them
+            name = list(given)[int(wrong.long().argmax())]
+            low, high = int(given[name].min()), int(given[name].max())
+            raise ValueError(
+                f"`{name}` must be from 0 to below {sizes[name]}, as `shape` {tuple(self.shape)} says; got {low} to "
+                f"{high}."
+            )
+
     def __len__(self) -> int:
         return len(self.batch)
+
+    def only(self, kept: Tensor) -> Edges:
+        """Those of the pairs that are `kept`, (edges,), bool; itself, if these are all."""
+        if bool(kept.all()):
+            return self
+        return Edges(self.batch[kept], self.source[kept], self.target[kept], self.shape)
 
     def transposed(self) -> Edges:
         """The same pairs the other way round."""
@@ -60,6 +93,12 @@ class Edges:
         """Targets and sources, numbered through the whole batch."""
         _, targets, sources = self.shape
         return self.batch * targets + self.target, self.batch * sources + self.source
+
+    def totals(self, weights: Annotated[Tensor, "batch sources"]) -> Annotated[Tensor, "batch targets"]:
+        """The sum of the weights of the sources of every target."""
+        batch, targets, _ = self.shape
+        target, source = self.flat()
+        return weights.new_zeros(batch * targets).index_add(0, target, weights.flatten()[source]).view(batch, targets)
 
     def counts(self) -> Annotated[Tensor, "batch targets"]:
         """How many sources every target has."""
@@ -87,8 +126,9 @@ def nearest(
     """The `count` nearest sources of every target, by Euclidean distance; all of them where there are fewer.
 
     `targets` (batch, targets, dim), `sources` (batch, sources, dim): finite where they are not masked. `count`: at
-    least 1. Masks, bool, are False where there is no point. Of sources equally far the one with the lower index is
-    taken, distances in float64. `backend`: "torch" (all distances, a part at a time, on any device), "scipy" (a tree,
+    least 1. Masks, bool, are False where there is no point. Of sources equally far the one with the lower coordinates
+    is taken, the first axis first, so that their order changes nothing; in one place the lower index. Distances are
+    in float64. `backend`: "torch" (all distances, a part at a time, on any device), "scipy" (a tree,
     on the CPU) or "auto", scipy where it is installed and the clouds are large; their results are equal.
     Indices carry no gradient. Raises `ValueError` or `TypeError` that names the argument.
 
@@ -99,7 +139,13 @@ def nearest(
     check_integer("count", count)
     clouds = check_clouds(targets, sources, target_mask, source_mask)
     find = nearest_by_tree if by_tree(backend, targets, sources) else nearest_of_all
-    return each_row(clouds, lambda points, others: find(points, others, count))
+
+    def in_order(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        order = by_coordinates(others)  # of sources equally far what searches find is the first
+        target, source = find(points, others[order], count)
+        return target, order[source]
+
+    return each_row(clouds, in_order)
 
 
 def within(
@@ -158,36 +204,52 @@ def lattice(resolution: Sequence[int], device: torch.device | None = None) -> An
 
 
 def nodes_around(points: Tensor, sizes: tuple[int, ...], count: int) -> Annotated[Tensor, "points count"]:
-    """Indices of the nearest nodes of points (points, dim): those of a window around each, wider where it must be.
-
-    A node outside the window is farther on one axis than the nearest one that the window leaves out there. Where the
-    last of those that were found is no farther than that, nothing was missed.
-    """
+    """Indices of the nearest nodes of points (points, dim): those of a window around each, wider where it must be."""
     count = min(count, math.prod(sizes))
     found = torch.empty(len(points), count, dtype=torch.long, device=points.device)
     left, half = torch.arange(len(points), device=points.device), 1
     while len(left):
-        some, axes, gaps = points[left], [], []
-        for axis, size in enumerate(sizes):
-            nodes = torch.linspace(-1, 1, size, dtype=torch.float64, device=points.device)
-            wide = min(2 * half, size)
-            cell = ((some[:, axis] + 1) / 2 * (size - 1)).floor().long()
-            first = (cell - half + 1).clamp(0, size - wide)
-            axes.append(first[:, None] + torch.arange(wide, device=points.device))
-            below = torch.where(first > 0, some[:, axis] - nodes[(first - 1).clamp(min=0)], torch.inf)
-            last = first + wide
-            above = torch.where(last < size, nodes[last.clamp(max=size - 1)] - some[:, axis], torch.inf)
-            gaps.append(torch.minimum(below, above))
-        squares, index = window_distances(some, axes, sizes)
-        order = squares.sort(dim=1, stable=True)
-        held = order.values.shape[1] >= count
-        gap = torch.stack(gaps, 1).amin(1)
-        enough = order.values[:, count - 1] < gap.square() if held else torch.zeros_like(gap, dtype=torch.bool)
-        enough |= gap.isinf() & held  # the window is all there is
-        if bool(enough.any()):
-            found[left[enough]] = index.gather(1, order.indices[:, :count])[enough]
-        left, half = left[~enough], 2 * half
+        while (held := math.prod(min(2 * half, size) for size in sizes)) < count:
+            half = 2 * half
+        rest = []
+        for some in left.split(max(1, ELEMENTS // held)):
+            index, sure = nearest_in_window(points[some], sizes, half, count)
+            found[some[sure]] = index[sure]
+            rest.append(some[~sure])
+        left, half = torch.cat(rest), 2 * half
     return found
+
+
+def nearest_in_window(points: Tensor, sizes: tuple[int, ...], half: int, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest nodes of a window of up to 2 half nodes per axis around points, and where no other can be as near.
+
+    A node that the window leaves out on one axis is at least as far there as the nearest one that is left out, and on
+    each of the others at least as far as the nearest of all. These squares are added in the order of the distances
+    themselves, so that rounding cannot turn the comparison.
+    """
+    axes, least, gaps = [], [], []
+    for axis, size in enumerate(sizes):
+        nodes, place = torch.linspace(-1, 1, size, dtype=torch.float64, device=points.device), points[:, axis]
+        wide = min(2 * half, size)
+        cell = ((place + 1) / 2 * (size - 1)).floor().clamp(-1, size).long()  # a place may be beyond all integers
+        first = (cell - half + 1).clamp(0, size - wide)
+        axes.append(first[:, None] + torch.arange(wide, device=points.device))
+        below = torch.where(first > 0, (place - nodes[(first - 1).clamp(min=0)]).square(), torch.inf)
+        last = first + wide
+        above = torch.where(last < size, (place - nodes[last.clamp(max=size - 1)]).square(), torch.inf)
+        gaps.append(torch.minimum(below, above))
+        least.append(torch.minimum((place[:, None] - nodes[axes[-1]]).square().amin(1), gaps[-1]))
+    bound = torch.full_like(points[:, 0], torch.inf)
+    for left_out in range(len(sizes)):
+        total = torch.zeros_like(bound)
+        for axis in range(len(sizes)):
+            total = total + (gaps if axis == left_out else least)[axis]
+        bound = torch.minimum(bound, total)
+    squares, index = window_distances(points, axes, sizes)
+    order = squares.sort(dim=1, stable=True)
+    chosen = index.gather(1, order.indices[:, :count])
+    everything = all(2 * half >= size for size in sizes)
+    return chosen, (order.values[:, count - 1] < bound) | torch.full_like(bound, everything, dtype=torch.bool)
 
 
 def window_distances(points: Tensor, axes: list[Tensor], sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -228,6 +290,14 @@ def each_row(clouds: Any, find: Any) -> Edges:
     return edges_of(torch.cat(rows), source, target, shape)
 
 
+def by_coordinates(points: Tensor) -> Annotated[Tensor, "points"]:
+    """The order of points (points, dim) by their first coordinates, then by the next ones, last by their indices."""
+    order = torch.arange(len(points), device=points.device)
+    for axis in reversed(range(points.shape[1])):
+        order = order[points[order, axis].argsort(stable=True)]
+    return order
+
+
 def squared_distances(points: Tensor, others: Tensor) -> Annotated[Tensor, "points others"]:
     """Added axis by axis, so that every search gives the same bits."""
     total = torch.zeros(len(points), len(others), dtype=torch.float64, device=points.device)
@@ -253,7 +323,8 @@ def nearest_by_tree(points: Tensor, others: Tensor, count: int) -> tuple[Tensor,
     if len(points) == 0 or len(others) <= count + 1:
         return nearest_of_all(points, others, count)
     spatial: Any = require("scipy.spatial", extra="points", purpose="the search for neighbours by a tree")
-    _, index = spatial.cKDTree(others.numpy()).query(points.numpy(), k=count + 1)
+    tree = spatial.cKDTree(others.numpy())
+    _, index = tree.query(points.numpy(), k=count + 1)
     index = torch.from_numpy(index).sort(dim=1).values
     squares = torch.zeros(index.shape, dtype=torch.float64)
     for axis in range(points.shape[1]):
@@ -263,8 +334,34 @@ def nearest_by_tree(points: Tensor, others: Tensor, count: int) -> tuple[Tensor,
     last, next_one = order.values[:, count - 1], order.values[:, count]
     doubtful = (next_one <= last * (1 + 1e-9)).nonzero()[:, 0]
     if len(doubtful):
-        source[doubtful] = nearest_of_all(points[doubtful], others, count)[1].view(-1, count)
+        reach = last.sqrt() * (1 + 1e-9)
+        held = torch.from_numpy(tree.query_ball_point(points[doubtful], reach[doubtful], return_length=True))
+        crowded = held * CROWDED > len(others)
+        some, rest = doubtful[crowded], doubtful[~crowded]
+        if len(some):
+            source[some] = nearest_of_all(points[some], others, count)[1].view(-1, count)
+        source[rest] = nearest_within_reach(tree, points[rest], others, reach[rest], held[~crowded], count)
     return torch.arange(len(points)).repeat_interleave(count), source.flatten()
+
+
+def nearest_within_reach(
+    tree: Any, points: Tensor, others: Tensor, reach: Tensor, held: Tensor, count: int
+) -> Annotated[Tensor, "points count"]:
+    """Indices of the nearest of the `held` others within a `reach` of every point, both (points,), ties by index."""
+    chosen = [torch.zeros(0, count, dtype=torch.long)]
+    part = max(1, ELEMENTS // max(1, int(held.max()) if len(held) else 1))
+    for near, far, number in zip(points.split(part), reach.split(part), held.split(part), strict=True):
+        found = tree.query_ball_point(near.numpy(), far.numpy(), return_sorted=True)
+        index = torch.tensor(list(itertools.chain.from_iterable(found)), dtype=torch.long)
+        rows = torch.arange(len(near)).repeat_interleave(number)
+        squares = torch.zeros(len(index), dtype=torch.float64)
+        for axis in range(points.shape[1]):
+            squares = squares + (near[rows, axis] - others[index, axis]).square()
+        order = squares.argsort(stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        first = number.cumsum(0) - number
+        chosen.append(index[order[first[:, None] + torch.arange(count)]])
+    return torch.cat(chosen)
 
 
 def is_within(offsets: Tensor, radii: Tensor, norm: str) -> Tensor:

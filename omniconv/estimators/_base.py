@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from omniconv.data import CloudSamples, Samples, without_gaps
 from omniconv.estimators._inputs import as_samples, checked_arrays, is_list, is_ragged
 from omniconv.models import Network
-from omniconv.training import Predictor, Run, Task, choose, fit
+from omniconv.training import CloudAugmentation, Predictor, Run, Task, choose, fit
 from omniconv.training.architecture import with_given
 
 
@@ -38,6 +39,7 @@ class CCNNEstimator(BaseEstimator):
         validation: float = 0.0,
         patience: int = 0,
         missing: str = "raise",
+        augmentation: CloudAugmentation | None = None,
         device: str = "auto",
         verbose: bool | None = None,
         random_state: Any = None,
@@ -55,6 +57,7 @@ class CCNNEstimator(BaseEstimator):
         self.validation = validation
         self.patience = patience
         self.missing = missing
+        self.augmentation = augmentation
         self.device = device
         self.verbose = verbose
         self.random_state = random_state
@@ -117,8 +120,11 @@ class CCNNEstimator(BaseEstimator):
             lr=self.lr,
             weight_decay=self.weight_decay,
             patience=self.patience,
+            augmentation=self.augmentation,
             seed=seed,
         )
+        if self.augmentation is not None and not samples.space:
+            raise ValueError("`augmentation` is for clouds of points, with `positions`. Leave it out.")
         run = Run(device=self.device, progress=self._shown)
         self.predictor_ = fit(samples, task, architecture, recipe, validation=self.validation, run=run)
         self.predictor_.about["missing"] = self.missing
@@ -175,6 +181,8 @@ class CCNNEstimator(BaseEstimator):
 
 def to_json(value: Any) -> Any:
     """An attribute or parameter as JSON: arrays with their dtype, mappings with keys that need not be strings."""
+    if isinstance(value, CloudAugmentation):
+        return {"augmentation": asdict(value)}
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.str, "values": value.tolist()}
     if isinstance(value, Mapping):
@@ -189,4 +197,6 @@ def from_json(value: Any) -> Any:
             return np.array(values, dtype=dtype)
         case {"pairs": list(pairs)}:
             return dict(pairs)
+        case {"augmentation": dict(options)}:
+            return CloudAugmentation(**options)
     return value

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from omniconv.estimators._base import CCNNEstimator
-from omniconv.training import Classification
+from omniconv.training import Classification, CloudAugmentation
 
 Array = NDArray[Any]
 
@@ -33,6 +33,8 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     without improvement after which training ends, 0 for never.
     `missing`: what NaN means: "raise", "absent" (not observed at that time; series only), "interpolate" (linearly in
     time) or "mean" (of the channel in that signal).
+    `augmentation`: how clouds are changed in every step of the training, a `CloudAugmentation`; its `vectors` say how
+    many of the features, such as normals, turn with a cloud. None for as they are; only with `positions`.
     `device`: "auto" or "cpu". `verbose`: whether progress is shown; None: on a terminal.
     `random_state`: seed of weights, batches and drop-out; None draws one from numpy's global random state. Otherwise no
     global random state is touched.
@@ -73,6 +75,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         validation: float = 0.0,
         patience: int = 0,
         missing: str = "raise",
+        augmentation: CloudAugmentation | None = None,
         device: str = "auto",
         verbose: bool | None = None,
         random_state: Any = None,
@@ -91,6 +94,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
             validation=validation,
             patience=patience,
             missing=missing,
+            augmentation=augmentation,
             device=device,
             verbose=verbose,
             random_state=random_state,

@@ -234,6 +234,11 @@ class Network(Cited, Pretrained, ABC):
         for name, value in others.items():
             if value is not None:
                 raise ValueError(f"`positions` and `{name}` exclude each other. Leave one of them out.")
+        if self.head.ordered:
+            raise ValueError(
+                f"`positions` have no order, so no last one, which {type(self.head).__name__} reads. Build the network "
+                'with head="pool" or head="dense".'
+            )
         if any(step != 1.0 for step in self.spacing) or self.embedding is not None:
             raise ValueError("`positions` are for the model itself, no view at another resolution, and for no tokens.")
         if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:

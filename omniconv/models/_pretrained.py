@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,8 +27,8 @@ from omniconv.nn import refresh
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
-PARTS = {"kernel": kernels, "support": supports}
-"""Arguments that are parts, and the folder whose public names they are looked up in."""
+PARTS: dict[str, Any] = {"kernel": kernels, "support": supports, "body": SimpleNamespace(__all__=())}
+"""Arguments that are parts, and the folder whose public names they are looked up in; a body is always of your own."""
 
 
 class Pretrained(nn.Module):
@@ -49,8 +50,9 @@ class Pretrained(nn.Module):
         """Write the network into `folder`: config.json, model.safetensors and, if there is one, the model card.
 
         `extra`: what else config.json shall hold, JSON values by name. `card`: Markdown for README.md.
-        If a file cannot be written, what was there is kept, all of it. A kernel or support of your own has to be given
-        to `from_pretrained` again. Raises `ValueError` for what has no JSON form, `OSError` that names the folder.
+        If a file cannot be written, what was there is kept, all of it. A kernel, support or body of your own has to be
+        given to `from_pretrained` again. Raises `ValueError` for what has no JSON form, `OSError` that names the
+        folder.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         weights = save(tensors, metadata={"format": "pt"})
@@ -72,7 +74,7 @@ class Pretrained(nn.Module):
             if isinstance(value, Group):
                 described[name] = describe_group(value)
             else:
-                described[name] = describe_part(name, value) if name in PARTS else value
+                described[name] = describe_part(name, value) if name in PARTS and value is not None else value
         return described
 
     @classmethod
@@ -83,13 +85,14 @@ class Pretrained(nn.Module):
         device: torch.device | str | None = None,
         kernel: Any = None,
         support: Any = None,
+        body: Any = None,
         group: Group | None = None,
     ) -> Self:
         """The network that `save_pretrained` wrote into the local `folder`, in evaluation mode.
 
-        `kernel`, `support`, `group`: the parts to use where those of the file are not the library's own. Nothing is
-        downloaded and nothing in the folder is executed. Raises `FileNotFoundError` for a missing file and `ValueError`
-        that names the file for one that is damaged or of another kind.
+        `kernel`, `support`, `body`, `group`: the parts to use where those of the file are not the library's own.
+        Nothing is downloaded and nothing in the folder is executed. Raises `FileNotFoundError` for a missing file and
+        `ValueError` that names the file for one that is damaged or of another kind.
         """
         config = read_config(folder)
         kind = Pretrained.trained.get(str(config.get("class")))
@@ -99,8 +102,9 @@ class Pretrained(nn.Module):
         tensors = read_tensors(path)
         arguments = dict(config["arguments"])
         try:
-            for name, given in (("kernel", kernel), ("support", support)):
-                if name not in inspect.signature(kind).parameters:
+            for name, given in (("kernel", kernel), ("support", support), ("body", body)):
+                none = given is None and name == "body" and arguments.get(name) is None
+                if none or name not in inspect.signature(kind).parameters:
                     continue
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
             if arguments.get("group") is not None:
@@ -146,9 +150,8 @@ def built_part(name: str, described: Any) -> Any:
         raise ValueError(f"`{name}` must be an object with the name of a class; got {described!r}.")
     known = str(described.get("class"))
     if known not in PARTS[name].__all__:
-        raise ValueError(
-            f"`{name}` {known!r} is not part of omniconv.{name}s. Give it: from_pretrained(folder, {name}=...)."
-        )
+        where = f"of omniconv.{name}s" if PARTS[name].__all__ else "of the library"
+        raise ValueError(f"`{name}` {known!r} is not part {where}. Give it: from_pretrained(folder, {name}=...).")
     keywords = {key: built_value(name, value) for key, value in described.items() if key != "class"}
     return partial(getattr(PARTS[name], known), **keywords)
 

@@ -34,7 +34,7 @@ class CCNN(Network):
     `blocks`: at least 1. `width`: channels in the blocks, at least 1.
     `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for every convolution.
     `mixing`: "separable" or "dense", as in `Conv`.
-    `head`: "pool" (mean over positions), "last" (last position) or "dense" (an output per position).
+    `head`: "pool" (mean over positions), "last" (last position; not for clouds) or "dense" (an output per position).
     `dropout`: probability in the blocks, [0, 1). `input_dropout`: that of the standardised input, [0, 1).
     `tokens`: number of tokens, for signals that are ids: the network embeds them in `in_channels`; None for signals.
     `group`, `samples`: from `omniconv.groups`, and its elements as in `Group.grid`: the same network with convolutions

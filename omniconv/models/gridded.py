@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_probability
+from omniconv._errors import check_choice, check_integer, check_probability, describe
 from omniconv._references import CCNN_PAPER, GRIDIFICATION_PAPER
 from omniconv._typing import PerAxis, Signal, check_bool, per_axis
-from omniconv.domains import Edges, centred
+from omniconv.domains import Cloud, Edges, Grid, centred
+from omniconv.domains.clouds import taken_apart
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models.ccnn import CCNN
@@ -20,6 +22,9 @@ from omniconv.nn import BatchNorm, Degridify, Downsample, Gridify, SharedMLP, ob
 from omniconv.nn.downsample import halved
 from omniconv.nn.shared_mlp import largest
 from omniconv.supports import Gaussian, SupportFactory
+
+BodyFactory = Callable[[int, tuple[int, ...]], nn.Module]
+"""What makes the network of a stage from its channels and nodes per axis."""
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """What the framework calls linear interpolation, by the number of axes."""
@@ -39,7 +44,8 @@ class GriddedNet(Network):
     the positions, 1 to 3. `stages`: at least 1. `width`: channels on the lattice; at the points there are twice as
     many, and with head "pool" `lifted` before the maximum, None for 8 times as many. `blocks` of a stage, `kernel`,
     `support`, `reach`, `mixing`, `engine`: as in `CCNN`, for the convolutions on the lattice; None as `reach` is the
-    whole lattice.
+    whole lattice. `body`: what to build in place of these `CCNN`s, a callable of the channels and the nodes per axis,
+    such as (32, (9, 9, 9)), that returns a module with `reset_parameters`, which keeps `batch channels *size`.
     `neighbours`, `edges`, `aggregate`, `combine`, `conditioning`: as in `Gridify`. `dropout`: in the blocks and before
     the last map, [0, 1).
     `absolute`: whether positions are features, too: then where a cloud lies may matter, and a part of it what it is.
@@ -49,7 +55,8 @@ class GriddedNet(Network):
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
     best within [-1, 1] unless they are normalised, and returns `batch out_features`, or `batch out_features points`.
     `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. `edges`: of
-    `gridify.find_edges`, of the positions as the lattice sees them.
+    `gridify.find_edges`, of the positions as the lattice sees them. All of this may come as one `Cloud`, whose
+    `measure` says how much every point counts on the lattice.
     Raises `ValueError` or `TypeError` that names the argument; with head "pool" in training also for a batch of one.
 
     >>> model = GriddedNet(3, 10, resolution=5, width=8, blocks=1)
@@ -90,6 +97,7 @@ class GriddedNet(Network):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         engine: str = "auto",
+        body: BodyFactory | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -109,7 +117,10 @@ class GriddedNet(Network):
         for _ in range(check_integer("stages", stages)):
             if min(size) < 2:
                 raise ValueError(f"`stages` (={stages}) must leave 2 nodes on every axis of {sizes}; got {size}.")
-            self.stages.append(CCNN(width, width, size, width=width, head="dense", **options, **place))
+            if body is None:
+                self.stages.append(CCNN(width, width, size, width=width, head="dense", **options, **place))
+            else:
+                self.stages.append(checked_body(body, width, size).to(device=device, dtype=dtype))
             size = halved(size)
         self.degridify = Degridify(width, points, sizes, dim, hidden=width, **between, **place)
         self.local = SharedMLP(channels, (width, points), **place)
@@ -120,11 +131,11 @@ class GriddedNet(Network):
         self.hidden = SharedMLP(most, () if self.dense else (points,), **place)
         self.dropout = nn.Dropout(dropped)
         self.head = HEADS[head](points, out_features, **place)
-        self._refer_to(self.stages[0].grid)  # type: ignore[arg-type]
+        self._refer_to(Grid(sizes))
         given = {name: value for name, value in self._shape().items() if name not in ("tokens", "span", "size")}
         shape = {"resolution": sizes, "dim": dim, "stages": stages, "width": width, "lifted": lifted, "edges": edges}
         places = {"absolute": absolute, "normalize": normalize, "head": head}
-        self.arguments = {**given, **shape, **places, **options, **between}
+        self.arguments = {**given, **shape, **places, **options, **between, "body": body}
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with the running statistics of the norms."""
@@ -134,26 +145,49 @@ class GriddedNet(Network):
             part.reset_parameters()
 
     def forward(  # type: ignore[override]
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
+        self, x: Signal, positions: Cloud | Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
     ) -> Tensor:
+        positions, mask, edges, measure = taken_apart(positions, mask, edges)
         check_cloud(self, x, positions, mask)
         places = centred(positions, mask) if self.normalize else positions
         features = self._input(x, mask)
         if self.absolute:
             features = torch.cat([observed(places.transpose(1, 2).to(x.dtype), mask), features], dim=1)
-        y = self._at_points(features, places, mask, edges)
+        y = self._at_points(features, places, mask, edges, measure)
         if self.dense:
             return self.head(self.dropout(y), mask)
         whole = largest(self.lift(y, mask), mask)[..., None]
         return self.head(self.dropout(self.hidden(whole)))
 
-    def _at_points(self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None) -> Signal:
+    def _stage(self, index: int, x: Signal) -> Signal:
+        """What a stage makes of a lattice, on the same lattice."""
+        y = self.stages[index](x)
+        if y.shape != x.shape:
+            raise ValueError(
+                f"`body` must make networks that keep batch, channels and nodes, {tuple(x.shape)}; got "
+                f"{tuple(y.shape)}."
+            )
+        return y
+
+    def _at_points(
+        self, x: Signal, places: Tensor, mask: Tensor | None, edges: Edges | None, measure: Tensor | None
+    ) -> Signal:
         """What the lattice brings to the points, and the points themselves."""
         shared = edges if edges is not None or self.gridify.edges != "points" else self.gridify.find_edges(places, mask)
-        y = self.stages[0](halves := self.gridify(x, places, mask, edges=shared))
-        for stage in self.stages[1:]:
-            halves = stage(self.halve(halves))
+        y = self._stage(0, halves := self.gridify(x, places, mask, edges=shared, measure=measure))
+        for index in range(1, len(self.stages)):
+            halves = self._stage(index, self.halve(halves))
             y = y + F.interpolate(halves, y.shape[2:], mode=LINEAR[y.ndim - 2], align_corners=True)
         exact = torch.promote_types(x.dtype, torch.float32)  # a sum of parts
         back = self.degridify(y, places, mask, edges=shared if self.gridify.edges == "points" else None)
         return F.gelu(self.norm((self.local(x, mask).to(exact) + back).to(x.dtype), mask))
+
+
+def checked_body(body: BodyFactory, width: int, size: tuple[int, ...]) -> nn.Module:
+    """The network of a stage that a factory of the user's makes, or raise."""
+    made = body(width, size)
+    if not isinstance(made, nn.Module) or not callable(getattr(made, "reset_parameters", None)):
+        raise TypeError(
+            f"`body` must return a module with `reset_parameters`; got {describe(made)} for {width}, {size}."
+        )
+    return made

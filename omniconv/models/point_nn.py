@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_number, describe
 from omniconv._references import POINT_NN_PAPER, Cited
-from omniconv.domains import farthest, nearest
-from omniconv.domains.clouds import check_points, checked_mask
+from omniconv.domains import Cloud, farthest, nearest
+from omniconv.domains.clouds import check_points, checked_mask, taken_apart
 
 CLOUDS = 256
 """Clouds whose points are chosen together."""
@@ -49,9 +49,9 @@ class PointNN(Cited, nn.Module):
     `alpha`, `beta`: (0, inf), the range of the frequencies and the highest, in radians per unit of the positions.
 
     Positions are (batch, points, dim), best within [-1, 1] (`omniconv.domains.centred`). `mask` (batch, points), bool,
-    is False where a cloud is padded: what lies there changes nothing, and neither do the other clouds of a batch. The
-    order of points changes nothing, save for ties between points equally far. Clouds are gone through a part at a time;
-    `progress(done, total)` is called after each. Nothing has a gradient.
+    is False where a cloud is padded: what lies there changes nothing, and neither do the other clouds of a batch.
+    Both may come as one `Cloud`. The order of points changes nothing, save for ties between points equally far. Clouds
+    are gone through a part at a time; `progress(done, total)` is called after each. Nothing has a gradient.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> points = torch.cat([torch.rand(4, 20, 3), torch.rand(4, 20, 1) * torch.ones(3)])
@@ -95,19 +95,23 @@ class PointNN(Cited, nn.Module):
         return self.width * 2**self.stages
 
     @torch.no_grad()
-    def features(self, positions: Tensor, mask: Tensor | None = None, *, progress: Progress | None = None) -> Tensor:
+    def features(
+        self, positions: Cloud | Tensor, mask: Tensor | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
         """The vectors of clouds, (batch, out_width); zeros for a cloud of no point.
 
         >>> PointNN(width=12, stages=2).features(torch.rand(5, 30, 3)).shape
         torch.Size([5, 48])
         """
+        positions, mask, _, _ = taken_apart(positions, mask)
         return self._features(positions, mask, progress).to(positions.dtype)
 
     @torch.no_grad()
     def fit(
-        self, positions: Tensor, labels: Tensor, mask: Tensor | None = None, *, progress: Progress | None = None
+        self, positions: Cloud | Tensor, labels: Tensor, mask: Tensor | None = None, *, progress: Progress | None = None
     ) -> Self:
         """Know these clouds, and these alone; `labels`: (batch,), integers, any. Returns the model."""
+        positions, mask, _, _ = taken_apart(positions, mask)
         check_points("positions", positions)
         if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype == torch.bool:
             raise TypeError(f"`labels` must be a tensor of integers; got {describe(labels)}.")
@@ -121,8 +125,11 @@ class PointNN(Cited, nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, positions: Tensor, mask: Tensor | None = None, *, progress: Progress | None = None) -> Tensor:
+    def forward(
+        self, positions: Cloud | Tensor, mask: Tensor | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
         """The logarithms of the shares that the classes have in the weight, (batch, classes); raises before `fit`."""
+        positions, mask, _, _ = taken_apart(positions, mask)
         if not len(self.vectors):
             raise ValueError("the model knows no cloud yet. Call `fit(positions, labels)` first.")
         vectors = F.normalize(self._features(positions, mask, progress), dim=1)
@@ -131,7 +138,9 @@ class PointNN(Cited, nn.Module):
         shares = [class_shares(some @ known.T, self.labels, float(self.gamma)) for some in vectors.split(each)]
         return torch.cat(shares).log().to(positions.dtype)
 
-    def predict(self, positions: Tensor, mask: Tensor | None = None, *, progress: Progress | None = None) -> Tensor:
+    def predict(
+        self, positions: Cloud | Tensor, mask: Tensor | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
         """The labels of clouds, (batch,), among those of `fit`; raises before that."""
         return self.classes[self(positions, mask, progress=progress).argmax(1)]
 

@@ -12,8 +12,8 @@ from omniconv._errors import check_choice, check_integer, check_probability, des
 from omniconv._precision import HALF
 from omniconv._references import POINTNET_PAPER
 from omniconv._typing import Signal
-from omniconv.domains import Grid
-from omniconv.domains.clouds import check_finite, check_points, checked_mask
+from omniconv.domains import Cloud, Grid
+from omniconv.domains.clouds import check_finite, check_points, checked_mask, taken_apart
 from omniconv.models._network import HEADS, Network
 from omniconv.models._stages import check_stages
 from omniconv.nn import SharedMLP, observed
@@ -42,8 +42,9 @@ class PointNet(Network):
 
     `forward(x, positions, mask=None)` takes `batch in_channels points` and positions (batch, points, dim), best within
     [-1, 1] (`omniconv.domains.centred`), and returns `batch out_features`, or `batch out_features points`, zero behind
-    the mask. `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. The
-    maximum over no point is 0. The order of points changes nothing; where the cloud is does.
+    the mask. `mask` (batch, points), bool, is False where a cloud is padded: what lies there changes nothing. Both may
+    come as one `Cloud`, as `positions`. The maximum over no point is 0. The order of points changes nothing; where the
+    cloud is does.
     Raises `ValueError` or `TypeError` that names the argument; with head "pool" in training also for a batch of one.
 
     >>> model = PointNet(3, 10, widths=(16, 32), hidden=(16,))
@@ -95,8 +96,9 @@ class PointNet(Network):
             part.reset_parameters()
 
     def forward(  # type: ignore[override]
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None
+        self, x: Signal, positions: Cloud | Tensor, mask: Tensor | None = None
     ) -> Tensor:
+        positions, mask, _, _ = taken_apart(positions, mask)
         check_cloud(self, x, positions, mask)
         places = observed(positions.transpose(1, 2).to(x.dtype), mask)
         local = self.points(torch.cat([places, self._input(x, mask)], 1), mask)

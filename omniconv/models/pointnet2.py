@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from omniconv._errors import check_number, check_probability, describe
 from omniconv._references import POINTNET2_PAPER
 from omniconv._typing import Signal
-from omniconv.domains import Edges, Grid, farthest, nearest
-from omniconv.domains.clouds import checked_mask
+from omniconv.domains import Cloud, Edges, Grid, farthest, nearest
+from omniconv.domains.clouds import checked_mask, taken_apart
 from omniconv.domains.neighbours import is_within
 from omniconv.models._network import Network
 from omniconv.models._stages import check_stages
@@ -39,7 +39,8 @@ class PointNet2(Network):
 
     `forward(x, positions, mask=None)` takes `batch in_channels points` and positions (batch, points, dim), best within
     [-1, 1] (`omniconv.domains.centred`), and returns `batch out_features`. `mask` (batch, points), bool, is False where
-    a cloud is padded: what lies there changes nothing. The maximum over no point is 0. The order of points changes
+    a cloud is padded: what lies there changes nothing. Of a `Cloud`, as `positions`, positions and mask are taken; the
+    stages find pairs of their own. The maximum over no point is 0. The order of points changes
     nothing, save for ties between points equally far; where the cloud is changes the last stage alone.
     Raises `ValueError` or `TypeError` that names the argument; in training also for a batch of one.
 
@@ -96,8 +97,9 @@ class PointNet2(Network):
             part.reset_parameters()
 
     def forward(  # type: ignore[override]
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None
+        self, x: Signal, positions: Cloud | Tensor, mask: Tensor | None = None
     ) -> Tensor:
+        positions, mask, _, _ = taken_apart(positions, mask)
         check_cloud(self, x, positions, mask)
         y, seen = self._input(x, mask), checked_mask(positions, mask)
         places = torch.where(seen[..., None], positions, 0.0).double()

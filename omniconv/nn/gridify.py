@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, describe
+from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
 from omniconv._references import GRIDIFICATION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, per_axis
-from omniconv.domains import Edges, lattice, nearest, nearest_nodes
-from omniconv.domains.clouds import check_finite, checked_mask
+from omniconv.domains import Cloud, Edges, lattice, nearest, nearest_nodes
+from omniconv.domains.clouds import check_finite, checked_mask, checked_measure, taken_apart
 from omniconv.kernels import SIREN, KernelFactory
+from omniconv.nn._checks import check_placed
 from omniconv.nn._over_edges import Combine, most_over_edges, sum_over_edges
 from omniconv.nn._parts import build_kernel
 from omniconv.nn.conv import strict_precision
@@ -93,8 +94,9 @@ class BetweenPoints(Cited, nn.Module):
             if not isinstance(part, nn.GELU):
                 part.reset_parameters()
 
-    def find_edges(self, positions: Tensor, mask: Tensor | None = None) -> Edges:
+    def find_edges(self, positions: Cloud | Tensor, mask: Tensor | None = None) -> Edges:
         """The pairs of nodes (targets) and points (sources), which several layers may share."""
+        positions, mask, _, _ = taken_apart(positions, mask)
         found: Edges | None = None
         if self.edges in ("both", "points"):
             found = nearest_nodes(positions, self.resolution, self.neighbours, mask=mask).transposed()
@@ -106,14 +108,14 @@ class BetweenPoints(Cited, nn.Module):
         return found
 
     def _nodes(self, positions: Tensor) -> Tensor:
-        """Positions of the nodes, (nodes, dim)."""
-        return lattice(self.resolution, positions.device).flatten(0, -2).to(positions.dtype)
+        """Positions of the nodes, (nodes, dim), in float64: rounded to half precision they lie on no lattice."""
+        return lattice(self.resolution, positions.device).flatten(0, -2)
 
-    def _passed(self, x: Signal, edges: Edges, near: Tensor, far: Tensor) -> Signal:
-        """What arrives at the targets `near`, (batch * targets, dim), from the sources `far`."""
+    def _passed(self, x: Signal, edges: Edges, near: Tensor, far: Tensor, weights: Tensor | None = None) -> Signal:
+        """What arrives at the targets `near`, (batch * targets, dim), from the sources `far`; `weights`: of these."""
         spacing = near.new_tensor([2 / (n - 1) for n in self.resolution])
         exact = self.message(x).to(torch.promote_types(x.dtype, torch.float32))
-
+        shares = None if weights is None else weights.to(exact.dtype)
         target, source = edges.flat()
 
         def kernels(some: slice) -> Tensor:
@@ -128,12 +130,16 @@ class BetweenPoints(Cited, nn.Module):
             if self.aggregate == "max":
                 y = most_over_edges(exact, edges, kernels, COMBINED[self.combine])
             else:
-                y = sum_over_edges(exact, edges, kernels, self.kernel.channels, COMBINED[self.combine])
+                y = sum_over_edges(exact, edges, kernels, self.kernel.channels, COMBINED[self.combine], shares)
                 if self.aggregate == "mean":
-                    y = y / edges.counts().clamp(min=1)[:, None]
+                    total = edges.counts() if shares is None else edges.totals(shares)
+                    y = y / torch.where(total > 0, total, 1)[:, None]
         return self.update(y.to(x.dtype))
 
-    def _check(self, positions: Any, mask: Any, batch: int) -> None:
+    def _check(self, x: Tensor, positions: Any, mask: Any) -> None:
+        check_floating_tensor("x", x)
+        check_placed(x, self.update[0].weight)  # type: ignore[arg-type]
+        batch = x.shape[0]
         if not isinstance(positions, Tensor) or positions.ndim != 3 or not positions.dtype.is_floating_point:
             raise ValueError(f"`positions` must be (batch, points, {self.dim}); got {describe(positions)}.")
         if (positions.shape[0], positions.shape[2]) != (batch, self.dim):
@@ -166,7 +172,9 @@ class Gridify(BetweenPoints):
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels points` and positions (batch, points, dim),
     best within [-1, 1], and returns `batch out_channels *resolution`. `mask` (batch, points), bool, is False where a
     cloud is padded; a cloud of fewer points than `neighbours` has as many. `edges`: of `find_edges`, if they are known.
-    Moving all points by a node moves what is inside by a node. Raises `ValueError` that names the argument.
+    `measure` (batch, points): how much every point counts in a sum or mean; a maximum knows no weights. All of this may
+    come as one `Cloud`, as `positions`. Moving all points by a node moves what is inside by a node.
+    Raises `ValueError` or `TypeError` that names the argument.
 
     >>> Gridify(4, 8, 9, dim=3)(torch.randn(2, 4, 50), 2 * torch.rand(2, 50, 3) - 1).shape
     torch.Size([2, 8, 9, 9, 9])
@@ -197,19 +205,29 @@ class Gridify(BetweenPoints):
         super().__init__(in_channels, out_channels, resolution, dim, **parts)
 
     def forward(
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
+        self,
+        x: Signal,
+        positions: Cloud | Tensor,
+        mask: Tensor | None = None,
+        *,
+        edges: Edges | None = None,
+        measure: Tensor | None = None,
     ) -> Signal:
+        positions, mask, edges, measure = taken_apart(positions, mask, edges, measure)
         if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
-        self._check(positions, mask, x.shape[0])
+        self._check(x, positions, mask)
         if positions.shape[1] != x.shape[-1]:
             raise ValueError(f"`positions` must be of the {x.shape[-1]} points of `x`; got {positions.shape[1]}.")
         found = self.find_edges(positions, mask) if edges is None else edges
         wanted = (x.shape[0], math.prod(self.resolution), x.shape[-1])
         if found.shape != wanted:
             raise ValueError(f"`edges` must be of (batch, nodes, points) {wanted}; got {found.shape}.")
-        near = self._nodes(positions).double().repeat(x.shape[0], 1)
-        y = self._passed(observed(x, mask), found, near, positions.double().flatten(0, 1))
+        if edges is not None and mask is not None:
+            found = edges.only(mask[edges.batch, edges.source])
+        weights = None if measure is None else checked_measure(measure, checked_mask(positions, mask))
+        near = self._nodes(positions).repeat(x.shape[0], 1)
+        y = self._passed(observed(x, mask), found, near, positions.double().flatten(0, 1), weights)
         return y.unflatten(-1, self.resolution)
 
 
@@ -219,7 +237,8 @@ class Degridify(BetweenPoints):
     The arguments are those of `Gridify`; by default the edges are those from every point to its nearest nodes.
     `forward(x, positions, mask=None, edges=None)` takes `batch in_channels *resolution` and positions (batch, points,
     dim), and returns `batch out_channels points`, zero behind the mask. `edges`: of a `Gridify` with that resolution.
-    Raises `ValueError` that names the argument.
+    Positions may come as a `Cloud`, with its mask.
+    Raises `ValueError` or `TypeError` that names the argument.
 
     >>> Degridify(8, 4, 9, dim=3)(torch.randn(2, 8, 9, 9, 9), 2 * torch.rand(2, 50, 3) - 1).shape
     torch.Size([2, 4, 50])
@@ -250,16 +269,24 @@ class Degridify(BetweenPoints):
         super().__init__(in_channels, out_channels, resolution, dim, **parts)
 
     def forward(
-        self, x: Signal, positions: Tensor, mask: Tensor | None = None, *, edges: Edges | None = None
+        self,
+        x: Signal,
+        positions: Cloud | Tensor,
+        mask: Tensor | None = None,
+        *,
+        edges: Edges | None = None,
     ) -> Signal:
+        positions, mask, edges, _ = taken_apart(positions, mask, edges)
         if not isinstance(x, Tensor) or x.ndim < 2 or tuple(x.shape[1:]) != (self.in_channels, *self.resolution):
             wanted = ", ".join(map(str, (self.in_channels, *self.resolution)))
             raise ValueError(f"`x` must be (batch, {wanted}); got {describe(x)}.")
-        self._check(positions, mask, x.shape[0])
+        self._check(x, positions, mask)
         found = self.find_edges(positions, mask) if edges is None else edges
         known = (x.shape[0], math.prod(self.resolution), positions.shape[1])
         if found.shape != known:
             raise ValueError(f"`edges` must be of (batch, nodes, points) {known}; got {found.shape}.")
-        far = self._nodes(positions).double().repeat(x.shape[0], 1)
+        if edges is not None and mask is not None:
+            found = edges.only(mask[edges.batch, edges.source])
+        far = self._nodes(positions).repeat(x.shape[0], 1)
         y = self._passed(x.flatten(2), found.transposed(), positions.double().flatten(0, 1), far)
         return observed(y, mask)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,9 @@ class TiedReadout(nn.Module):
 
 class Head(nn.Module):
     """A linear read-out of `channels` into `out_features`, or the one that is given."""
+
+    ordered: ClassVar[bool] = False
+    """Whether the order of the positions matters, which points have none of."""
 
     def __init__(
         self,
@@ -90,6 +95,8 @@ class LastHead(Head):
 
     On several axes the last is the one with the largest indices, axis by axis. `measure` changes nothing.
     """
+
+    ordered = True
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
         if mask is None:

@@ -24,11 +24,12 @@ class PointConv(Conv):
     points), bool, is False where a cloud is padded: what lies there changes nothing, and its output is zero.
     `measure` (batch, points): the volumes w_j, in cells of the reference grid; None divides that grid's volume among
     the points of every cloud, which is right for points that are spread evenly over it. `edges`: the pairs of output
-    and input points, as `omniconv.domains.within` gives them, to use instead of a search.
+    and input points, as `omniconv.domains.within` gives them, to use instead of a search; without those of masked
+    points, and where the layer is causal without those of the future.
     Gradients reach positions through the lags; which points are near has none.
 
-    Memory does not grow with the number of pairs: the kernel is evaluated for a part of them at a time, and again for
-    its gradient. Time does: `Gridify` is the way to many points.
+    Memory hardly grows with the number of pairs, whose indices alone are kept: the kernel is evaluated for a part of
+    them at a time, and again for its gradient. Time does: `Gridify` is the way to many points.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> import torch

@@ -30,7 +30,7 @@ class Architecture:
     """A CCNN but for what the data decide: channels, outputs and the size of the reference grid."""
 
     blocks: int = 4
-    """Residual blocks."""
+    """Residual blocks; of clouds of points shared out evenly over the lattices, rounded up."""
 
     width: int = 64
     """Channels in the blocks."""
@@ -64,6 +64,19 @@ class Architecture:
         check_choice("head", self.head, ("pool", "last"))
         check_number("dropout", self.dropout, low=0.0, closed=True)
         check_integer("resolution", self.resolution, minimum=2)
+
+    @property
+    def stages(self) -> int:
+        """Lattices that clouds are carried to: the first one, and halves of it as long as 3 nodes are left."""
+        size, count = self.resolution, 1
+        while (size := -(-size // 2)) >= 3:
+            count += 1
+        return count
+
+    @property
+    def blocks_of_stage(self) -> int:
+        """Blocks on every lattice, of clouds: all of them shared out, and rounded up."""
+        return -(-self.blocks // self.stages)
 
     def build(
         self, channels: int, out_features: int, size: tuple[int, ...], span: float | None = None, *, space: int = 0
@@ -100,17 +113,15 @@ class Architecture:
         """
         if self.causal or self.head != "pool":
             raise ValueError('`causal` and head="last" are for signals on a grid; clouds of points have no last point.')
-        sizes, width = [self.resolution], self.support_width
-        while (half := -(-sizes[-1] // 2)) >= 3:
-            sizes.append(half)
+        width = self.support_width
         return GriddedNet(
             channels,
             out_features,
             self.resolution,
             dim=space,
-            stages=len(sizes),
+            stages=self.stages,
             width=self.width,
-            blocks=-(-self.blocks // len(sizes)),
+            blocks=self.blocks_of_stage,
             reach=2,
             support=Gaussian if width is None else partial(Gaussian, width=min(width / 2, 1.0)),
             neighbours=2**space if space < 3 else 4,

@@ -50,6 +50,7 @@ EVERY_OPTION: dict[str, Any] = {
     "resolution": 7,
     "turn": 30.0,
     "flip": True,
+    "vectors": 1,
     "zoom": 0.1,
     "jitter": 0.01,
     "thin": 0.25,
@@ -132,10 +133,11 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
 
 
 def test_every_option_of_the_recipe_reaches_it() -> None:
-    _, recipe = Fit(**EVERY_OPTION).choose(CloudSamples(np.zeros((8, 20, 3)), None, np.arange(8) % 2))
+    clouds = CloudSamples(np.zeros((8, 20, 3)), np.zeros((8, 4, 20)), np.arange(8) % 2)
+    _, recipe = Fit(**EVERY_OPTION).choose(clouds)
     names = [field.name for field in fields(Recipe) if field.name not in {"augmentation", *OF_GROUPS}]
     assert recipe.augmentation is not None
-    changes = {name: EVERY_OPTION[name] for name in ("turn", "flip", "zoom", "jitter", "thin")}
+    changes = {name: EVERY_OPTION[name] for name in ("turn", "flip", "vectors", "zoom", "jitter", "thin")}
     assert recipe.augmentation == CloudAugmentation(**changes)
     assert {name: value for name, value in asdict(recipe).items() if name in names} == {
         name: EVERY_OPTION[name] for name in names

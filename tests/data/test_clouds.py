@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plyfile
@@ -32,6 +33,25 @@ def test_positions_come_first_and_then_the_features() -> None:
     assert samples[0].tolist() == [[0, 3], [1, 4], [2, 5], [0, 0], [0, 0]]
     assert samples.subset([1]).space == without_gaps(samples, "mean").space == 3
     assert samples.subset([1])[0].tolist() == [[1], [1], [1], [7], [7]]
+
+
+def test_readers_say_which_features_are_vectors(tmp_path: Path) -> None:
+    """Normals of surfaces, and of vertices, which come first; whoever passes samples on keeps that."""
+    samples = CloudSamples([np.ones((2, 3))] * 2, [np.ones((7, 2))] * 2, vectors=2)
+    assert [kept.vectors for kept in (samples, samples.subset([1]), without_gaps(samples, "mean"))] == [2, 2, 2]
+    assert CloudSamples([np.ones((2, 3))]).vectors == 0
+    with pytest.raises(ValueError, match=r"`vectors` \(=2\) in 3 axes need 6 channels of features; the clouds have 5"):
+        CloudSamples([np.ones((2, 3))], [np.ones((5, 2))], vectors=2)
+    off(tmp_path / "surface.off")
+    assert read(tmp_path).vectors == 1
+    kinds = [(name, "f4") for name in ("x", "y", "z", "red", "nz", "nx", "ny")]
+    (tmp_path / "vertices").mkdir()
+    ply(tmp_path / "vertices" / "one.ply", np.array([(1, 2, 3, 4, 5, 6, 7)], dtype=kinds))
+    vertices = read(tmp_path / "vertices")
+    assert (vertices.vectors, vertices[0].ravel().tolist()) == (1, [1, 2, 3, 6, 7, 5, 4])
+    (tmp_path / "vertices" / "two.xyz").write_text("0 1 2 0 0 1 9\n")
+    with pytest.raises(ValueError, match=r"features that are vectors, such as normals, of the files differ: .* has 1"):
+        read(tmp_path / "vertices")
 
 
 def test_a_batch_has_positions_and_a_mask() -> None:
@@ -66,6 +86,11 @@ def test_bad_clouds() -> None:
         CloudSamples([np.array([["a", "b"]])])
     with pytest.raises(ValueError, match=r"`positions` must be \(points, dim\) for every cloud"):
         CloudSamples([np.ones(3)])
+    gap = CloudSamples([np.ones((2, 3))], [np.array([[1.0, np.nan]])])
+    with pytest.raises(ValueError, match=r'cloud 0 contains NaN\. Use missing="mean"') as refused:
+        without_gaps(gap, "raise")[0]
+    assert "interpolate" not in str(refused.value)
+    assert without_gaps(gap, "mean")[0][3].tolist() == [1, 1]
     with pytest.raises(ValueError, match="these samples are clouds of points"):
         without_gaps(CloudSamples([np.ones((2, 3))]), "interpolate")
 
@@ -102,6 +127,31 @@ def test_npz_of_equal_and_of_joined_clouds(tmp_path: Path) -> None:
     np.savez(tmp_path / "targets.npz", positions=places, y=[0, 1])
     with pytest.raises(ValueError, match="one target per signal, 4"):
         read(tmp_path / "targets.npz")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_npz_with_a_mask(tmp_path: Path, joined: bool) -> None:
+    """What is padded is no point, whatever stands there."""
+    random = np.random.default_rng(0)
+    places, features, mask = random.random((3, 5, 2)), random.random((3, 4, 5)), random.random((3, 5)) < 0.6
+    mask[:, 2] = True
+    places[~mask] = np.nan
+    arrays: dict[str, Any] = {"positions": places, "X": features, "mask": mask}
+    if joined:
+        arrays = {"positions": places.reshape(15, 2), "X": np.concatenate(features, 1), "mask": mask.ravel()}
+        arrays["lengths"] = np.array([5, 5, 5])
+    np.savez(tmp_path / "a.npz", **arrays)
+    samples = read(tmp_path / "a.npz")
+    assert samples.sizes[:, 0].tolist() == mask.sum(1).tolist()
+    for row in range(3):
+        np.testing.assert_array_equal(samples[row][:2].T, places[row][mask[row]])
+        np.testing.assert_array_equal(samples[row][2:], features[row][:, mask[row]].astype(np.float64))
+    np.savez(tmp_path / "a.npz", **(arrays | {"mask": mask.T}))
+    with pytest.raises(ValueError, match="its mask must be bool"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", **arrays | {"mask": arrays["mask"].astype(int)})
+    with pytest.raises(ValueError, match=r"got int64 of shape .*mask\.astype\(bool\)"):
+        read(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("text", [True, False])

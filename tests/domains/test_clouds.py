@@ -41,6 +41,45 @@ def test_pairs_are_kept_for_the_next_layer() -> None:
         given.edges_within((5, 5), (False, False), torch.rand(1, 3, 2, dtype=F64))
 
 
+def test_given_pairs_are_of_the_past_and_of_points_that_are_there() -> None:
+    """As those that a layer finds itself, whoever found them; a layer gives the same with either."""
+    positions, mask = 7 * torch.rand(2, 20, 2, dtype=F64), torch.rand(2, 20) < 0.7
+    everything = within(positions, positions, 2.0, norm="largest")
+    for causal in ((False, False), (True, False), (True, True)):
+        known, own = Cloud(positions, mask, edges=everything), Cloud(positions, mask)
+        given, found = (cloud.edges_within((2, 2), causal) for cloud in (known, own))
+        assert torch.equal(given.batch, found.batch)
+        assert torch.equal(given.source, found.source)
+        assert torch.equal(given.target, found.target)
+        assert known.edges_within((2, 2), causal) is given
+    there = Cloud(positions, mask, edges=everything).edges_within((2, 2), (True, True), positions)
+    assert mask[there.batch, there.source].all()
+    assert not mask[there.batch, there.target].all()
+    layer, x = Conv(1, 2, (8, 8), reach=2, causal=True, dtype=F64), torch.randn(2, 1, 20, dtype=F64)
+    wide = within(positions, positions, tuple(far + 2.0**-20 for far in layer.window), norm="largest")
+    known = Cloud(positions.masked_fill(~mask[..., None], torch.nan), mask, edges=wide)
+    y, wanted = (
+        layer(x, positions=cloud).masked_fill(~mask[:, None], 0.0) for cloud in (known, Cloud(positions, mask))
+    )
+    torch.testing.assert_close(y, wanted)
+
+
+def test_a_cloud_that_is_changed_in_place_is_another() -> None:
+    positions, mask = lattice_points(), torch.ones(1, 81, dtype=torch.bool)
+    cloud, layer, x = Cloud(positions, mask), Conv(1, 2, (9, 9), reach=3, dtype=F64), torch.randn(1, 1, 81, dtype=F64)
+    for change in (lambda: None, lambda: positions.mul_(0.5), lambda: mask[:, 60:].fill_(False)):
+        change()
+        near, fresh = cloud.edges_within((3, 3), (False, False)), Cloud(positions, mask)
+        assert torch.equal(near.source, fresh.edges_within((3, 3), (False, False)).source)
+        torch.testing.assert_close(layer(x, positions=cloud), layer(x, positions=fresh))
+    with torch.inference_mode():
+        positions = lattice_points()
+        cloud = Cloud(positions)
+        before = len(cloud.edges_within((3, 3), (False, False)))
+        positions.mul_(0.5)
+    assert len(cloud.edges_within((3, 3), (False, False))) > before
+
+
 def test_lags_repeat_on_a_lattice_and_nowhere_else() -> None:
     points = lattice_points()
     cloud = Cloud(torch.cat([points, points + 0.3]))

@@ -41,8 +41,8 @@ def brute(targets: Tensor, sources: Tensor, count: int) -> list[tuple[int, int, 
     found = []
     for row in range(len(targets)):
         for i, point in enumerate(targets[row]):
-            far = [(float((point - other).square().sum()), j) for j, other in enumerate(sources[row])]
-            found += sorted((row, i, j) for _, j in sorted(far)[:count])
+            far = [(float((point - other).square().sum()), *other.tolist(), j) for j, other in enumerate(sources[row])]
+            found += sorted((row, i, int(near[-1])) for near in sorted(far)[:count])
     return found
 
 
@@ -114,6 +114,47 @@ def test_nodes_are_the_nearest_of_all(
     assert found.shape == (2, 6, nodes.shape[1])
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 30),
+    far=st.sampled_from([3.0, 1e3, 1e8, 1e170]),
+    axes=st.integers(1, 7),
+)
+@pytest.mark.parametrize("resolution", [(9,), (5, 2), (4, 3, 6)])
+def test_nodes_of_far_points_are_the_nearest_of_all(
+    resolution: tuple[int, ...], seed: int, count: int, far: float, axes: int
+) -> None:
+    """Far on some axes or on all; also where all nodes are equally far in float64, and a few points at a time."""
+    dim = len(resolution)
+    points, _ = clouds(dim, 6, 1, False, seed)
+    points = torch.where(torch.tensor([bool(axes >> axis & 1) for axis in range(dim)]), far * points, points)
+    nodes = lattice(resolution).reshape(1, -1, dim).expand(2, -1, -1)
+    expected = triples(nearest(points, nodes, count, backend="torch"))
+    assert triples(nearest_nodes(points, resolution, count)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "ELEMENTS", 40)
+        assert triples(nearest_nodes(points, resolution, count)) == expected
+
+
+def test_far_points_look_at_few_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing on one axis does not widen the window on all; beside an edge the nearest are in a row."""
+    held: list[int] = []
+    distances = neighbours.window_distances
+
+    def counted(points: Tensor, axes: list[Tensor], sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        squares, index = distances(points, axes, sizes)
+        held.append(squares.numel())
+        return squares, index
+
+    monkeypatch.setattr(neighbours, "window_distances", counted)
+    points = torch.rand(1, 500, 3, dtype=torch.float64) * 2 - 1
+    for far in ((0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (0.0, -900.0, 3.0)):
+        held.clear()
+        nearest_nodes(points + torch.tensor(far), 33, 9)
+        assert sum(held) <= 500 * (16**3 + 8**3 + 4**3)
+
+
 def test_masked_points_are_not_there() -> None:
     first, second = clouds(3, 5, 8, False)
     first[0, 3:], second[1, ::2] = torch.nan, torch.inf
@@ -143,6 +184,18 @@ def test_large_clouds_agree() -> None:
         assert torch.equal(auto.target, plain.target)
 
 
+@pytest.mark.parametrize("elements", [neighbours.ELEMENTS, 500])
+def test_equal_distances_are_settled_in_the_tree(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Voxels, some of them several times, also a few at a time; all distances are not looked at."""
+    pytest.importorskip("scipy")
+    random = torch.Generator().manual_seed(0)
+    points = torch.randint(0, 9, (2, 600, 3), generator=random).double()
+    expected = triples(nearest(points, points, 9, backend="torch"))
+    monkeypatch.setattr(neighbours, "ELEMENTS", elements)
+    monkeypatch.setattr(neighbours, "nearest_of_all", None)
+    assert triples(nearest(points, points, 9, backend="scipy")) == expected
+
+
 def test_edges() -> None:
     first, second = clouds(2, 4, 6, False)
     edges = nearest(first, second, 2)
@@ -154,6 +207,23 @@ def test_edges() -> None:
     assert len(set(triples(both))) == len(both)
     with pytest.raises(ValueError, match="`other` must be of the same points"):
         edges.united(back)
+
+
+def test_edges_are_checked() -> None:
+    """An index that is beyond the points of a cloud would be one of the next cloud."""
+    zero, one = torch.tensor([0]), torch.tensor([0, 1])
+    with pytest.raises(
+        ValueError, match=r"`source` must be from 0 to below 5, as `shape` \(2, 4, 5\) says; got 7 to 7"
+    ):
+        Edges(zero, torch.tensor([7]), zero, (2, 4, 5))
+    with pytest.raises(ValueError, match="`batch` must be from 0 to below 2"):
+        Edges(torch.tensor([-1]), zero, zero, (2, 4, 5))
+    with pytest.raises(ValueError, match=r"must be of as many edges; got \[1, 2, 1\]"):
+        Edges(zero, zero, one, (2, 4, 5))
+    with pytest.raises(TypeError, match="`target` must be an int64 tensor"):
+        Edges(zero, zero, torch.tensor([0.0]), (2, 4, 5))
+    with pytest.raises(ValueError, match=r"`shape` must be \(batch, targets, sources\)"):
+        Edges(zero, zero, zero, (2, 4))  # type: ignore[arg-type]
 
 
 def test_nothing_is_near_nothing() -> None:

@@ -138,5 +138,7 @@ def test_bad_input() -> None:
         model.at_resolution(2.0)(x, positions=points)
     with pytest.raises(ValueError, match="`positions` is not for networks on a group"):
         CCNN(2, 3, (8, 8), group=SO2(), samples=2, blocks=1, width=4)(x.float(), positions=points)
+    with pytest.raises(ValueError, match=r"`positions` have no order.*LastHead reads.*head=\"pool\""):
+        small(head="last")(x, positions=points)
     with pytest.raises(ValueError, match="`span` must be finite and above 0"):
         small(span=(1.0, -1.0))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import cite
-from omniconv.domains import centred, lattice
+from omniconv.domains import Cloud, centred, lattice
 from omniconv.kernels import SIREN
-from omniconv.models import GriddedNet, Network
+from omniconv.models import CCNN, FlexNet, GriddedNet, Network, PointNet, PointNet2, PointNN
 from omniconv.nn import Degridify, Gridify
 from omniconv.nn import _over_edges as over_edges
 from omniconv.testing import check_layer
@@ -122,6 +122,138 @@ def test_drop_out_is_before_the_last_map() -> None:
         x, points = (part.float() for part in cloud(6, 1, channels=1, batch=4))
         net(x, points)
         assert 0.2 < (seen[0] == 0).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_lattice_is_the_same_for_positions_of_any_precision(dtype: torch.dtype) -> None:
+    gridify, degridify = (kind(2, 3, 40, 2, neighbours=3, kernel=small, dtype=F64) for kind in (Gridify, Degridify))
+    x, points = cloud(30, 2)
+    points, y = points.to(dtype), torch.randn(2, 2, 40, 40, dtype=F64)
+    torch.testing.assert_close(gridify(x, points), gridify(x, points.double()))
+    torch.testing.assert_close(degridify(y, points), degridify(y, points.double()))
+
+
+def test_features_of_other_types_are_named() -> None:
+    points = 2 * torch.rand(1, 5, 2) - 1
+    for layer, x in ((Gridify(2, 3, 4, 2), torch.zeros(1, 2, 5)), (Degridify(2, 3, 4, 2), torch.zeros(1, 2, 4, 4))):
+        with pytest.raises(TypeError, match="`x` must hold floating-point numbers; got a int64"):
+            layer(x.long(), points)
+        with pytest.raises(TypeError, match=r"`x` must have the dtype of the layer, torch\.float32"):
+            layer(x.double(), points)
+        assert layer(x.half(), points).dtype == torch.float16
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum"])
+@pytest.mark.parametrize("combine", ["product", "mlp"])
+def test_points_may_say_how_much_they_count(aggregate: str, combine: str) -> None:
+    """Twice half a point is one point; only the mean does not care for the unit; behind the mask is no weight."""
+    options: dict[str, Any] = {"aggregate": aggregate, "combine": combine, "edges": "points", "kernel": small}
+    layer = Gridify(2, 3, 4, 2, neighbours=4, dtype=F64, **options)
+    x, points = cloud(9, 2)
+    weights, mask = 0.5 + torch.rand(2, 9, dtype=F64), torch.ones(2, 9, dtype=torch.bool)
+    once = layer(x, points, measure=weights)
+    assert not torch.allclose(once, layer(x, points))
+    halves = torch.cat([weights, weights[:, :1] / 2], 1).index_put(
+        (torch.tensor([0, 1]), torch.tensor(0)), weights[:, 0] / 2
+    )
+    twice = Cloud(torch.cat([points, points[:, :1]], 1), None, halves)
+    torch.testing.assert_close(layer(torch.cat([x, x[..., :1]], -1), twice), once)
+    torch.testing.assert_close(layer(x, points, measure=torch.ones_like(weights)), layer(x, points))
+    if aggregate == "mean":
+        torch.testing.assert_close(layer(x, points, measure=1e-3 * weights), once)
+    mask[:, 5:] = False
+    hidden = Cloud(points, mask, weights.masked_fill(~mask, torch.nan))
+    torch.testing.assert_close(layer(x, hidden), layer(x[..., :5], points[:, :5], measure=weights[:, :5]))
+    with pytest.raises(ValueError, match=r"`measure` must be \(2, 9\)"):
+        layer(x, points, measure=weights[:1])
+    with pytest.raises(ValueError, match="`measure` must be that of the `Cloud`"):
+        layer(x, hidden, measure=weights)
+
+
+def flat(width: int, size: tuple[int, ...]) -> nn.Module:
+    """A body that a user might have: a network for grids of that many axes."""
+    return FlexNet(width, width, size, widths=(4,), blocks=(1,), head="dense")
+
+
+def test_any_network_of_grids_may_stand_between(tmp_path: Path) -> None:
+    """Built by a factory for every stage; saved by its name, and given again."""
+    net = GriddedNet(2, 3, (5, 6), dim=2, stages=2, width=4, kernel=small, body=flat).eval()
+    assert [stage.grid.size for stage in net.stages if isinstance(stage, FlexNet)] == [(5, 6), (3, 3)]
+    x, points = (part.float() for part in cloud(12, 2))
+    y = net(x, points)
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.stages.parameters())
+    net.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`body` '.*flat' is not part of the library\. Give it: .*body=\.\.\."):
+        Network.from_pretrained(tmp_path, kernel=small)
+    torch.testing.assert_close(Network.from_pretrained(tmp_path, body=flat)(x, positions=points), y)
+    own = GriddedNet(2, 3, 5, dim=2, width=4, body=lambda width, size: CCNN(width, width, size, width=4, head="dense"))
+    assert type(own.stages[0]) is CCNN
+    with pytest.raises(TypeError, match="`body` must return a module with `reset_parameters`; got int 3"):
+        GriddedNet(2, 3, 5, body=lambda width, size: 3)  # type: ignore[arg-type, return-value]
+    pooled = GriddedNet(2, 3, 5, dim=2, width=4, body=lambda width, size: CCNN(width, width, size, width=4, blocks=1))
+    with pytest.raises(ValueError, match=r"`body` must make networks that keep batch.*\(2, 4, 5, 5\); got \(2, 4\)"):
+        pooled(x, points)
+
+
+def test_networks_take_clouds() -> None:
+    """Positions and mask as one, for every network and layer of points; with pairs where they take these."""
+    x, points = (part.float() for part in cloud(12, 3, batch=3))
+    mask = torch.arange(12) < torch.tensor([[12], [7], [9]])
+    one, torn = Cloud(points, mask), {"positions": points, "mask": mask}
+    net = GriddedNet(2, 3, 4, width=4, blocks=1, kernel=small).eval()
+    stages: dict[str, Any] = {
+        "centres": (4,),
+        "radii": (0.9,),
+        "neighbours": (3,),
+        "widths": ((4,), (8,)),
+        "hidden": (4,),
+    }
+    for model in (net, PointNet(2, 3, widths=(4, 8), hidden=(4,)).eval(), PointNet2(2, 3, **stages).eval()):
+        torch.testing.assert_close(model(x, one), model(x, **torn))
+        with pytest.raises(ValueError, match="`mask` must be that of the `Cloud`"):
+            model(x, one, mask)
+    gridify, degridify = Gridify(2, 3, 4, kernel=small), Degridify(3, 2, 4, kernel=small)
+    edges = gridify.find_edges(one)
+    known = Cloud(points, mask, edges=edges)
+    grid = gridify(x, points, mask)
+    torch.testing.assert_close(gridify(x, known), grid)
+    torch.testing.assert_close(degridify(grid, known), degridify(grid, points, mask, edges=edges))
+    torch.testing.assert_close(net(x, known), net(x, one))
+    measure = torch.rand(3, 12)
+    assert not torch.allclose(net(x, Cloud(points, mask, measure)), net(x, one))
+    plain = PointNN(width=12, stages=2, neighbours=3)
+    assert torch.equal(plain.features(one), plain.features(points, mask))
+    labels = torch.tensor([0, 1, 0])
+    assert torch.equal(plain.fit(one, labels)(one), plain.fit(points, labels, mask)(points, mask))
+    assert plain.predict(one).shape == (3,)
+
+
+def test_given_pairs_of_masked_points_are_not_there() -> None:
+    layer = Gridify(2, 3, 4, 2, neighbours=3, kernel=small, dtype=F64)
+    x, points = cloud(9, 2)
+    mask = torch.rand(2, 9) < 0.6
+    own = layer.find_edges(points, mask)
+    more = own.united(layer.find_edges(points))
+    pairs = more.only(mask[more.batch, more.source])
+    y = layer(
+        x.masked_fill(~mask[:, None], torch.nan), points.masked_fill(~mask[..., None], torch.nan), mask, edges=more
+    )
+    torch.testing.assert_close(y, layer(x, points, mask, edges=pairs))
+
+
+@pytest.mark.parametrize("edges", ["both", "nodes", "points"])
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_the_order_of_voxels_changes_nothing(edges: str, aggregate: str) -> None:
+    """Many of them are equally far from a node; which of them it takes must not depend on how they are numbered."""
+    options: dict[str, Any] = {"edges": edges, "aggregate": aggregate, "neighbours": 5}
+    net = GriddedNet(2, 3, 5, width=4, blocks=1, head="dense", kernel=small, dtype=F64, **options).eval()
+    voxels = lattice((6, 6, 6)).reshape(-1, 3)[torch.randperm(216)[:150]][None]
+    x = torch.randn(1, 2, 150, dtype=F64)
+    y = net(x, voxels)
+    for _ in range(3):
+        order = torch.randperm(150)
+        torch.testing.assert_close(net(x[..., order], voxels[:, order]), y[..., order], rtol=1e-10, atol=1e-10)
 
 
 def test_the_order_of_points_and_their_company_change_nothing() -> None:

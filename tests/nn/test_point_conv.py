@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import Conv, Full, Gaussian
-from omniconv.domains import Cloud, within
+from omniconv.domains import Cloud, clouds, within
 from omniconv.kernels import SIREN
 from omniconv.nn import PointConv
 from omniconv.nn import _over_edges as over_edges
@@ -79,6 +79,47 @@ def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = torch.autograd.grad(layer(x, points).square().sum(), [x, points, *layer.parameters()])
     for one, other in zip(whole, pieces, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+@pytest.mark.parametrize("mixing", ["dense", "depthwise"])
+def test_of_a_pair_nothing_is_kept_for_the_gradient(mixing: str, pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all pairs together no more than the signal and the parameters take, in several parts or in one."""
+    layer = PointConv(8, 8, (16, 16, 16), reach=4, mixing=mixing, kernel=partial(SIREN, hidden=16))
+    x, points = torch.randn(1, 8, 600, requires_grad=True), 15 * torch.rand(1, 600, 3)
+    edges, kept = Cloud(points).edges_within(layer.window, layer.causal), {}
+    monkeypatch.setattr(over_edges, "FEW", 2**16)
+    monkeypatch.setattr(
+        over_edges, "NUMBERS", max(layer.kernel.channels, over_edges.HIDDEN) * len(edges) // pieces + 64
+    )
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x, points, edges=edges)
+    own = sum(tensor.nbytes for tensor in layer.parameters()) + 4 * x.nbytes
+    assert len(edges) > 20_000
+    assert sum(kept.values()) < own + 0.5 * len(edges)
+    y.sum().backward()
+    assert x.grad is not None
+
+
+def test_lags_of_many_pairs_are_not_held_where_they_do_not_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at first is as long as a sample of the pairs."""
+    seen: list[int] = []
+    rounded = clouds.rounded_lags
+
+    def counted(near: Tensor, far: Tensor, target: Tensor, source: Tensor) -> Tensor:
+        seen.append(len(target))
+        return rounded(near, far, target, source)
+
+    monkeypatch.setattr(clouds, "rounded_lags", counted)
+    cloud = Cloud(15 * torch.rand(1, 600, 3))
+    edges = cloud.edges_within((4, 4, 4), (False,) * 3)
+    assert cloud.repeated_lags(edges) is None
+    assert len(edges) > 2 * max(seen)
 
 
 def test_clouds_of_any_number_are_what_they_are_alone() -> None:
