@@ -100,6 +100,11 @@ class GroupLayer(Cited, Refreshed):
         """Number of axes of the space."""
         return self.grid.dim
 
+    @property
+    def window(self) -> tuple[int, ...]:
+        """How far taps reach at the grid's elements, in samples of the reference grid, for each axis."""
+        return (self._window(self.samples),) * self.dim
+
     def _maker(self, kernel: KernelFactory, place: dict[str, Any]) -> Maker:
         """What makes kernels whose unit of frequency on the group is that of the samples, as it is in space."""
         space, on_group = (self.reach,) * self.dim, self._group_reach()
