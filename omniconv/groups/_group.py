@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
 import torch
@@ -28,12 +28,15 @@ class Samples:
     `elements`: (count, numbers). `weights`: (count,), which sum to 1. Groups make them on the CPU in float64.
     `kept`: of a choice that is learned, 1 for every element that is kept and 0 for others, with its slope; None: all.
     `magnification`: by which they lengthen a vector at most, if that is known.
+    `counts`: of elements of each factor of a product of groups, if it is known that these are every one with every
+    other, the last changing fastest, and that weights are products too.
     """
 
     elements: Tensor
     weights: Tensor
     kept: Tensor | None = None
     magnification: float | None = None
+    counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -41,7 +44,8 @@ class Samples:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
         """The same on another device or in another precision."""
         kept = None if self.kept is None else self.kept.to(device, dtype)
-        return Samples(self.elements.to(device, dtype), self.weights.to(device, dtype), kept, self.magnification)
+        elements, weights = self.elements.to(device, dtype), self.weights.to(device, dtype)
+        return Samples(elements, weights, kept, self.magnification, self.counts)
 
 
 class Group(Cited, ABC):
@@ -181,7 +185,7 @@ class Group(Cited, ABC):
     def _measured(self, samples: Samples) -> Samples:
         """The samples, with what they magnify."""
         lengths = torch.linalg.matrix_norm(self._matrix(samples.elements), ord=2)
-        return Samples(samples.elements, samples.weights, samples.kept, lengths.max().item())
+        return replace(samples, magnification=lengths.max().item())
 
     def _checked(self, name: str, value: Any, numbers: int | None = None) -> Tensor:
         """Return the tensor, or raise unless it holds so many floating-point numbers on its last axis."""

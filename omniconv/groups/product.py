@@ -11,6 +11,9 @@ from torch import Tensor
 
 from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, times
 
+NEAR = 1e-6
+"""Elements that differ by less are the same."""
+
 
 @dataclass(frozen=True)
 class Product(Group):
@@ -116,7 +119,25 @@ class Product(Group):
         parts = zip(self.factors, count, self._charts(offset), strict=True)
         grids = [factor._grid(number, part) for factor, number, part in parts]
         weights = cartesian([grid.weights[:, None] for grid in grids]).prod(-1)
-        return Samples(cartesian([grid.elements for grid in grids]), weights)
+        return Samples(cartesian([grid.elements for grid in grids]), weights, counts=tuple(map(len, grids)))
+
+    def combines(self, samples: Samples, counts: tuple[int, ...]) -> bool:
+        """Whether these are every one with every other of so many elements of each factor, the last changing fastest,
+        and the weights products too. What is not known of the samples is looked up in their numbers.
+        """
+        if samples.counts is not None or len(samples) != math.prod(counts):
+            return samples.counts == counts
+        elements, weights = samples.elements.unflatten(0, counts), samples.weights.detach().unflatten(0, counts)
+        product = torch.ones_like(weights[(0,) * len(counts)])
+        for axis, (factor, part) in enumerate(zip(self.factors, self.parts(elements), strict=True)):
+            others = [other for other in range(len(counts)) if other != axis]
+            first = part
+            for other in others:
+                first = first.narrow(other, 0, 1)
+            if bool((factor.distance(first.expand_as(part), part) > NEAR).any()):
+                return False
+            product = product * weights.sum(others, keepdim=True)
+        return bool(((product - weights).abs() <= NEAR * weights.max()).all())
 
 
 def probe(group: Group) -> Tensor:
