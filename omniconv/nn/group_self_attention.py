@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -95,7 +96,8 @@ class SelfAttention(Cited, nn.Module):
         scores = scores + self._seen(where, tuple(x.shape[3:]), x.shape[0]).to(scores.dtype)
         dropped = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(query, keys, values, attn_mask=scores, dropout_p=dropped)
-        y = y.unflatten(0, (x.shape[0], -1)).permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
+        y = y.unflatten(0, (x.shape[0], math.prod(x.shape[3:])))  # in numbers: an empty batch tells no position
+        y = y.permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
         return self.unite(y).unflatten(3, x.shape[3:]).to(x.dtype)
 
     @property
