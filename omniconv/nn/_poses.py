@@ -105,9 +105,15 @@ def placed(name: str, samples: Any, group: Group, device: torch.device) -> Sampl
 
 def keeps_axes(group: Group) -> bool:
     """Whether every element maps axes to axes, and so cubes to cubes: then kernels fill a cube, else a ball."""
-    drawn = group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements
-    matrices = group.matrix(drawn).abs()
+    matrices = some_of(group).abs()
     return bool((matrices.amax(-1) - matrices.sum(-1)).abs().max() < 1e-9)
+
+
+def some_of(group: Group) -> Tensor:
+    """Matrices of elements by which it is seen what the group does with the axes: all of a finite one, or some."""
+    if group.order is not None:
+        return group.matrix(group.grid().elements)
+    return group.matrix(group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements)
 
 
 def neighbourhoods(x: Tensor, kernel: torch.Size) -> Tensor:

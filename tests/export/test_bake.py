@@ -170,6 +170,6 @@ def test_what_cannot_be_baked_is_named() -> None:
     with pytest.raises(ValueError, match="evaluation mode"):
         bake(layer)
     with pytest.raises(ValueError, match="same boundary"):
-        bake(LiftingConv(1, 2, 9, Cyclic(4), reach=2, boundary=("zero", "circular")).eval())
+        bake(LiftingConv(1, 2, 9, Scaling(2), 2, reach=2, boundary=("zero", "circular")).eval())
     with pytest.raises(ValueError, match="`spacing`"):
         bake(layer.eval())(torch.zeros(1, 1, 9, 9), spacing=0.5)
