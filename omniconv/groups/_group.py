@@ -30,6 +30,7 @@ class Samples:
     `magnification`: by which they lengthen a vector at most, if that is known.
     `counts`: of elements of each factor of a product of groups, if it is known that these are every one with every
     other, the last changing fastest, and that weights are products too.
+    Raises `ValueError` that names what does not fit the elements.
     """
 
     elements: Tensor
@@ -37,6 +38,16 @@ class Samples:
     kept: Tensor | None = None
     magnification: float | None = None
     counts: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.elements, Tensor) or self.elements.ndim != 2:
+            raise ValueError(f"`elements` must be (count, numbers); got {describe(self.elements)}.")
+        for name, value in (("weights", self.weights), ("kept", self.kept)):
+            fits = isinstance(value, Tensor) and value.shape == self.elements.shape[:1]
+            if not fits and not (name == "kept" and value is None):
+                raise ValueError(
+                    f"`{name}` must be ({len(self.elements)},), a number for each of `elements`; got {describe(value)}."
+                )
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -166,7 +177,7 @@ class Group(Cited, ABC):
         if count is None:
             if self.order is None:
                 raise ValueError(f"`count` must be given for {self}, which is infinite.")
-            count = self.order
+            count = self._all()
         if isinstance(count, list):  # as JSON has it
             count = tuple(count)
         if offset is None:
@@ -178,9 +189,19 @@ class Group(Cited, ABC):
 
     def draw(self, count: int, *, generator: torch.Generator) -> Samples:
         """Elements that are drawn independently of one another from the Haar measure."""
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"`generator` must be a torch.Generator; got {describe(generator)}. Make one, as by "
+                "`torch.Generator().manual_seed(0)`."
+            )
         size = check_integer("count", count), self.coordinates
         uniform = torch.rand(*size, generator=generator, dtype=torch.float64, device=generator.device)
         return self._measured(evenly(self._at(uniform)))
+
+    def _all(self) -> Count:
+        """The count of all elements of a finite group."""
+        assert self.order is not None  # as was checked
+        return self.order
 
     def _measured(self, samples: Samples) -> Samples:
         """The samples, with what they magnify."""

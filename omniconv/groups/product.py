@@ -113,6 +113,9 @@ class Product(Group):
         parts = zip(self.factors, self._charts(uniform), strict=True)
         return torch.cat([factor._at(part) for factor, part in parts], -1)
 
+    def _all(self) -> Count:
+        return tuple(factor._all() for factor in self.factors)  # type: ignore[misc]  # a product's is a tuple again
+
     def _grid(self, count: Count, offset: Tensor) -> Samples:
         if not isinstance(count, tuple) or len(count) != len(self.factors):
             raise ValueError(f"`count` must be {len(self.factors)} numbers, one per factor of {self}; got {count!r}.")

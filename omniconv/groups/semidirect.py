@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from omniconv._errors import describe
 from omniconv.groups._group import Group
 
 Pairs: TypeAlias = tuple[Tensor, Tensor]
@@ -37,8 +38,8 @@ class SemidirectProduct:
 
     def inverse(self, g: Pairs) -> Pairs:
         """The element with which g composes to the identity."""
-        back = self.group.inverse(g[1])
-        return -self.group.act(back, self._shift("g", g)), back
+        shift, back = self._shift("g", g), self.group.inverse(g[1])
+        return -self.group.act(back, shift), back
 
     def act(self, g: Pairs, points: Tensor) -> Tensor:
         """The points moved by g, (*batch, dim)."""
@@ -68,17 +69,21 @@ class SemidirectProduct:
 
     def determinant(self, g: Pairs) -> Tensor:
         """By how much g magnifies volumes, (*batch)."""
+        self._shift("g", g)
         return self.group.determinant(g[1])
 
     def density(self, g: Pairs) -> Tensor:
         """The density of the left Haar measure in x and the coordinates of h, (*batch); 1 at the identity."""
-        return self.group.density(self.group.log(g[1])) / self.determinant(g)
+        determinant = self.determinant(g)
+        return self.group.density(self.group.log(g[1])) / determinant
 
     def _shift(self, name: str, g: Pairs) -> Tensor:
         """The translation of an element, which must have a number per axis."""
-        if not isinstance(g, tuple) or len(g) != 2 or g[0].ndim == 0 or g[0].shape[-1] != self.group.dim:
+        pair = isinstance(g, tuple) and len(g) == 2 and all(isinstance(part, Tensor) for part in g)
+        if not pair or g[0].ndim == 0 or g[0].shape[-1] != self.group.dim:
+            came = " and ".join(map(describe, g)) if isinstance(g, tuple) else describe(g)
             raise ValueError(
-                f"`{name}` must be a pair: a translation with {self.group.dim} numbers on its last axis, and an "
-                f"element of {self.group}; got {g!r}."
+                f"`{name}` must be a pair of tensors: a translation with {self.group.dim} numbers on its last axis, "
+                f"and an element of {self.group}; got {came}."
             )
         return g[0]

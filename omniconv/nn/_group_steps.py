@@ -142,9 +142,10 @@ class OverFactor(Step):
     def __init__(self, make: Maker, index: int, in_channels: int, out_channels: int, *, depthwise: bool = False):
         super().__init__()
         assert isinstance(make.group, Product)  # as the layer has checked
-        assert isinstance(make.count, (tuple, list))
+        counts = make.group.grid(make.count).counts
+        assert counts is not None  # it is a product
         self.in_channels, self.out_channels, self.depthwise = in_channels, out_channels, depthwise
-        self.group, self.index, self.counts = make.group, index, tuple(make.count)
+        self.group, self.index, self.counts = make.group, index, counts
         first = sum(factor.features for factor in make.group.factors[:index])
         self.features = slice(first, first + make.group.factors[index].features)
         self.kernel = make.kernel(f"factor {index}", out_channels if depthwise else in_channels * out_channels)

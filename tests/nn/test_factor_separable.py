@@ -98,6 +98,17 @@ def test_samples_that_are_no_product_of_the_counts_are_named(kind: str) -> None:
         layer(torch.randn(1, 2, 16, 5, 5, dtype=F64), grid, other)
 
 
+def test_all_of_a_finite_product_and_products_in_products() -> None:
+    finite = Product((Cyclic(4), Cyclic(2)))
+    options: dict[str, Any] = {"reach": 1, "factorization": "factor-separable", "dtype": F64}
+    assert finite.grid().counts == (4, 2)
+    assert GroupConv(1, 1, 5, finite, **options)(torch.zeros(1, 1, 8, 5, 5, dtype=F64)).shape == (1, 1, 8, 5, 5)
+    nested = Product((SIM2, Cyclic(2)))
+    layer = GroupConv(1, 1, 5, nested, ((4, 2), 2), **options).eval()  # type: ignore[arg-type]
+    x = torch.randn(1, 1, 16, 5, 5, dtype=F64)
+    assert_close(bake(layer)(x), layer(x), tolerance=1e-12)
+
+
 def test_learned_parts_keep_the_order() -> None:
     options: dict[str, Any] = {"reach": 1, "factorization": "factor-separable", "dtype": F64}
     layer = GroupConv(2, 3, 5, SIM2, (4, 2), bias=False, partial=0.5, **options).eval()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -173,10 +174,10 @@ def test_the_figure_shows_what_was_learned() -> None:
     assert [panel.get_xlabel() for panel in (parts, relaxed)] == ["widths / kept with", "relaxed by"]
     widths, kept = parts.lines
     names = [layer.name for layer in report.layers if layer.learned.get("widths")]
-    assert list(widths.get_ydata()) == names
-    assert list(widths.get_xdata()) == pytest.approx([1.0, 1.0, 0.25])
-    assert list(kept.get_xdata()) == pytest.approx([0.8808] * 3, abs=1e-4)
-    assert list(relaxed.lines[0].get_xdata()) == pytest.approx([0.01] * 4)
+    assert list(np.asarray(widths.get_ydata())) == names
+    assert np.asarray(widths.get_xdata()).tolist() == pytest.approx([1.0, 1.0, 0.25])
+    assert np.asarray(kept.get_xdata()).tolist() == pytest.approx([0.8808] * 3, abs=1e-4)
+    assert np.asarray(relaxed.lines[0].get_xdata()).tolist() == pytest.approx([0.01] * 4)
     only = equivariance_report(gcnn(partial=True), smooth(21), count=4).figure().axes[2:]
     assert [panel.get_xlabel() for panel in only] == ["widths / kept with"]
 
