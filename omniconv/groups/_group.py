@@ -124,8 +124,12 @@ class Group(Cited, ABC):
         return self._exp(self._checked("a", a, self.coordinates))
 
     def log(self, g: Elements) -> Coordinates:
-        """Coordinates of the element, the inverse of `exp`; a circle is cut at pi."""
-        return self._log(self._checked("g", g))
+        """Coordinates of the element, the inverse of `exp`; a circle is cut at pi.
+
+        Raises `ValueError` for numbers that are no element and have none.
+        """
+        self._check_chart("`g`", self._checked("g", g))
+        return self._log(g)
 
     def matrix(self, g: Elements) -> Tensor:
         """The linear map of R^dim that g is, (*batch, dim, dim)."""
@@ -145,7 +149,9 @@ class Group(Cited, ABC):
 
     def distance(self, g: Elements, h: Elements) -> Tensor:
         """|log(g^-1 h)|, (*batch)."""
-        return self.log(self.relative(g, h)).norm(dim=-1)
+        relative = self.relative(g, h)
+        self._check_chart("`g` and `h`", relative)
+        return self._log(relative).norm(dim=-1)
 
     def describe(self, g: Elements) -> Tensor:
         """Features of elements for a kernel network, (*batch, features): continuous on the whole group, without a cut,
@@ -202,6 +208,22 @@ class Group(Cited, ABC):
         """The count of all elements of a finite group."""
         assert self.order is not None  # as was checked
         return self.order
+
+    def _outside(self, g: Elements) -> Tensor | None:
+        """Where numbers have no coordinates, (*batch); None: nowhere."""
+        return None
+
+    def _check_chart(self, what: str, g: Elements) -> None:
+        """Raise where numbers have no coordinates, but not while a compiler looks on, which reads no numbers."""
+        if torch.compiler.is_compiling():
+            return
+        outside = self._outside(g)
+        if outside is not None and bool(outside.any()):
+            wrong = g[outside].detach()[0].tolist() if g.ndim > 1 else g.tolist()
+            raise ValueError(
+                f"{what} must be elements of {self}, whose scales and determinants are positive; got {wrong}, which "
+                "has no coordinates."
+            )
 
     def _measured(self, samples: Samples) -> Samples:
         """The samples, with what they magnify."""

@@ -98,6 +98,11 @@ class Product(Group):
     def _log(self, g: Elements) -> Coordinates:
         return torch.cat([factor._log(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
 
+    def _outside(self, g: Elements) -> Tensor | None:
+        found = [factor._outside(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
+        where = [part for part in found if part is not None]
+        return torch.stack(where).any(0) if where else None
+
     def _matrix(self, g: Elements) -> Tensor:
         matrices = [factor._matrix(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
         return reduce(times, matrices)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from omniconv._errors import describe
+from omniconv._errors import check_floating_tensor, describe
 from omniconv.groups._group import Group
 
 Pairs: TypeAlias = tuple[Tensor, Tensor]
@@ -44,6 +44,24 @@ class SemidirectProduct:
     def act(self, g: Pairs, points: Tensor) -> Tensor:
         """The points moved by g, (*batch, dim)."""
         return self._shift("g", g) + self.group.act(g[1], points)
+
+    def exp(self, a: Tensor) -> Pairs:
+        """The element with these coordinates, (*batch, dim + coordinates): of x, then those of h."""
+        numbers = self.group.dim + self.group.coordinates
+        check_floating_tensor("a", a)
+        if a.ndim == 0 or a.shape[-1] != numbers:
+            raise ValueError(f"`a` must have {numbers} numbers on its last axis for {self}; got {describe(a)}.")
+        return a[..., : self.group.dim], self.group.exp(a[..., self.group.dim :])
+
+    def log(self, g: Pairs) -> Tensor:
+        """Coordinates of the element, the inverse of `exp`: x and those of h, side by side, in which `density` is.
+
+        As a chart it is that of a product. There is no distance: where the group scales, none is symmetric and does not
+        change when both elements are moved.
+        """
+        shift, a = self._shift("g", g), self.group.log(g[1])
+        batch = torch.broadcast_shapes(shift.shape[:-1], a.shape[:-1])
+        return torch.cat([shift.expand(*batch, -1), a.expand(*batch, -1)], -1)
 
     def relative(self, g: Pairs, h: Pairs) -> Pairs:
         """g^-1 h = (h's translation as seen from g, relative element): what kernels are functions of.

@@ -77,10 +77,12 @@ def poses(
     magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)
     volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
     volume = volume if reach else torch.ones_like(volume)  # one lag stands for the whole kernel
-    relative = group.describe(group.relative(elements[:, None], inputs.elements))
+    seen = group.relative(elements[:, None], inputs.elements)
+    relative = group.describe(seen)
     weights = inputs.weights.expand(len(elements), -1)
     if group_reach is not None:
-        near = group.distance(elements[:, None], inputs.elements) <= group_reach * INSIDE
+        # The distance, without the check of what a group made: that would read it from the device.
+        near = group._log(seen).norm(dim=-1) <= group_reach * INSIDE
         weights = torch.where(near, weights, 0.0)
     return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), weights.to(dtype))
 

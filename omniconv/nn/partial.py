@@ -117,7 +117,7 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
 
     def _part(self, samples: Samples, centred: bool) -> list[Tensor]:
         """Elements, weights, and which are kept."""
-        a = self.group.log(samples.elements)
+        a = self.group._log(samples.elements)  # of elements that a group made: a check would read them from the device
         widths = iter(self.widths.to(a.dtype).unbind())
         one = a.new_ones(())
         scale = torch.stack([next(widths) if flag else one for flag in self.group.continuous] or [one])
