@@ -238,7 +238,7 @@ def test_groups_are_values() -> None:
             lambda: SemidirectProduct(SO2()).inverse((1.0, 2.0)),  # type: ignore[arg-type]
             "`g` must be a pair of tensors.* got float 1.0 and float",
         ),
-        (lambda: SemidirectProduct(SO2()).act(torch.zeros(2), torch.zeros(2)), "`g` must be a pair .* got a float32"),
+        (lambda: SemidirectProduct(SO2()).act(torch.zeros(2), torch.zeros(2)), "`g` must be a pair .* got a float32"),  # type: ignore[arg-type]
         (
             lambda: SemidirectProduct(SO2()).compose((torch.zeros(2), torch.zeros(1)), (1.0, 2.0)),  # type: ignore[arg-type]
             "`h` must be a pair",
