@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
 import torch
@@ -28,12 +28,26 @@ class Samples:
     `elements`: (count, numbers). `weights`: (count,), which sum to 1. Groups make them on the CPU in float64.
     `kept`: of a choice that is learned, 1 for every element that is kept and 0 for others, with its slope; None: all.
     `magnification`: by which they lengthen a vector at most, if that is known.
+    `counts`: of elements of each factor of a product of groups, if it is known that these are every one with every
+    other, the last changing fastest, and that weights are products too.
+    Raises `ValueError` that names what does not fit the elements.
     """
 
     elements: Tensor
     weights: Tensor
     kept: Tensor | None = None
     magnification: float | None = None
+    counts: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.elements, Tensor) or self.elements.ndim != 2:
+            raise ValueError(f"`elements` must be (count, numbers); got {describe(self.elements)}.")
+        for name, value in (("weights", self.weights), ("kept", self.kept)):
+            fits = isinstance(value, Tensor) and value.shape == self.elements.shape[:1]
+            if not fits and not (name == "kept" and value is None):
+                raise ValueError(
+                    f"`{name}` must be ({len(self.elements)},), a number for each of `elements`; got {describe(value)}."
+                )
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -41,7 +55,8 @@ class Samples:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Samples:
         """The same on another device or in another precision."""
         kept = None if self.kept is None else self.kept.to(device, dtype)
-        return Samples(self.elements.to(device, dtype), self.weights.to(device, dtype), kept, self.magnification)
+        elements, weights = self.elements.to(device, dtype), self.weights.to(device, dtype)
+        return Samples(elements, weights, kept, self.magnification, self.counts)
 
 
 class Group(Cited, ABC):
@@ -109,8 +124,12 @@ class Group(Cited, ABC):
         return self._exp(self._checked("a", a, self.coordinates))
 
     def log(self, g: Elements) -> Coordinates:
-        """Coordinates of the element, the inverse of `exp`; a circle is cut at pi."""
-        return self._log(self._checked("g", g))
+        """Coordinates of the element, the inverse of `exp`; a circle is cut at pi.
+
+        Raises `ValueError` for numbers that are no element and have none.
+        """
+        self._check_chart("`g`", self._checked("g", g))
+        return self._log(g)
 
     def matrix(self, g: Elements) -> Tensor:
         """The linear map of R^dim that g is, (*batch, dim, dim)."""
@@ -130,7 +149,9 @@ class Group(Cited, ABC):
 
     def distance(self, g: Elements, h: Elements) -> Tensor:
         """|log(g^-1 h)|, (*batch)."""
-        return self.log(self.relative(g, h)).norm(dim=-1)
+        relative = self.relative(g, h)
+        self._check_chart("`g` and `h`", relative)
+        return self._log(relative).norm(dim=-1)
 
     def describe(self, g: Elements) -> Tensor:
         """Features of elements for a kernel network, (*batch, features): continuous on the whole group, without a cut,
@@ -162,7 +183,7 @@ class Group(Cited, ABC):
         if count is None:
             if self.order is None:
                 raise ValueError(f"`count` must be given for {self}, which is infinite.")
-            count = self.order
+            count = self._all()
         if isinstance(count, list):  # as JSON has it
             count = tuple(count)
         if offset is None:
@@ -174,14 +195,40 @@ class Group(Cited, ABC):
 
     def draw(self, count: int, *, generator: torch.Generator) -> Samples:
         """Elements that are drawn independently of one another from the Haar measure."""
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"`generator` must be a torch.Generator; got {describe(generator)}. Make one, as by "
+                "`torch.Generator().manual_seed(0)`."
+            )
         size = check_integer("count", count), self.coordinates
         uniform = torch.rand(*size, generator=generator, dtype=torch.float64, device=generator.device)
         return self._measured(evenly(self._at(uniform)))
 
+    def _all(self) -> Count:
+        """The count of all elements of a finite group."""
+        assert self.order is not None  # as was checked
+        return self.order
+
+    def _outside(self, g: Elements) -> Tensor | None:
+        """Where numbers have no coordinates, (*batch); None: nowhere."""
+        return None
+
+    def _check_chart(self, what: str, g: Elements) -> None:
+        """Raise where numbers have no coordinates, but not while a compiler looks on, which reads no numbers."""
+        if torch.compiler.is_compiling():
+            return
+        outside = self._outside(g)
+        if outside is not None and bool(outside.any()):
+            wrong = g[outside].detach()[0].tolist() if g.ndim > 1 else g.tolist()
+            raise ValueError(
+                f"{what} must be elements of {self}, whose scales and determinants are positive; got {wrong}, which "
+                "has no coordinates."
+            )
+
     def _measured(self, samples: Samples) -> Samples:
         """The samples, with what they magnify."""
         lengths = torch.linalg.matrix_norm(self._matrix(samples.elements), ord=2)
-        return Samples(samples.elements, samples.weights, samples.kept, lengths.max().item())
+        return replace(samples, magnification=lengths.max().item())
 
     def _checked(self, name: str, value: Any, numbers: int | None = None) -> Tensor:
         """Return the tensor, or raise unless it holds so many floating-point numbers on its last axis."""

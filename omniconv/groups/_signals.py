@@ -55,13 +55,18 @@ def transform(
 
 def sources(group: Group, g: Elements, samples: Samples) -> Tensor:
     """For every sample h the index of g^-1 h among the samples."""
+    apart, index = nearest(group, g, samples)
+    if bool((apart > NEAR).any()):
+        raise ValueError(f"`g` must map the samples of {group} to themselves; it takes one {apart.max():.2g} away.")
+    return index
+
+
+def nearest(group: Group, g: Elements, samples: Samples) -> tuple[Tensor, Tensor]:
+    """For every sample h the distance of g^-1 h from the nearest sample, and the index of that."""
     elements = samples.elements
     back = group.relative(g.to(elements).expand_as(elements), elements)
-    apart = group.distance(back[:, None], elements)
-    nearest = apart.amin(1)
-    if bool((nearest > NEAR).any()):
-        raise ValueError(f"`g` must map the samples of {group} to themselves; it takes one {nearest.max():.2g} away.")
-    return apart.argmin(1)
+    apart, index = group.distance(back[:, None], elements).min(1)
+    return apart, index
 
 
 def permuted(x: Tensor, matrix: Tensor) -> Tensor:

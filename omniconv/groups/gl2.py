@@ -77,6 +77,9 @@ class GL2(Group):
     def _log(self, g: Elements) -> Coordinates:
         return polar(self._matrix(g))
 
+    def _outside(self, g: Elements) -> Tensor:
+        return is_singular(g)
+
     def _matrix(self, g: Elements) -> Tensor:
         return g.unflatten(-1, (2, 2))
 
@@ -94,6 +97,12 @@ class GL2(Group):
 
     def _grid(self, count: Count, offset: Tensor) -> Samples:
         return evenly(self._at(polar_lattice(self, count, offset)))
+
+
+def is_singular(g: Elements) -> Tensor:
+    """Whether the determinant is not positive."""
+    a, b, c, d = g.unbind(-1)
+    return ~(a * d - b * c > 0)
 
 
 def polar(matrix: Tensor) -> Coordinates:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, times
 
+NEAR = 1e-6
+"""Elements that differ by less are the same."""
+
 
 @dataclass(frozen=True)
 class Product(Group):
@@ -95,6 +98,11 @@ class Product(Group):
     def _log(self, g: Elements) -> Coordinates:
         return torch.cat([factor._log(part) for factor, part in zip(self.factors, self.parts(g), strict=True)], -1)
 
+    def _outside(self, g: Elements) -> Tensor | None:
+        found = [factor._outside(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
+        where = [part for part in found if part is not None]
+        return torch.stack(where).any(0) if where else None
+
     def _matrix(self, g: Elements) -> Tensor:
         matrices = [factor._matrix(part) for factor, part in zip(self.factors, self.parts(g), strict=True)]
         return reduce(times, matrices)
@@ -110,13 +118,34 @@ class Product(Group):
         parts = zip(self.factors, self._charts(uniform), strict=True)
         return torch.cat([factor._at(part) for factor, part in parts], -1)
 
+    def _all(self) -> Count:
+        return tuple(factor._all() for factor in self.factors)  # type: ignore[misc]  # a product's is a tuple again
+
     def _grid(self, count: Count, offset: Tensor) -> Samples:
         if not isinstance(count, tuple) or len(count) != len(self.factors):
             raise ValueError(f"`count` must be {len(self.factors)} numbers, one per factor of {self}; got {count!r}.")
         parts = zip(self.factors, count, self._charts(offset), strict=True)
         grids = [factor._grid(number, part) for factor, number, part in parts]
         weights = cartesian([grid.weights[:, None] for grid in grids]).prod(-1)
-        return Samples(cartesian([grid.elements for grid in grids]), weights)
+        return Samples(cartesian([grid.elements for grid in grids]), weights, counts=tuple(map(len, grids)))
+
+    def combines(self, samples: Samples, counts: tuple[int, ...]) -> bool:
+        """Whether these are every one with every other of so many elements of each factor, the last changing fastest,
+        and the weights products too. What is not known of the samples is looked up in their numbers.
+        """
+        if samples.counts is not None or len(samples) != math.prod(counts):
+            return samples.counts == counts
+        elements, weights = samples.elements.unflatten(0, counts), samples.weights.detach().unflatten(0, counts)
+        product = torch.ones_like(weights[(0,) * len(counts)])
+        for axis, (factor, part) in enumerate(zip(self.factors, self.parts(elements), strict=True)):
+            others = [other for other in range(len(counts)) if other != axis]
+            first = part
+            for other in others:
+                first = first.narrow(other, 0, 1)
+            if bool((factor.distance(first.expand_as(part), part) > NEAR).any()):
+                return False
+            product = product * weights.sum(others, keepdim=True)
+        return bool(((product - weights).abs() <= NEAR * weights.max()).all())
 
 
 def probe(group: Group) -> Tensor:

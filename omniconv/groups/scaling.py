@@ -50,6 +50,9 @@ class Scaling(Group):
     def _log(self, g: Elements) -> Coordinates:
         return g.log()
 
+    def _outside(self, g: Elements) -> Tensor:
+        return ~(g[..., 0] > 0)
+
     def _matrix(self, g: Elements) -> Tensor:
         return g.unsqueeze(-1) * torch.eye(self.dim, dtype=g.dtype, device=g.device)
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from omniconv._errors import check_floating_tensor, describe
 from omniconv.groups._group import Group
 
 Pairs: TypeAlias = tuple[Tensor, Tensor]
@@ -37,12 +38,30 @@ class SemidirectProduct:
 
     def inverse(self, g: Pairs) -> Pairs:
         """The element with which g composes to the identity."""
-        back = self.group.inverse(g[1])
-        return -self.group.act(back, self._shift("g", g)), back
+        shift, back = self._shift("g", g), self.group.inverse(g[1])
+        return -self.group.act(back, shift), back
 
     def act(self, g: Pairs, points: Tensor) -> Tensor:
         """The points moved by g, (*batch, dim)."""
         return self._shift("g", g) + self.group.act(g[1], points)
+
+    def exp(self, a: Tensor) -> Pairs:
+        """The element with these coordinates, (*batch, dim + coordinates): of x, then those of h."""
+        numbers = self.group.dim + self.group.coordinates
+        check_floating_tensor("a", a)
+        if a.ndim == 0 or a.shape[-1] != numbers:
+            raise ValueError(f"`a` must have {numbers} numbers on its last axis for {self}; got {describe(a)}.")
+        return a[..., : self.group.dim], self.group.exp(a[..., self.group.dim :])
+
+    def log(self, g: Pairs) -> Tensor:
+        """Coordinates of the element, the inverse of `exp`: x and those of h, side by side, in which `density` is.
+
+        As a chart it is that of a product. There is no distance: where the group scales, none is symmetric and does not
+        change when both elements are moved.
+        """
+        shift, a = self._shift("g", g), self.group.log(g[1])
+        batch = torch.broadcast_shapes(shift.shape[:-1], a.shape[:-1])
+        return torch.cat([shift.expand(*batch, -1), a.expand(*batch, -1)], -1)
 
     def relative(self, g: Pairs, h: Pairs) -> Pairs:
         """g^-1 h = (h's translation as seen from g, relative element): what kernels are functions of.
@@ -68,17 +87,21 @@ class SemidirectProduct:
 
     def determinant(self, g: Pairs) -> Tensor:
         """By how much g magnifies volumes, (*batch)."""
+        self._shift("g", g)
         return self.group.determinant(g[1])
 
     def density(self, g: Pairs) -> Tensor:
         """The density of the left Haar measure in x and the coordinates of h, (*batch); 1 at the identity."""
-        return self.group.density(self.group.log(g[1])) / self.determinant(g)
+        determinant = self.determinant(g)
+        return self.group.density(self.group.log(g[1])) / determinant
 
     def _shift(self, name: str, g: Pairs) -> Tensor:
         """The translation of an element, which must have a number per axis."""
-        if not isinstance(g, tuple) or len(g) != 2 or g[0].ndim == 0 or g[0].shape[-1] != self.group.dim:
+        pair = isinstance(g, tuple) and len(g) == 2 and all(isinstance(part, Tensor) for part in g)
+        if not pair or g[0].ndim == 0 or g[0].shape[-1] != self.group.dim:
+            came = " and ".join(map(describe, g)) if isinstance(g, tuple) else describe(g)
             raise ValueError(
-                f"`{name}` must be a pair: a translation with {self.group.dim} numbers on its last axis, and an "
-                f"element of {self.group}; got {g!r}."
+                f"`{name}` must be a pair of tensors: a translation with {self.group.dim} numbers on its last axis, "
+                f"and an element of {self.group}; got {came}."
             )
         return g[0]

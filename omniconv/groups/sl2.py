@@ -11,7 +11,7 @@ from torch import Tensor
 from omniconv._errors import check_number
 from omniconv._references import LIE_DECOMPOSITION_PAPER
 from omniconv.groups._group import Coordinates, Count, Elements, Group, Samples, evenly, rotation, times
-from omniconv.groups.gl2 import polar, polar_lattice, stretch, stretch_at, stretch_density
+from omniconv.groups.gl2 import is_singular, polar, polar_lattice, stretch, stretch_at, stretch_density
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class SL2(Group):
     def _log(self, g: Elements) -> Coordinates:
         t, _, a, b = polar(self._matrix(g)).unbind(-1)
         return torch.stack([t, a, b], -1)
+
+    def _outside(self, g: Elements) -> Tensor:
+        return is_singular(g)
 
     def _matrix(self, g: Elements) -> Tensor:
         return g.unflatten(-1, (2, 2))

@@ -38,6 +38,9 @@ class Pretrained(nn.Module):
     """
 
     arguments: dict[str, Any]
+    not_saved: str | None = None
+    """Why the network is not what its arguments build, and cannot be saved; None for those that can."""
+
     trained: ClassVar[dict[str, type[Pretrained]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -51,9 +54,11 @@ class Pretrained(nn.Module):
 
         `extra`: what else config.json shall hold, JSON values by name. `card`: Markdown for README.md.
         If a file cannot be written, what was there is kept, all of it. A kernel, support or body of your own has to be
-        given to `from_pretrained` again. Raises `ValueError` for what has no JSON form, `OSError` that names the
-        folder.
+        given to `from_pretrained` again. Raises `ValueError` for what has no JSON form, or for a network whose parts
+        were replaced, as by `omniconv.export.bake`; `OSError` that names the folder.
         """
+        if self.not_saved is not None:
+            raise ValueError(f"this {type(self).__name__} cannot be saved as a network: {self.not_saved}")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         weights = save(tensors, metadata={"format": "pt"})
         config = {

@@ -40,8 +40,8 @@ class CCNN(Network):
     `group`, `samples`: from `omniconv.groups`, and its elements as in `Group.grid`: the same network with convolutions
     on that group in place of translations, whose output does not change (head "pool") or moves (head "dense") when a
     group element moves the signal; see `LiftingConv`, `GroupConv`. Mixing "separable" is then the factorization of that
-    name, "dense" is "none"; `reach` is one number, and there is no `causal`, `mask`, `times` or `condition`. None for
-    translations alone.
+    name, "dense" is "none"; `reach` is one number, `boundary` the same on axes that the group turns into one another,
+    and there is no `causal`, `mask`, `times` or `condition`. None, both of them, for translations alone.
     `span`: how long the reference grid is, in the unit of `times` or `positions`, (0, inf), one number or one per axis;
     None for `size`, so that they count samples of the reference grid.
 
@@ -115,6 +115,10 @@ class CCNN(Network):
         def linear() -> Pointwise:
             return Pointwise(width, width, **place)
 
+        if group is None and samples is not None:
+            raise ValueError(
+                f"`samples` are those of a `group`, and there is none; got {samples!r}. Give a group, or none."
+            )
         self.group = group
         self.stem: Conv  # on a group, a LiftingConv
         if group is None:

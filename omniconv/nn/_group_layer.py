@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from omniconv.nn._checks import check_placed
 from omniconv.nn._group_steps import GroupSignal, Maker, Step
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel, build_support
-from omniconv.nn._poses import Poses, keeps_axes, placed, poses, sampled
+from omniconv.nn._poses import Poses, keeps_axes, placed, poses, sampled, some_of
 from omniconv.nn._refreshed import Refreshed
 from omniconv.nn.conv import THRESHOLD, strict_precision
 from omniconv.nn.relaxed import Relaxation
@@ -35,6 +36,20 @@ SHARP = partial(SIREN, bandwidth=0.5)
 
 UPRIGHT = partial(Disk, radius=0.75)
 """The support of group layers if none is given: the same in all directions, and soft where it ends."""
+
+
+def check_boundaries(grid: Grid, group: Group) -> None:
+    """Raise for axes of different boundaries that the group brings together: it would turn one edge into the other."""
+    edges = grid.boundary
+    if len(set(edges)) == 1:
+        return
+    matrices = some_of(group)
+    for i, j in combinations(range(grid.dim), 2):
+        if edges[i] != edges[j] and bool((matrices[:, (i, j), (j, i)].abs() > 1e-9).any()):
+            raise ValueError(
+                f"`boundary` must be the same on axes that the group turns into one another; {group} does so with axes "
+                f"{i} and {j}; got {edges}. Give one boundary for all axes."
+            )
 
 
 class GroupLayer(Cited, Refreshed):
@@ -81,6 +96,7 @@ class GroupLayer(Cited, Refreshed):
             )
         self.group, self.count = group, samples
         self.samples = sampled(group, samples)
+        check_boundaries(self.grid, group)
         one = Samples(group.identity(device="cpu")[None], self.samples.weights.new_ones(1), magnification=1.0)
         self.inputs = self.samples if on_group else one
         self.group_reach = None if group_reach is None else check_number("group_reach", group_reach, low=0.0)
@@ -99,6 +115,11 @@ class GroupLayer(Cited, Refreshed):
     def dim(self) -> int:
         """Number of axes of the space."""
         return self.grid.dim
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """How far taps reach at the grid's elements, in samples of the reference grid, for each axis."""
+        return (self._window(self.samples),) * self.dim
 
     def _maker(self, kernel: KernelFactory, place: dict[str, Any]) -> Maker:
         """What makes kernels whose unit of frequency on the group is that of the samples, as it is in space."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._typing import Signal, Taps
-from omniconv.groups import Count, Group, Product
+from omniconv.groups import Count, Group, Product, Samples
 from omniconv.kernels import Kernel
 from omniconv.nn._poses import Poses
 from omniconv.nn.pointwise import Pointwise, mixed
@@ -142,15 +142,20 @@ class OverFactor(Step):
     def __init__(self, make: Maker, index: int, in_channels: int, out_channels: int, *, depthwise: bool = False):
         super().__init__()
         assert isinstance(make.group, Product)  # as the layer has checked
-        assert isinstance(make.count, (tuple, list))
+        counts = make.group.grid(make.count).counts
+        assert counts is not None  # it is a product
         self.in_channels, self.out_channels, self.depthwise = in_channels, out_channels, depthwise
-        self.index, self.counts = index, tuple(make.count)
+        self.group, self.index, self.counts = make.group, index, counts
         first = sum(factor.features for factor in make.group.factors[:index])
         self.features = slice(first, first + make.group.factors[index].features)
         self.kernel = make.kernel(f"factor {index}", out_channels if depthwise else in_channels * out_channels)
 
     def reset_parameters(self) -> None:
         self.kernel.reset_parameters()
+
+    def takes(self, samples: Samples) -> bool:
+        """Whether the samples have the order that the step takes for granted."""
+        return self.group.combines(samples, self.counts)
 
     def sample(self, poses: Poses) -> Tensor:
         """(out, outputs, in, inputs) of this factor's elements, or (channels, outputs, inputs)."""

@@ -77,10 +77,12 @@ def poses(
     magnified = group.determinant(elements).reshape(-1, *[1] * grid.dim)
     volume = torch.where(far <= extent * INSIDE, grid.measure / magnified, 0.0)
     volume = volume if reach else torch.ones_like(volume)  # one lag stands for the whole kernel
-    relative = group.describe(group.relative(elements[:, None], inputs.elements))
+    seen = group.relative(elements[:, None], inputs.elements)
+    relative = group.describe(seen)
     weights = inputs.weights.expand(len(elements), -1)
     if group_reach is not None:
-        near = group.distance(elements[:, None], inputs.elements) <= group_reach * INSIDE
+        # The distance, without the check of what a group made: that would read it from the device.
+        near = group._log(seen).norm(dim=-1) <= group_reach * INSIDE
         weights = torch.where(near, weights, 0.0)
     return Poses(positions.to(dtype), volume.to(dtype), relative.to(dtype), weights.to(dtype))
 
@@ -105,9 +107,15 @@ def placed(name: str, samples: Any, group: Group, device: torch.device) -> Sampl
 
 def keeps_axes(group: Group) -> bool:
     """Whether every element maps axes to axes, and so cubes to cubes: then kernels fill a cube, else a ball."""
-    drawn = group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements
-    matrices = group.matrix(drawn).abs()
+    matrices = some_of(group).abs()
     return bool((matrices.amax(-1) - matrices.sum(-1)).abs().max() < 1e-9)
+
+
+def some_of(group: Group) -> Tensor:
+    """Matrices of elements by which it is seen what the group does with the axes: all of a finite one, or some."""
+    if group.order is not None:
+        return group.matrix(group.grid().elements)
+    return group.matrix(group.draw(32, generator=torch.Generator("cpu").manual_seed(0)).elements)
 
 
 def neighbourhoods(x: Tensor, kernel: torch.Size) -> Tensor:

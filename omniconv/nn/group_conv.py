@@ -24,7 +24,7 @@ from omniconv.nn._group_steps import (
     OverSpace,
     Step,
 )
-from omniconv.nn.partial import Partial
+from omniconv.nn.partial import Partial, chooses_by_factors
 from omniconv.nn.relaxed import relaxation_of
 from omniconv.supports import SupportFactory
 
@@ -108,7 +108,8 @@ class GroupConv(GroupLayer):
     "none": nothing;  "group-separable": K_H(eta)[out, in] K_X(r)[out, in];
     "separable": K_H(eta)[out, in] K_X(r)[out];  "depthwise-separable": W[out, in] K(r, eta)[out];
     "depthwise-group-separable": W[out, in] K_H(eta)[out] K_X(r)[out];  "factor-separable", for a `Product` of groups:
-    K_1(eta_1)[out, in] K_2(eta_2)[out] .. K_X(r)[out], on samples of as many elements of each factor as the layer's.
+    K_1(eta_1)[out, in] K_2(eta_2)[out] .. K_X(r)[out], on samples that are a grid of as many elements of each factor as
+    the layer's, offset or moved as a whole or not; it has no `group_reach`.
 
     `partial`: whether `draw()` gives a learned part of the group, as in `Partial`, instead of all of it; a number is
     where its widths begin, True is 1.
@@ -162,7 +163,16 @@ class GroupConv(GroupLayer):
         self.factorization = check_choice("factorization", factorization, tuple(FACTORIZATIONS))
         if factorization == "factor-separable" and sampling == "independent":
             raise ValueError('`sampling` "independent" has no factors. Use "grid" or "offset" with "factor-separable".')
+        if factorization == "factor-separable" and group_reach is not None:
+            raise ValueError(
+                '`group_reach` is a distance over all factors, and "factor-separable" has a kernel for each.'
+            )
         self.partial = part_of(partial, group, samples, place)
+        if factorization == "factor-separable" and self.partial is not None and not chooses_by_factors(group):
+            raise ValueError(
+                f"`partial` chooses among the components of several factors of {group} together, which is no product. "
+                'Use another `factorization` than "factor-separable".'
+            )
         make = self._maker(kernel, place)
         steps = (FACTORIZATIONS[factorization] if self.reach else on_the_group)(make, in_channels, out_channels)
 
@@ -177,6 +187,18 @@ class GroupConv(GroupLayer):
     def draw(self) -> Samples:
         whole = super().draw()
         return whole if self.partial is None else self.partial(whole, centred=whole is self.samples)
+
+    def _placed(self, name: str, samples: Any) -> Samples:
+        placed = super()._placed(name, samples)
+        for step in self.chain:
+            if isinstance(step, OverFactor) and not step.takes(placed):
+                came = f"{len(placed)} others" if placed.counts is None else f"a grid of {placed.counts}"
+                raise ValueError(
+                    f"`{name}` must combine {step.counts} elements of the factors, each with each, the last changing "
+                    f'fastest, with weights that are products, for "factor-separable"; got {came}. Take them from '
+                    f"`layer.draw()` or `group.grid({step.counts})`."
+                )
+        return placed
 
     def refresh(self) -> None:
         """Read the learned extent of the support, and bring the learned part of the group back into its bounds."""

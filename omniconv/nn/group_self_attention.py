@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -95,15 +96,19 @@ class SelfAttention(Cited, nn.Module):
         scores = scores + self._seen(where, tuple(x.shape[3:]), x.shape[0]).to(scores.dtype)
         dropped = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(query, keys, values, attn_mask=scores, dropout_p=dropped)
-        y = y.unflatten(0, (x.shape[0], -1)).permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
+        y = y.unflatten(0, (x.shape[0], math.prod(x.shape[3:])))  # in numbers: an empty batch tells no position
+        y = y.permute(0, 2, 4, 3, 1).flatten(1, 2)  # batch channels outputs positions
         return self.unite(y).unflatten(3, x.shape[3:]).to(x.dtype)
 
+    @property
+    def window(self) -> tuple[int, ...]:
+        """How far an output looks at most, in samples, for each axis."""
+        return (int(self.group.magnification * self.reach + 1e-6),) * self.grid.dim
+
     def _poses(self, inputs: Samples, outputs: Samples) -> Poses:
-        reach = int(self.group.magnification * self.reach + 1e-6)
         dtype = torch.promote_types(self.project.weight.dtype, torch.float32)
-        return poses(
-            *(self.group, inputs, outputs, self.grid, reach), reach=self.reach, extent=1.0, ball=self.ball, dtype=dtype
-        )
+        where = (self.group, inputs, outputs, self.grid, self.window[0])
+        return poses(*where, reach=self.reach, extent=1.0, ball=self.ball, dtype=dtype)
 
     def _seen(self, where: Poses, size: tuple[int, ...], batch: int) -> Tensor:
         """ln w of the keys that an output looks at, -inf of the others: (batch positions, 1, outputs, inputs window).

@@ -45,7 +45,8 @@ class LiftingConv(GroupLayer):
     `mixing`: "dense" (a kernel per pair of channels) or "separable" (a linear map of the channels, then a kernel each).
     `relaxed`: as in `GroupConv`.
     `reach`: farthest lag of the upright kernel in samples, one int for all axes, at least 0; None for half the size.
-    `boundary`, `bias`, `engine`: as in `Conv`; the bias is the same for all elements of the group.
+    `boundary`, `bias`, `engine`: as in `Conv`; the bias is the same for all elements of the group, and the boundary on
+    axes that the group turns into one another.
 
     `sampling`: at which elements `draw()` asks for outputs in training: "grid", those of `samples`; "offset", that grid
     moved as a whole by a random part of a cell, so that every integral over the group is right on average; or

@@ -9,7 +9,7 @@ from omniconv._errors import check_number, describe
 from omniconv._precision import AtLeastFloat32, at_least_float32
 from omniconv._references import PARTIAL_PAPER, Cited
 from omniconv._tags import Tag, Tagged
-from omniconv.groups import Count, Group, Samples
+from omniconv.groups import Count, Group, Product, Samples
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._poses import sampled
 from omniconv.nn._refreshed import Refreshed
@@ -66,6 +66,7 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
         self.begin = check_number("begin", begin, low=0.0, high=1.0)
         self.temperature = check_number("temperature", temperature, low=0.0)
         grid = sampled(group, samples)
+        self._by_factors = chooses_by_factors(group)
         coordinates = group.log(grid.elements)
         self.register_buffer("centre", (grid.weights[:, None] * coordinates).sum(0).to(device), persistent=False)
         parts = self._discrete(coordinates)
@@ -112,11 +113,11 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
         else:
             made = self.kept_taps.get(centred, sources, lambda: self._part(samples, centred))
         elements, weights, kept = made
-        return Samples(elements, weights, kept, samples.magnification)
+        return Samples(elements, weights, kept, samples.magnification, samples.counts if self._by_factors else None)
 
     def _part(self, samples: Samples, centred: bool) -> list[Tensor]:
         """Elements, weights, and which are kept."""
-        a = self.group.log(samples.elements)
+        a = self.group._log(samples.elements)  # of elements that a group made: a check would read them from the device
         widths = iter(self.widths.to(a.dtype).unbind())
         one = a.new_ones(())
         scale = torch.stack([next(widths) if flag else one for flag in self.group.continuous] or [one])
@@ -153,3 +154,9 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
 
     def extra_repr(self) -> str:
         return f"{self.group}, samples={self.count}, begin={self.begin}, temperature={self.temperature}"
+
+
+def chooses_by_factors(group: Group) -> bool:
+    """Whether a choice of the group's components is one of a single factor's: else a part is no product of parts."""
+    factors = group.factors if isinstance(group, Product) else ()
+    return sum(not all(factor.continuous) for factor in factors) <= 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_integer, require
-from omniconv.nn import Conv
+from omniconv.nn import Conv, GroupConv, LiftingConv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def kernels(model: nn.Module) -> Figure:
     sampled, and the reach that limits both. The layers come in the order of `model.named_modules()`; of a layer with
     three axes the first kernel is shown, of others the first four.
 
-    `model`: a module that contains a `Conv`, or is one.
+    `model`: a module that contains a `Conv`, or is one. Layers of a group, whose kernel has many poses, are left out.
     Raises `TypeError` or `ValueError` that names the argument, and `ImportError` without matplotlib.
 
     >>> from omniconv import CCNN
@@ -77,6 +77,12 @@ def kernels(model: nn.Module) -> Figure:
             check_values("model", layer)
             shown = 1 if layer.dim == 3 else min(COLUMNS, layer.kernel.channels)
             rows.append(Row(name or type(layer).__name__, layer, shown, COLUMNS if layer.dim == 2 else layer.dim))
+    if not rows and any(isinstance(layer, (GroupConv, LiftingConv)) for layer in model.modules()):
+        raise ValueError(
+            f"`model` has no kernels that are drawn here: all convolutions of this {type(model).__name__} are on a "
+            "group, with a kernel in every pose. Look at a layer's answer to one bright pixel, as "
+            "examples/plot_symmetry.py does, or pass a model with a Conv1d, Conv2d or Conv3d of omniconv.nn."
+        )
     if not rows:
         raise ValueError(
             f"`model` contains no omniconv convolution; it is of type {type(model).__name__}. Pass a model with at "

@@ -13,22 +13,27 @@ from torch import Tensor, nn
 from omniconv._errors import check_integer, describe, require
 from omniconv._typing import Signal
 from omniconv.groups import Count, Elements, Group, Samples, transform
+from omniconv.groups._signals import NEAR, nearest
 from omniconv.nn import GroupConv, GroupSelfAttention, LiftingConv, LiftingSelfAttention, NonStationaryConv
 from omniconv.nn._poses import keeps_axes
 from omniconv.nn.partial import Partial
 from omniconv.nn.relaxed import Modulation
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LAYERS = (LiftingConv, GroupConv, NonStationaryConv, LiftingSelfAttention, GroupSelfAttention)
-BLUE = "#0072B2"
+LEARNED = (("widths", "kept with"), ("relaxed by",))
+"""Names of what layers learn, together where they have one scale."""
+BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer. `error`: mean relative error over the samples of the group, NaN where its outputs are a learned part
-    of the group, on which the group does not act. `learned`: names and values of what it learned about symmetry.
+    """One layer. `error`: mean relative error over samples of the group, the identity apart, at those of the layer's
+    poses that each maps to one another; NaN where none does, as in many a learned part of the group. `learned`: names
+    and values of what it learned about symmetry.
     """
 
     name: str
@@ -68,20 +73,25 @@ class EquivarianceReport:
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """The error of the output by the distance from the identity, and that of every layer.
+        """The error of the output by the distance from the identity, that of every layer, and what it learned: widths
+        of its part of the group, probabilities of components, and how far it is relaxed, where there are any.
 
         Raises `ImportError` without matplotlib.
         """
         module: Any = require("matplotlib.figure", extra="plots", purpose="drawing an equivariance report")
-        figure: Figure = module.Figure(figsize=(9.0, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        learned = [names for names in LEARNED if any(name in layer.learned for layer in self.layers for name in names)]
+        figure: Figure = module.Figure(figsize=(9.0 + 3.0 * len(learned), 3.6), layout="constrained")
+        left, right, *others = figure.subplots(1, 2 + len(learned))
         order = self.distances.argsort()
         left.plot(self.distances[order].tolist(), self.errors[order].tolist(), "o-", markersize=3, color=BLUE)
         left.set(xlabel="distance from the identity", ylabel="relative error of the output", ylim=(0, None))
-        names, errors = [layer.name for layer in self.layers], [layer.error for layer in self.layers]
-        right.barh(names, errors, color=BLUE)
-        right.invert_yaxis()
+        right.barh([layer.name for layer in self.layers], [layer.error for layer in self.layers], color=BLUE)
         right.set(xlabel="relative error of the layer")
+        for panel, names in zip(others, learned, strict=True):
+            panel.sharey(right)
+            panel.tick_params(labelleft=False)
+            draw_learned(panel, self.layers, names)
+        right.invert_yaxis()
         return figure
 
 
@@ -92,12 +102,13 @@ def equivariance_report(
     """How far the model is from f(g x) = g f(x), over the orbit of a group, at every layer of the group too.
 
     `model`: any module that takes `batch channels *size` to features (batch, features), which must not change, or to a
-    signal, which must move as x does. It is looked at in evaluation mode, and left in the mode it was in.
+    signal, which must move as x does. It is looked at in evaluation mode, and every part left in the mode it was in.
     `x`: signals. They are set to zero outside of the ball that the grid holds, where a group turns them, so that
     nothing leaves or enters at the corners; what lies between samples is interpolated, which is an error of its own.
     `group`: None for that of the model's first group layer. `count`: of elements of the orbit, as in `Group.grid`; None
     for 32 of them, drawn at random where the group has several coordinates, or all of a finite group.
-    Layers are compared at the elements at which they compute, so that what is left is the error of layer and grid.
+    Layers are compared at the elements at which they compute, so that what is left is the error of layer and grid: at
+    those of them that an element maps to one another, because scales, say, are moved out of the range of the samples.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> from omniconv.groups import SO2
@@ -116,11 +127,12 @@ def equivariance_report(
         group = next(iter(layers.values())).group
     if not isinstance(x, Tensor) or x.ndim != group.dim + 2:
         raise ValueError(f"`x` must be (batch, channels, *size), {group.dim} axes in size; got {describe(x)}.")
-    mode = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         return reported(model.eval(), within_ball(x, group), group, orbit(group, count), layers)
     finally:
-        model.train(mode)
+        for module, training in modes:  # one by one: parts may have modes of their own
+            module.training = training
 
 
 def reported(
@@ -131,13 +143,12 @@ def reported(
     errors = [relative(model(transform(x, group, g)), move(y, group, g, None), y) for g in elements]
     found: dict[str, list[float]] = {name: [] for name in outputs}
     turns = next((at for _, at in outputs.values()), None)
-    for g in () if turns is None else turns.elements:
+    for g in [] if turns is None else others_than_identity(group, turns.elements):
         _, moved = observed(model, transform(x, group, g), layers)
         for name, (signal, at) in outputs.items():
-            found[name].append(layer_error(moved[name][0], signal, group, g, at))
+            found[name] += layer_error(moved[name][0], signal, group, g, at)
     reports = tuple(
-        LayerReport(name, type(layers[name]).__name__, sum(found[name]) / len(found[name]), learned(layers[name]))
-        for name in outputs
+        LayerReport(name, type(layers[name]).__name__, mean(found[name]), learned(layers[name])) for name in outputs
     )
     distances = group.distance(group.identity().expand_as(elements), elements)
     return EquivarianceReport(group, elements, distances, torch.tensor(errors, dtype=torch.float64), reports)
@@ -182,12 +193,29 @@ def observed(model: nn.Module, x: Signal, layers: dict[str, Any]) -> tuple[Tenso
     return y, found
 
 
-def layer_error(moved: Tensor, y: Tensor, group: Group, g: Elements, at: Samples) -> float:
-    """The relative error of a layer's output at one element; NaN if that takes samples to others."""
-    try:
-        return relative(moved, transform(y, group, g, at), y)
-    except ValueError:
-        return math.nan
+def others_than_identity(group: Group, elements: Elements) -> list[Elements]:
+    """The elements without the identity, which changes nothing anywhere."""
+    return [g for g in elements if group.distance(g, group.identity().to(g)) > NEAR]
+
+
+def layer_error(moved: Tensor, y: Tensor, group: Group, g: Elements, at: Samples) -> list[float]:
+    """The relative error of a layer's output at one element, over the samples h for which g^-1 h is one too; else none.
+
+    Samples that were dropped from a learned part are none.
+    """
+    apart, index = nearest(group, g, at)
+    mapped = apart <= NEAR
+    if at.kept is not None:
+        mapped = mapped & (at.kept > 0.5) & (at.kept[index] > 0.5)
+    if not bool(mapped.any()):
+        return []
+    source = y[:, :, index[mapped]].flatten(1, 2)
+    return [relative(moved[:, :, mapped].flatten(1, 2), transform(source, group, g), source)]
+
+
+def mean(errors: list[float]) -> float:
+    """NaN of none."""
+    return sum(errors) / len(errors) if errors else math.nan
 
 
 def move(y: Tensor, group: Group, g: Elements, samples: Samples | None) -> Tensor:
@@ -211,6 +239,16 @@ def learned(layer: nn.Module) -> dict[str, tuple[float, ...]]:
         if isinstance(module, (Modulation, NonStationaryConv)):
             found["relaxed by"] = (module.amount.abs().item(),)
     return found
+
+
+def draw_learned(panel: Axes, layers: tuple[LayerReport, ...], names: tuple[str, ...]) -> None:
+    """A point for every value that layers learned under these names, a line for each layer."""
+    for name, color in zip(names, (BLUE, ORANGE), strict=False):
+        points = [(value, layer.name) for layer in layers for value in layer.learned.get(name, ())]
+        if points:
+            panel.plot(*zip(*points, strict=True), "o", markersize=5, color=color, label=name)
+    panel.set(xlabel=" / ".join(names), xlim=(0, 1.05) if names == LEARNED[0] else (0, None))
+    panel.legend(fontsize="small")
 
 
 def numbers(values: tuple[float, ...]) -> str:

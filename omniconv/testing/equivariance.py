@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from omniconv._errors import check_floating_tensor
 from omniconv.groups import Elements, Group, Samples, transform
 from omniconv.testing._tolerances import expect
 
@@ -27,12 +28,19 @@ def assert_equivariant(
 
     `x`: `batch channels *size`, or `batch channels group *size` at `samples`; the output is one of these too, at
     `outputs` (None: at `samples`), or (batch, features), which must not change at all. `tolerance`: relative error in
-    the Euclidean norm; None for 1e-12 in float64 and 1e-5 in float32.
+    the Euclidean norm; None for 1e-12 in float64 and 1e-5 in float32, and for no other dtype.
+    Raises `ValueError` or `TypeError` that names a bad argument.
 
     >>> from omniconv.groups import Cyclic
     >>> group = Cyclic(4)
     >>> assert_equivariant(torch.relu, torch.randn(2, 3, 5, 5), group, group.grid())
     """
+    check_floating_tensor("x", x)
+    if tolerance is None and x.dtype not in EQUIVARIANCE:
+        raise ValueError(
+            f"`tolerance` must be given for {x.dtype}; it is known for float64 and float32. Give one, or use "
+            "`x.float()`."
+        )
     limit = EQUIVARIANCE[x.dtype] if tolerance is None else tolerance
     symmetries = grid_symmetries(group, samples)
     expect(len(symmetries) > 1, f"no sample of {group} but the identity maps the grid to itself")

@@ -186,6 +186,12 @@ def test_errors_of_invariance_are_measured(tmp_path: Path, monkeypatch: pytest.M
         assert max(curves[name][::2]) < 1e-5  # quarter turns
         assert min(curves[name][1::2]) > 1e-4
     assert min(curves["CCNN"][1:]) > 1e-2
+    finer = {row["name"]: row["means"][0] for row in found["finer"]}
+    for bandwidth in (0.5, 0.25):
+        four, eight, sixteen = (finer.pop(f"bandwidth {bandwidth}, {n} samples") for n in (4, 8, 16))
+        assert four > eight > sixteen  # one function
+    assert not finer
+    assert found["finer"][2]["curve"] == pytest.approx(curves["GCNN, 16 samples"])  # the network as it was made
     assert [row["name"] for row in found["offsets"]] == ["mean of 1", "mean of 4"]
     assert max(found["offsets"][0]["curve"][::2]) < 1e-5  # the moved grid is one of quarter turns still
     assert (tmp_path / "equivariance.png").exists()

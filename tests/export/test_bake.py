@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,78 @@ def test_relaxed_layers_stay_with_a_warning() -> None:
     torch.testing.assert_close(plain(x), model(x))
 
 
+@pytest.mark.parametrize("size", [3, 2, 1, 11])
+@pytest.mark.parametrize("factorization", ["none", "separable"])
+def test_circular_signals_shorter_than_the_window_go_around(factorization: str, size: int) -> None:
+    options: dict[str, Any] = {"reach": 3, "boundary": "circular", "dtype": F64}
+    layer = GroupConv(2, 3, (9, 9), SO2(), 4, factorization=factorization, **options).eval()
+    lifting = LiftingConv(2, 3, (9, 9), SO2(), 4, **options).eval()
+    x = torch.randn(2, 2, 4, size, size + 1, dtype=F64)
+    assert_close(bake(layer)(x), layer(x), tolerance=1e-12)
+    assert_close(bake(lifting)(x[:, :, 0]), lifting(x[:, :, 0]), tolerance=1e-12)
+
+
+def test_a_circular_layer_is_exported_for_any_size() -> None:
+    layer = LiftingConv(1, 2, 9, Cyclic(4), reach=3, boundary="circular").eval()
+    rows = torch.export.Dim("rows", min=2, max=64)
+    exported = torch.export.export(bake(layer), (torch.randn(1, 1, 8, 8),), dynamic_shapes=({2: rows},))
+    for n in (2, 20):
+        x = torch.randn(1, 1, n, 8)
+        torch.testing.assert_close(exported.module()(x), layer(x))
+
+
+def test_other_elements_than_those_that_were_baked_are_refused() -> None:
+    lift = LiftingConv(1, 2, 9, SO2(), 4, reach=2).eval()
+    conv = GroupConv(2, 2, 9, SO2(), 4, reach=1).eval()
+    moved = SO2().grid(4, offset=torch.tensor([0.5]))
+    x = torch.randn(1, 1, 9, 9)
+    lifted, plain = bake(lift), bake(conv)
+    assert torch.equal(plain(lifted(x, SO2().grid(4)), SO2().grid(4), lift.draw()), plain(lifted(x)))
+    for other in (moved, SO2().grid(8)):
+        with pytest.raises(ValueError, match="`outputs` must be the elements for which this layer was baked, 4 of"):
+            lifted(x, other)
+        with pytest.raises(ValueError, match="`outputs` must be the elements"):
+            plain(lift(x), None, other)
+        with pytest.raises(ValueError, match="`inputs` must be the elements"):
+            plain(lift(x), other)
+
+
+def test_a_baked_network_is_not_saved_as_one(tmp_path: Path) -> None:
+    model = GCNN(1, 2, 9, group=Cyclic(4), widths=(3,), reach=2).eval()
+    whole = nn.Sequential(model).eval()
+    for plain in (bake(model), bake(whole, torch.zeros(1, 1, 9, 9))[0]):  # type: ignore[index]
+        with pytest.raises(
+            ValueError, match="this GCNN cannot be saved as a network: its group convolutions are baked"
+        ):
+            plain.save_pretrained(tmp_path / "baked")  # type: ignore[operator]
+    assert not (tmp_path / "baked").exists()
+    model.save_pretrained(tmp_path / "model")
+    assert_close(bake(GCNN.from_pretrained(tmp_path / "model"))(torch.ones(1, 1, 9, 9)), model(torch.ones(1, 1, 9, 9)))
+
+
+def test_a_layer_that_is_used_twice_is_baked_at_both_places() -> None:
+    conv, x = GroupConv(2, 2, 9, Cyclic(4), reach=1, dtype=F64), torch.randn(1, 1, 9, 9, dtype=F64)
+    model = nn.Sequential(LiftingConv(1, 2, 9, Cyclic(4), reach=2, dtype=F64), conv, nn.ReLU(), nn.Sequential(conv))
+    plain = bake(model.eval(), x)
+    assert not [module for module in plain.modules() if isinstance(module, GroupLayer)]
+    assert plain[1] is plain[3][0]  # type: ignore[index]
+    assert_close(plain(x), model(x), tolerance=1e-12)
+
+
+def test_a_layer_that_is_used_at_two_elements_is_named() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift, self.conv = LiftingConv(1, 2, 9, SO2(), 4, reach=2), GroupConv(2, 2, 9, SO2(), 4, reach=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            moved = SO2().grid(4, offset=torch.tensor([0.5]))
+            return self.conv(self.conv(self.lift(x), outputs=moved), moved)
+
+    with pytest.raises(ValueError, match="calls conv at others the second time"):
+        bake(Twice().eval(), torch.zeros(1, 1, 9, 9))
+
+
 def test_what_cannot_be_baked_is_named() -> None:
     with pytest.raises(TypeError, match="`model` must be"):
         bake("model")  # type: ignore[arg-type]
@@ -97,6 +170,6 @@ def test_what_cannot_be_baked_is_named() -> None:
     with pytest.raises(ValueError, match="evaluation mode"):
         bake(layer)
     with pytest.raises(ValueError, match="same boundary"):
-        bake(LiftingConv(1, 2, 9, Cyclic(4), reach=2, boundary=("zero", "circular")).eval())
+        bake(LiftingConv(1, 2, 9, Scaling(2), 2, reach=2, boundary=("zero", "circular")).eval())
     with pytest.raises(ValueError, match="`spacing`"):
         bake(layer.eval())(torch.zeros(1, 1, 9, 9), spacing=0.5)

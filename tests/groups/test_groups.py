@@ -20,6 +20,7 @@ from omniconv.groups import (
     Dihedral,
     Group,
     Product,
+    Samples,
     Scaling,
     SemidirectProduct,
     Trivial,
@@ -233,6 +234,21 @@ def test_groups_are_values() -> None:
         (lambda: SO2().grid(4, offset=torch.ones(1)), r"`offset` must be 1 numbers in \[0, 1\)"),
         (lambda: SO2().grid(), "`count` must be given"),
         (lambda: SemidirectProduct(SO2()).inverse((torch.zeros(1), torch.zeros(1))), "`g` must be a pair"),
+        (
+            lambda: SemidirectProduct(SO2()).inverse((1.0, 2.0)),  # type: ignore[arg-type]
+            "`g` must be a pair of tensors.* got float 1.0 and float",
+        ),
+        (lambda: SemidirectProduct(SO2()).act(torch.zeros(2), torch.zeros(2)), "`g` must be a pair .* got a float32"),  # type: ignore[arg-type]
+        (
+            lambda: SemidirectProduct(SO2()).compose((torch.zeros(2), torch.zeros(1)), (1.0, 2.0)),  # type: ignore[arg-type]
+            "`h` must be a pair",
+        ),
+        (lambda: SO2().draw(3, generator=None), "`generator` must be a torch.Generator; got NoneType None"),  # type: ignore[arg-type]
+        (lambda: Samples(torch.zeros(4, 1), torch.ones(3) / 3), r"`weights` must be \(4,\), .* got a float32 tensor"),
+        (lambda: Samples(torch.zeros(4, 1), torch.ones(4, 1)), r"`weights` must be \(4,\)"),
+        (lambda: Samples(torch.zeros(4), torch.ones(4)), r"`elements` must be \(count, numbers\)"),
+        (lambda: Samples(torch.zeros(4, 1), torch.ones(4) / 4, torch.ones(2)), r"`kept` must be \(4,\)"),
+        (lambda: Samples(torch.zeros(4, 1), [0.25] * 4), r"`weights` must be \(4,\), .* got list"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_input_is_named(make: object, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import omniconv as oc
-from omniconv.groups import O2, SO2, SO3, Scaling, transform
+from omniconv.groups import O2, SO2, SO3, Cyclic, Dihedral, Scaling, transform
 from omniconv.testing import assert_close, assert_equivariant
 
 F64 = torch.float64
@@ -35,6 +35,13 @@ def test_dense_outputs_turn_with_the_image() -> None:
     model, x = ccnn(head="dense"), torch.randn(2, 1, 8, 7, dtype=F64)
     turn = torch.tensor([torch.pi / 2], dtype=F64)
     assert_close(model(transform(x, SO2(), turn)), transform(model(x), SO2(), turn), tolerance=1e-12)
+
+
+def test_groups_that_leave_the_axes_alone_take_a_boundary_for_each() -> None:
+    edges = {"boundary": ("zero", "circular"), "reach": 1}
+    assert ccnn(group=Scaling(2), samples=2, **edges)(torch.randn(1, 1, 8, 7, dtype=F64)).shape == (1, 3)
+    model = ccnn(group=Cyclic(2), samples=2, **edges)  # half turns
+    assert_equivariant(model, torch.randn(2, 1, 8, 7, dtype=F64), Cyclic(2), Cyclic(2).grid())
 
 
 def test_volumes_and_series() -> None:
@@ -73,6 +80,16 @@ def test_compiled_and_exported() -> None:
         ({"causal": True}, "`causal`"),
         ({"head": "last"}, "`head`"),
         ({"samples": None}, "`samples`"),
+        ({"group": None}, "`samples` are those of a `group`, and there is none; got 8"),
+        (
+            {"boundary": ("zero", "circular")},
+            "`boundary` must be the same on axes that the group turns into one another",
+        ),
+        ({"boundary": ("zero", "circular"), "group": Dihedral(4), "samples": None}, "`boundary` must be the same on"),
+        (
+            {"boundary": ("zero", "zero", "circular"), "group": SO3(), "samples": 12, "size": (5, 5, 5)},
+            r"does so with axes 0 and 2; got \('zero', 'zero', 'circular'\)",
+        ),
         ({"group": SO3(), "samples": 12}, "`group` must act on"),
     ],
 )

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from omniconv.groups import O2, SO2, Cyclic, Dihedral, Group, Product, Samples, Scaling
+from omniconv._typing import Positions, Values
+from omniconv.groups import O2, SO2, SO3, Cyclic, Dihedral, Group, Product, Samples, Scaling
 from omniconv.kernels import SIREN, Gabor, KernelFactory
-from omniconv.nn import GroupConv, LiftingConv
+from omniconv.nn import GroupConv, GroupProject, LiftingConv
 from omniconv.supports import Disk, Full, SupportFactory
 from tests.cases import FACTORIZATIONS
 from tests.nn.group_makers import F64, Bump, relative_error, waves
@@ -134,6 +135,83 @@ def test_a_mean_over_random_offsets_does_not_know_the_pose() -> None:
         other = pooled(layer, x, 4, range(256, 512), turn)
         z = (one.mean() - other.mean()) / (one.var() / len(one) + other.var() / len(other)).sqrt()
         assert abs(z.item()) < 4
+
+
+class Edge(Bump):
+    """The slope of a bump along a direction per channel: it tells how a bar lies."""
+
+    def forward(self, positions: Positions) -> Values:
+        return super().forward(positions) * (positions @ nn.functional.normalize(self.centre, dim=1).T)
+
+
+def bar(turn: float) -> Tensor:
+    """A smooth bar, turned about the middle of 33 x 33 samples before it is sampled."""
+    axis, far = torch.arange(33, dtype=F64) - 16, torch.linspace(-4, 4, 5, dtype=F64)
+    rows, columns = ((axis - far[:, None] * part).square() for part in (math.cos(turn), math.sin(turn)))
+    return torch.exp(-(rows[:, :, None] + columns[:, None]) / 4.5).sum(0)[None, None]
+
+
+def test_outputs_of_networks_whose_layers_draw_do_not_know_the_pose_in_expectation() -> None:
+    """Two rotations half a circle apart know it well, unless every layer's offset is drawn from all of its cell."""
+    parts: dict[str, Any] = {"support": partial(Disk, radius=0.75), "reach": 4, "dtype": F64, "sampling": "offset"}
+    lift = LiftingConv(1, 2, 33, SO2(), 2, kernel=partial(Edge, width=0.35), **parts).train()
+    conv = GroupConv(2, 2, 33, SO2(), 2, kernel=Bump, **parts).train()
+
+    @torch.no_grad()
+    def energies(turn: float) -> Tensor:
+        found, x = [], bar(turn)
+        for _ in range(256):
+            at, between = lift.draw(), conv.draw()
+            y = GroupProject("mean")(conv(lift(x, at).relu(), at, between).relu(), between)
+            found.append(y.square().sum())
+        return torch.stack(found)
+
+    one = energies(0.0)
+    assert one.std() > 0.01 * one.mean()
+    for turn in (math.pi / 4, 2.0):
+        other = energies(turn)
+        z = (one.mean() - other.mean()) / (one.var() / len(one) + other.var() / len(other)).sqrt()
+        assert abs(z.item()) < 4
+
+
+DRAWN: list[tuple[Group, Any, list[float]]] = [
+    (SO2(), 8, [2 * math.pi / 8]),
+    (O2(), 8, [2 * math.pi / 4]),
+    (Scaling(2, high=4.0), 3, [math.log(4.0) / 3]),
+    (Product((SO2(), Scaling(2, high=2.0))), (4, 2), [2 * math.pi / 4, math.log(2.0) / 2]),
+]
+"""Groups, samples, and how long a cell is in each continuous coordinate."""
+
+
+@pytest.mark.parametrize("lifts", [True, False], ids=["lifting", "group"])
+@pytest.mark.parametrize(("group", "count", "cell"), DRAWN, ids=lambda value: str(value))
+def test_offsets_that_a_layer_draws_fill_their_cell_evenly(
+    group: Group, count: Any, cell: list[float], lifts: bool
+) -> None:
+    """By the statistic of Kolmogorov and Smirnov, and each draw is the grid moved as a whole."""
+    kind = LiftingConv if lifts else GroupConv
+    layer = kind(1, 1, 5, group, count, reach=1, sampling="offset").train()
+    continuous, draws = torch.tensor(group.continuous), 2000
+    parts = []
+    for _ in range(draws):
+        at = layer.draw()
+        shift = group.log(at.elements[0])[continuous]
+        moved = group.log(layer.samples.elements)[:, continuous] + shift
+        apart = (group.log(at.elements)[:, continuous] - moved).abs()
+        assert (torch.minimum(apart, (apart - 2 * math.pi).abs()) < 1e-9).all()
+        parts.append(shift / torch.tensor(cell, dtype=F64))
+    found = torch.stack(parts).sort(0).values
+    assert found.min() >= -1e-9
+    assert found.max() <= 1
+    ranks = (torch.arange(draws, dtype=F64)[:, None] + 0.5) / draws
+    assert (found - ranks).abs().max() < 1.95 / math.sqrt(draws)  # passed by even draws in 999 of 1000 tests
+    assert torch.equal(layer.eval().draw().elements, group.grid(count).elements)
+
+
+def test_offsets_of_rotations_of_space_turn_the_grid_evenly() -> None:
+    layer = LiftingConv(1, 1, 3, SO3(), 12, reach=1, sampling="offset").train()
+    turns = torch.stack([SO3().matrix(layer.draw().elements[0]) for _ in range(1000)])
+    assert (turns.mean(0) / (1 / 3 / len(turns)) ** 0.5).abs().max() < 4  # entries have the mean 0, the variance 1/3
 
 
 def test_the_variance_over_offsets_falls_with_the_number_of_samples() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from omniconv.groups import O2, SO2, SO3, Cyclic, Scaling
 from omniconv.kernels import SIREN
-from omniconv.models import GCNN
+from omniconv.models import GCNN, GroupSelfAttentionNet
 from omniconv.nn import (
     GroupBasicBlock,
     GroupConv,
@@ -18,6 +18,7 @@ from omniconv.nn import (
     GroupSelfAttention,
     LayerNorm,
     LiftingConv,
+    LiftingSelfAttention,
     NonStationaryConv,
     Partial,
     Pointwise,
@@ -54,6 +55,21 @@ def test_self_attention_among_dropped_elements_has_finite_gradients() -> None:
     y = GroupSelfAttention(2, 4, 5, O2(), 4, heads=2)(x, part(O2().grid(4)))
     for slope in torch.autograd.grad(y.square().sum(), [x, part.choice], materialize_grads=True):
         assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_layers_take_an_empty_batch(grad: bool) -> None:
+    x = torch.randn(0, 2, 5, 4, requires_grad=grad)
+    for lift, layer in (
+        (LiftingSelfAttention(2, 4, (5, 4), SO2(), 4), GroupSelfAttention(4, 8, (5, 4), SO2(), 4)),
+        (LiftingConv(2, 4, (5, 4), SO2(), 4), GroupConv(4, 8, (5, 4), SO2(), 4)),
+    ):
+        y = layer(lift(x))
+        assert y.shape == (0, 8, 4, 5, 4)
+        if grad:
+            assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
+    model = GroupSelfAttentionNet(2, 3, (5, 4), group=SO2(), samples=4, widths=(4, 8)).eval()
+    assert model(x).shape == (0, 3)
 
 
 def test_a_maximum_does_not_feel_the_weights_of_a_width() -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from omniconv import CCNN, SIREN, Conv1d, Conv2d, Conv3d, Full, Gabor, Gaussian, Table, plots
+from omniconv.groups import Cyclic
+from omniconv.models import GCNN
 
 pytest.importorskip("matplotlib")
 
@@ -256,5 +258,7 @@ def test_wrong_arguments_are_named() -> None:
         plots.kernels(nn.Sequential(Conv1d(1, 1, 8, device="meta")))
     with pytest.raises(ValueError, match=r"`model` contains no omniconv convolution; it is of type Sequential"):
         plots.kernels(nn.Sequential(nn.Conv1d(1, 1, 3)))
+    with pytest.raises(ValueError, match=r"all convolutions of this GCNN are on a group.*one bright pixel"):
+        plots.kernels(GCNN(1, 2, 6, group=Cyclic(4), widths=(3,), reach=1))
     with pytest.raises(TypeError, match=r"`model` must be a torch.nn.Module; got an object of type str"):
         plots.kernels("model")  # type: ignore[arg-type]

@@ -181,3 +181,12 @@ def test_outputs_may_be_other_elements() -> None:
         assert_equivariant(
             lambda x: layer(x, outputs=outputs)[:, :, [1, 0, *range(2, 8)]], x, SO2(), layer.samples, outputs=outputs
         )
+
+
+def test_a_dtype_without_a_tolerance_is_named() -> None:
+    x = image().half()
+    with pytest.raises(ValueError, match=r"`tolerance` must be given for torch\.float16; it is known for float64 and"):
+        assert_equivariant(torch.relu, x, P4, P4.grid())
+    assert_equivariant(torch.relu, x, P4, P4.grid(), tolerance=1e-3)
+    with pytest.raises(TypeError, match="`x` must hold floating-point numbers"):
+        assert_equivariant(torch.relu, x.long(), P4, P4.grid())
