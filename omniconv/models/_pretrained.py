@@ -79,7 +79,7 @@ class Pretrained(nn.Module):
             if isinstance(value, Group):
                 described[name] = describe_group(value)
             else:
-                described[name] = describe_part(name, value) if name in PARTS and value is not None else value
+                described[name] = describe_part(name, value) if name in PARTS and callable(value) else value
         return described
 
     @classmethod
@@ -108,8 +108,9 @@ class Pretrained(nn.Module):
         arguments = dict(config["arguments"])
         try:
             for name, given in (("kernel", kernel), ("support", support), ("body", body)):
-                none = given is None and name == "body" and arguments.get(name) is None
-                if none or name not in inspect.signature(kind).parameters:
+                # Of some networks the body is a name, of others it may be left out: plain values as they are.
+                plain = name == "body" and given is None and not isinstance(arguments.get(name), dict)
+                if plain or name not in inspect.signature(kind).parameters:
                     continue
                 arguments[name] = given if given is not None else built_part(name, arguments.get(name))
             if arguments.get("group") is not None:
