@@ -141,8 +141,8 @@ def measure(count: int, measured: Measured, progress: Callable[[Result], None]) 
         runs[POINTS] = step(native, lambda: native(x, places, edges))
         runs[AT_ONCE] = step(plain, lambda: plain(x, places, edges))
     actions = [repeated(run, 1, device) for run in runs.values()]
-    if device == "cuda":
-        interleaved(actions, repeats=1, seconds=measured.seconds)  # the first call of all loads and compiles
+    # The first call takes what is needed once. On a CPU the others take longer than that, some of them far too long.
+    interleaved(actions if device == "cuda" else actions[:1], repeats=1, seconds=measured.seconds)
     times = interleaved(actions, repeats=measured.repeats, seconds=measured.seconds)
     for (way, run), taken in zip(runs.items(), times, strict=True):
         _, nbytes = peak_memory(run, device)
