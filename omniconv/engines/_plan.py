@@ -19,7 +19,7 @@ from omniconv.engines._costs import rates
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._problem import Problem, checked_directions, problem_of_shapes
 from omniconv.engines._select import check_engine_name, select_adjoint, select_engine
-from omniconv.engines._shorten import shortened
+from omniconv.engines._shorten import is_short, shortened
 
 Adjoints = tuple[tuple[Engine, bool, bool], ...]
 """Engines of the gradients, with whether each makes that of the signal and that of the taps."""
@@ -65,7 +65,7 @@ def plan_of_shapes(
     boundary = tuple("circular" if periodic else "zero" for periodic in circular)
     problem = problem_of_shapes(x, taps, causal, boundary, dtype, device, False)
     plan = Plan(problem, shortened(problem), select_engine(problem, engine), engine)
-    return with_launches(plan) if plan.short is problem and problem.batch and dtype not in HALF else plan
+    return with_launches(plan) if is_short(problem) and problem.batch and dtype not in HALF else plan
 
 
 def with_launches(plan: Plan) -> Plan:

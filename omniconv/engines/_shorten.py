@@ -19,7 +19,7 @@ from omniconv.engines._problem import Problem
 
 @lru_cache(maxsize=4096)
 def shortened(problem: Problem) -> Problem:
-    """The problem with the kernel sizes that matter; the very same where all taps do."""
+    """The problem with the kernel sizes that matter."""
     matter = tuple(
         min(k, n) if circular else stop - start
         for k, n, circular, (start, stop) in zip(
@@ -29,9 +29,15 @@ def shortened(problem: Problem) -> Problem:
     return problem if matter == problem.kernel_size else problem.with_kernel_size(matter)
 
 
+@lru_cache(maxsize=4096)
+def is_short(problem: Problem) -> bool:
+    """Whether all taps matter. What is remembered of an equal problem is another object: identity tells nothing."""
+    return shortened(problem).kernel_size == problem.kernel_size
+
+
 def shorten(taps: Taps, problem: Problem) -> Taps:
     """The taps of `shortened(problem)`."""
-    if shortened(problem) is problem:
+    if is_short(problem):
         return taps
     for axis, n, circular, (start, stop) in zip(
         problem.axes, problem.size, problem.circular, kept(problem), strict=True
@@ -52,7 +58,7 @@ def fold(taps: Taps, axis: int, n: int) -> Taps:
 
 def lengthen(taps: Taps, problem: Problem) -> Taps:
     """The adjoint of `shorten`: a gradient for every tap of `problem`."""
-    if shortened(problem) is problem:
+    if is_short(problem):
         return taps
     for axis, k, n, circular, (start, stop) in zip(
         problem.axes, problem.kernel_size, problem.size, problem.circular, kept(problem), strict=True

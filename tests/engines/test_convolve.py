@@ -16,7 +16,9 @@ from torch import Tensor
 
 import omniconv as oc
 from omniconv import Problem, convolve
-from omniconv.engines import ENGINES
+from omniconv.engines import ENGINES, select_engine
+from omniconv.engines._plan import plan_of_shapes
+from omniconv.engines._shorten import shorten
 from omniconv.testing import TENSOR_CORES, TOLERANCE, assert_close
 
 
@@ -371,3 +373,13 @@ def test_symbolic_sizes_are_no_keys() -> None:
     graph = make_fx(lambda x, taps: convolve(x, taps, causal=True), tracing_mode="symbolic")(x, taps)
     longer = torch.randn(2, 3, 40)
     assert_close(graph(longer, taps), convolve(longer, taps, causal=True))
+
+
+def test_equal_problems_are_carried_out_by_one_function_whoever_asked_before() -> None:
+    """What was asked about such sizes before does not lead to the long way."""
+    x, taps = torch.randn(2, 4, 12, 12), torch.randn(4, 3, 3)
+    select_engine(Problem.of(x, taps), "auto")
+    plan = plan_of_shapes(x.shape, taps.shape, x.dtype, "cpu", (False, False), (False, False), "direct")
+    assert plan.launch is not None
+    assert plan.differentiable is not None
+    assert shorten(taps, plan.problem) is taps
