@@ -224,7 +224,8 @@ def measure(
     for done in range(rounds):
         if done >= 3 and time.monotonic() > stop:
             break
-        wait_until_quiet(stop)
+        if device == "cpu":
+            wait_until_quiet(stop)
         taken = interleaved([action for *_, action in turns], repeats=1, seconds=math.inf)
         for (kind, name, _), (value,) in zip(turns, taken, strict=True):
             seconds[kind][name].append(value)
@@ -333,9 +334,7 @@ def write_report(measured: Measured, out: Path, command: str | None = None) -> N
     `command`: how the benchmark was called; None takes it from the interpreter.
     """
     name = "groups_cuda" if measured.device == "cuda" else "groups"
-    about = provenance(SEED) | ({} if command is None else {"command": command})
-    if measured.device == "cuda":
-        about["processor"] = torch.cuda.get_device_name()
+    about = provenance(SEED, measured.device, command)
     sizes = {"batch": measured.batch, "channels": measured.channels, "rounds": measured.rounds}
     told = ABOUT.format(samples=SAMPLES, size=SIZE, taps="x".join([str(2 * REACH + 1)] * 2), **sizes)
     parts = [told, table(HEAD, rows(measured))]

@@ -152,12 +152,12 @@ def copy_bandwidth(device: str, numbers: int | None = None) -> float:
     return 2 * source.nbytes / statistics.median(times)
 
 
-def provenance(seed: int) -> dict[str, Any]:
-    """Where, when and how the numbers were made."""
+def provenance(seed: int, device: str = "cpu", command: str | None = None) -> dict[str, Any]:
+    """Where, when and how the numbers were made; `command`: None takes it from the interpreter."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]) if command is None else command,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "processor": processor(),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -179,9 +179,7 @@ def write_report(measured: Measured, out: Path, command: str | None = None) -> N
     `command`: how the benchmark was called; None takes it from the interpreter.
     """
     name = "points_cuda" if measured.device == "cuda" else "points"
-    about = provenance(SEED) | ({} if command is None else {"command": command})
-    if measured.device == "cuda":
-        about["processor"] = torch.cuda.get_device_name()
+    about = provenance(SEED, measured.device, command)
     how = {key: value for key, value in asdict(measured).items() if key != "results"}
     told = ABOUT.format(**how, cells=CELLS, reach=REACH, pairs=PAIRS, tolerance=TOLERANCE)
     parts = [told, table(HEAD, rows(measured)), ratios(measured)]

@@ -49,7 +49,7 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     """
     if measured.wrong:
         raise DisagreementError("nothing is reported: " + "; ".join(measured.wrong))
-    about = provenance(SEED) | ({} if command is None else {"command": command})
+    about = provenance(SEED, command=command)
     about |= {"device": device_name(measured.device), "bandwidth_GB_per_s": measured.bandwidth / 1e9}
     judged = summarise(measured)
     drawn = save(out / f"{name}.png", lambda: draw(measured.cells))

@@ -171,10 +171,7 @@ def fitted(timings: Sequence[Timing], command: str = "omniconv tune") -> Rates:
                         units[key], of_double = fit_rows(rows)
                         if of_double is not None:
                             double[key] = of_double
-    about = provenance(SEED) | {"command": command}
-    if timings[0].problem.device == "cuda":
-        about["processor"] = torch.cuda.get_device_name()
-    return Rates(units, double, about)
+    return Rates(units, double, provenance(SEED, timings[0].problem.device, command))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from omniconv._errors import require
 from omniconv.bench.conv import SEED
 from omniconv.bench.decode.models import CONTESTANTS, MHA
@@ -51,9 +49,7 @@ def write_report(measured: Measured, out: Path, command: str | None = None) -> N
 
     `command`: how the benchmark was called; None takes it from the interpreter.
     """
-    about = provenance(SEED) | {"triton": triton_version()} | ({} if command is None else {"command": command})
-    if measured.device == "cuda":
-        about["processor"] = torch.cuda.get_device_name()
+    about = provenance(SEED, measured.device, command) | {"triton": triton_version()}
     drawn = save(out / "decode.png", partial(draw, measured))
     sizes = asdict(measured.sizes)
     sizes |= {"layers": measured.sizes.transformer, "order": 2 * measured.sizes.modes}
