@@ -39,7 +39,8 @@ class Engine:
     `gated(x, prepared, problem, before, after)`: after * run(before * x), either gate None; None where an engine has no
     pass that saves the gates' own.
     `bound(problem)`: one function of x and the taps that does what `prepare` and `run` do, with all that they look up
-    found beforehand: what stands around a short convolution takes as long as it. None where nothing would be saved.
+    found beforehand: what stands around a short convolution takes as long as it. Its result is contiguous and no view.
+    None where nothing would be saved.
     `differentiable(problem)`: the same by operators of the framework which keep x and the taps alone for its gradients,
     where those are the engine's own; None elsewhere.
     `half`: whether signals may be of float16 and bfloat16, with taps in float32 and gradients in the dtype of `x` and

@@ -17,16 +17,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import (
+    _are_functorch_transforms_active,
+    _dispatch_tls_is_dispatch_key_included,
+    _is_tracing,
+    _parse_dispatch_key,
+)
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from omniconv._precision import HALF
 from omniconv.engines._constant import CONSTANT, prepared
 from omniconv.engines._engine import Engine
+from omniconv.engines._owned import owned
 from omniconv.engines._plan import Plan, plan_of_shapes, remembered_plan
 from omniconv.engines._problem import PLAIN, Problem
 from omniconv.engines._shorten import lengthen, shorten
 
-VMAP: Any = torch._C._parse_dispatch_key("VmapMode")
+VMAP: Any = _parse_dispatch_key("VmapMode")
 """What is on while the framework maps over a batch of cotangents, which only its own dispatch takes apart."""
 
 
@@ -43,10 +51,10 @@ def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same of plain tensors whose plan is known."""
     if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
         if plan.differentiable is not None and not torch.is_autocast_enabled("cpu"):
-            return plan.differentiable(x, taps).contiguous()
+            return plan.differentiable(x, taps)
         return Convolve.apply(x, taps, plan.problem.causal, plan.problem.circular, plan.asked)
     if plan.launch is not None and not CONSTANT.data and not torch.is_autocast_enabled("cpu"):
-        return owned(plan.launch(x, taps))
+        return plan.launch(x, taps)
     return carry_out_plan(x, taps, plan)
 
 
@@ -72,9 +80,9 @@ def plain(*tensors: Tensor) -> bool:
     """Whether these are real tensors outside of compilation, tracing, transforms of functions and forward-mode
     derivatives: no stand-ins, no batch of cotangents.
     """
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
+    if is_compiling() or _is_tracing() or _are_functorch_transforms_active():
         return False
-    if torch._C._dispatch_tls_is_dispatch_key_included(VMAP) or forward_ad._current_level >= 0:
+    if _dispatch_tls_is_dispatch_key_included(VMAP) or forward_ad._current_level >= 0:
         return False
     return all([type(tensor) in PLAIN for tensor in tensors])  # noqa: C419, a list takes less time than a generator
 
@@ -83,13 +91,13 @@ def transformed() -> bool:
     """Whether functions are transformed, as by `torch.func.grad`, outside of compilers: the framework does not let its
     custom operators have derivatives there.
     """
-    watched = torch.compiler.is_compiling() or torch._C._is_tracing()
-    return torch._C._are_functorch_transforms_active() and not watched
+    watched = is_compiling() or _is_tracing()
+    return _are_functorch_transforms_active() and not watched
 
 
 def check_reverse_mode(*operands: object) -> None:
     """Raise `NotImplementedError` for tensors that carry a tangent, which the framework's operators would drop."""
-    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+    if forward_ad._current_level < 0 or is_compiling():
         return
     if any(isinstance(operand, Tensor) and has_tangent(operand) for operand in operands):
         raise NotImplementedError(
@@ -209,22 +217,8 @@ def on_its_processor(x: Tensor) -> Iterator[None]:
 
 
 def whole(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """The result in its dtype, contiguous, and not a view, for autograd forbids changes in place of views.
-
-    A view of memory that is its own, as the framework's convolutions along one axis return, becomes its owner.
-    """
+    """The result in its dtype, contiguous, and not a view."""
     return owned(y if y.dtype == dtype else y.to(dtype))
-
-
-def owned(y: Tensor) -> Tensor:
-    """The same of a tensor of the right dtype."""
-    y = y.contiguous()
-    if not y._is_view():
-        return y
-    storage = y.untyped_storage()
-    if storage.nbytes() != y.nbytes or torch._C._len_torch_dispatch_stack():  # who watches operators sees no storages
-        return y.clone()
-    return y.new_empty(0).set_(storage, 0, y.shape, y.stride())
 
 
 @torch.library.custom_op("omniconv::convolve", mutates_args=())

@@ -19,6 +19,7 @@ from omniconv.engines._blocks import Block, beyond_cache, blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._extend import Margin, extend, extended, fold, margins, pads, reversed_margins
 from omniconv.engines._float32 import full_float32
+from omniconv.engines._owned import owned
 from omniconv.engines._problem import Problem
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -54,17 +55,17 @@ def run(x: Signal, weight: Tensor, problem: Problem) -> Signal:
 
 
 def bound(problem: Problem) -> Launch | None:
-    """The framework's convolution with its arguments at hand, of all signals at once on zero axes."""
-    if problem.device != "cpu" or any(problem.circular) or len(slices_of(problem)) > 1:
+    """The framework's convolution with its arguments at hand, of all signals at once."""
+    if problem.device != "cpu" or len(slices_of(problem)) > 1:
         return None
     conv, axes, parts, depthwise = CONV[problem.dim], problem.axes, groups(problem), problem.depthwise
-    padding, zeros = padding_of(margins(problem), problem.circular), pads(margins(problem), problem.circular)
+    padding, sides = padding_of(margins(problem), problem.circular), pads(margins(problem), problem.circular)
 
     def launch(x: Signal, taps: Taps) -> Signal:
         weight = taps.unsqueeze(1).flip(axes) if depthwise else taps.flip(axes)
-        for pad, _ in zeros if padding is None else ():
-            x = torch.constant_pad_nd(x, pad)
-        return conv(x, weight, None, 1, padding or 0, 1, parts)
+        for pad, mode in sides if padding is None else ():
+            x = F.pad(x, pad, mode)
+        return owned(conv(x, weight, None, 1, padding or 0, 1, parts))
 
     return launch
 
@@ -87,7 +88,7 @@ def differentiable(problem: Problem) -> Launch | None:
         y = transposed(x, taps.unsqueeze(1) if depthwise else taps.transpose(0, 1), None, 1, padding, 0, parts)
         for axis, start, size in cut:
             y = y.narrow(axis, start, size)
-        return y
+        return y.contiguous()
 
     return launch
 

@@ -13,6 +13,7 @@ from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import beyond_cache, blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._float32 import full_float32
+from omniconv.engines._owned import owned
 from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
@@ -58,7 +59,7 @@ def bound(problem: Problem) -> Launch | None:
     rfft, irfft = torch.fft.rfft, torch.fft.irfft
 
     def launch(x: Signal, taps: Taps) -> Signal:
-        return irfft(rfft(x, length).mul_(rfft(taps, length)), length).narrow(-1, start, size)
+        return owned(irfft(rfft(x, length).mul_(rfft(taps, length)), length).narrow(-1, start, size))
 
     return launch
 
