@@ -199,3 +199,20 @@ def test_errors_of_invariance_are_measured(tmp_path: Path, monkeypatch: pytest.M
     own = curves["GCNN, 8 samples"][1::2]
     assert f" | {sum(own) / 4:.2e} | " in rows["| GCNN, 8 samples"]  # turns by a sample that are no quarter turns
     assert " | - | " in rows["| CCNN"]
+
+
+def test_ways_of_a_long_step_are_checked_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    run("long_kernel_step", "--rounds", "3", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    rows = json.loads((tmp_path / "long_kernel_step.json").read_text())["rows"]
+    assert rows[0]["way"] == "torch.fft"
+    assert rows[0]["new_times"] == rows[0]["kept_times"] == 1
+    assert min(row["kept_ms"] for row in rows) > 0
+
+
+def test_a_way_of_a_long_step_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    script = runpy.run_path(str(SCRIPTS / "long_kernel_step.py"))
+    script["STEPS"]["wrong"] = lambda x, taps, cotangent: (x, cotangent, taps)
+    with pytest.raises(ArithmeticError, match="wrong differs from float64"):
+        script["check"]()
