@@ -52,7 +52,7 @@ class Cell:
     `chosen`: the engines behind "auto", one name where all passes have the same. `predicted`: seconds by engine and of
     "auto", from the device's rates. `errors`: relative error by contestant, and by result ("y", "dx", "dtaps").
     `memory`: bytes beyond the inputs at the peak. `rounds`: seconds per call by contestant, a mapping per round.
-    `once`: seconds of what was measured once. `left_out`: why a contestant is missing.
+    `once`: seconds of the shortest call of what takes no part in rounds. `left_out`: why a contestant is missing.
     """
 
     case: Case

@@ -29,8 +29,8 @@ drawn anew for each round. A small case is repeated within a round until that la
 its kin; "torch.fft" multiplies spectra in frames of a power of two, with autograd. All start from the same signal and
 the same taps in the order of lags: padding and reversed taps are part of the time. "training" is the forward pass and
 both gradients; every call transforms its taps anew, none are declared constant. A ratio of two contestants is the
-median of their ratios in the same round. What takes more than {HOPELESS} times as long as the fastest is measured once,
-and has no spread. Sums over the taps are left out where they have so many products that one run takes many seconds. The
+median of their ratios in the same round. What takes more than {HOPELESS} times as long as the fastest, twice, takes
+no part in the rounds: its shortest call is given, without a spread. Sums over the taps are left out where they have so many products that one run takes many seconds. The
 framework's convolution runs without tf32.
 
 An engine of ours that differs from float64 by more than a tolerance (relative, in the Euclidean norm: {LIMITS}) would
@@ -174,7 +174,7 @@ def sections(measured: Measured) -> list[str]:
         for family, cells in families
     ]
     return [
-        "## Milliseconds\n\nWith half the distance of the quartiles; `~` marks what was measured once.",
+        "## Milliseconds\n\nWith half the distance of the quartiles; `~` marks a shortest call.",
         *times,
         "## Memory and errors\n\nMiB beyond the inputs at the peak; largest relative error of y and gradients.",
         *rest,

@@ -50,7 +50,7 @@ def predictions(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """By engine, and of "auto": cells, the typical factor between predicted and measured time (the exponential of the
     root mean square of its logarithm), and the worst factor with its case, above 1 where too much was predicted.
 
-    What was measured once is left out unless it was chosen.
+    What took no part in rounds is left out unless it was chosen.
     """
     factors: dict[str, dict[str, float]] = {}
     for cell in cells:
