@@ -29,9 +29,9 @@ drawn anew for each round. A small case is repeated within a round until that la
 its kin; "torch.fft" multiplies spectra in frames of a power of two, with autograd. All start from the same signal and
 the same taps in the order of lags: padding and reversed taps are part of the time. "training" is the forward pass and
 both gradients; every call transforms its taps anew, none are declared constant. A ratio of two contestants is the
-median of their ratios in the same round. What takes more than {HOPELESS} times as long as the fastest, twice, takes
-no part in the rounds: its shortest call is given, without a spread. Sums over the taps are left out where they have so many products that one run takes many seconds. The
-framework's convolution runs without tf32.
+median of their ratios in the same round. What takes more than {HOPELESS} times as long as the fastest, twice, takes no
+part in the rounds: its shortest call is given, without a spread. Sums over the taps are left out where they have so
+many products that one run takes many seconds. The framework's convolution runs without tf32.
 
 An engine of ours that differs from float64 by more than a tolerance (relative, in the Euclidean norm: {LIMITS}) would
 have ended the run without a report; a peer that differs by more than {SLACK} times that is left out. "copy" is the time

@@ -14,6 +14,9 @@ from torch import Tensor
 from omniconv._errors import check_integer, check_number
 from omniconv._typing import PerAxis, check_bool, check_boundary, per_axis
 
+MOST = 2**27
+"""Lags of a kernel, on all axes together: a gigabyte of positions per axis."""
+
 
 @dataclass(frozen=True, init=False)
 class Grid:
@@ -77,14 +80,21 @@ class Grid:
 
         `reach`: farthest offset per axis, in the units of the spacing, [0, inf). Returns one 1-D float64 tensor per
         axis; the zero lag is at index 0 of a causal axis and in the middle, `len // 2`, of the others.
+        Raises `ValueError` for more than `MOST` lags of all axes together, whose kernel no memory would hold.
 
         >>> Grid(16, spacing=0.5).lags(1.0)[0].tolist()
         [-1.0, -0.5, 0.0, 0.5, 1.0]
         """
+        sides = [(0 if past else -count(far, step), count(far, step)) for far, past, step in self._sides(reach, causal)]
+        number = math.prod(last - first + 1 for first, last in sides)
+        if number > MOST:
+            raise ValueError(
+                f"`reach` (={reach}) at a spacing of {self.spacing} makes {number:.1e} lags, more than {MOST:.1e}. "
+                "Give a smaller reach or a larger spacing."
+            )
         return tuple(
-            torch.arange(0 if past else -count(far, step), count(far, step) + 1, device=device, dtype=torch.float64)
-            * step
-            for far, past, step in self._sides(reach, causal)
+            torch.arange(first, last + 1, device=device, dtype=torch.float64) * step
+            for (first, last), step in zip(sides, self.spacing, strict=True)
         )
 
     def quadrature(

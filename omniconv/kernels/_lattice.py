@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -9,6 +11,19 @@ from torch import Tensor
 
 from omniconv._constants import numbers
 from omniconv._typing import Positions, Values
+
+MOST = 2**27
+"""Values that a lattice may hold: half a gigabyte in float32."""
+
+
+def check_values(kernel: str, size: Sequence[int], channels: int = 1) -> None:
+    """Raise `ValueError` if a lattice of that size, which grows with every axis, has more than `MOST` values."""
+    values = math.prod(size) * channels
+    if values > MOST:
+        raise ValueError(
+            f"`reach` on {len(size)} axes makes a lattice of {values:.1e} values for {kernel}, more than {MOST:.1e}. "
+            "Give a smaller reach, or a kernel without a lattice, such as SIREN."
+        )
 
 
 def lattice_size(reach: tuple[int, ...], causal: tuple[bool, ...]) -> list[int]:

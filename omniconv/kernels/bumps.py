@@ -18,7 +18,7 @@ from omniconv._sizes import bounded_sizes, size_logits
 from omniconv._tags import Tag
 from omniconv._typing import PerAxis, Positions, Values, check_bool
 from omniconv.kernels._kernel import Kernel
-from omniconv.kernels._lattice import lattice_size
+from omniconv.kernels._lattice import check_values, lattice_size
 
 PROFILES: dict[str, Callable[[Tensor], Tensor]] = {
     "triangle": lambda u: F.relu(1 - u.abs()),
@@ -92,6 +92,7 @@ class Bumps(Kernel):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(dim, channels, reach=reach, causal=causal)
+        check_values("Bumps", [max(lattice_size(self.reach, self.causal))] * dim)
         self.bumps = check_integer("bumps", bumps)
         self.shape, self.normalize = check_shape(shape, normalize)
         self.shared = check_bool("shared", shared)

@@ -11,7 +11,7 @@ from omniconv._precision import at_least_float32
 from omniconv._references import SGCONV_PAPER
 from omniconv._typing import PerAxis, Positions, Values
 from omniconv.kernels._kernel import Kernel, calibrate
-from omniconv.kernels._lattice import multilinear
+from omniconv.kernels._lattice import check_values, multilinear
 
 
 class Multiscale(Kernel):
@@ -56,6 +56,7 @@ class Multiscale(Kernel):
         self.size, self.alpha = check_integer("size", size), check_number("alpha", alpha, low=0.0, high=1.0)
         sides = self.sides = tuple(count_taps(far, size) for far in self.reach)
         shape = [side if past else 2 * side - 1 for side, past in zip(sides, self.causal, strict=True)]
+        check_values("Multiscale", shape, channels)
         self.taps = nn.Parameter(torch.empty(*shape, channels, device=device, dtype=at_least_float32(dtype)))
         self.reset_parameters()
 

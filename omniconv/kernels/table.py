@@ -11,7 +11,7 @@ from omniconv._errors import check_integer, check_positions
 from omniconv._precision import at_least_float32
 from omniconv._typing import PerAxis, Positions, Values, per_axis
 from omniconv.kernels._kernel import Kernel
-from omniconv.kernels._lattice import lattice_index, lattice_size, multilinear
+from omniconv.kernels._lattice import check_values, lattice_index, lattice_size, multilinear
 
 
 class Table(Kernel):
@@ -49,6 +49,7 @@ class Table(Kernel):
         super().__init__(dim, channels, reach=reach, causal=causal)
         self.dilation = per_axis("dilation", dilation, dim, check_integer)
         steps = tuple(far // step for far, step in zip(self.reach, self.dilation, strict=True))
+        check_values("Table", lattice_size(self.reach, self.causal), channels)
         size = lattice_size(steps, self.causal)
         self.taps = nn.Parameter(torch.empty(*size, channels, device=device, dtype=at_least_float32(dtype)))
         self.reset_parameters()

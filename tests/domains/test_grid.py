@@ -103,3 +103,10 @@ def test_end_corrections_vanish_at_the_reference() -> None:
 def test_bad_grids_are_named(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Grid(**arguments)  # type: ignore[arg-type]
+
+
+def test_lags_that_no_memory_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`reach` \(=8\) at a spacing of \(1e-09,\) makes 1\.6e\+10 lags"):
+        Grid(16, 1e-9).lags(8)
+    with pytest.raises(ValueError, match="smaller reach or a larger spacing"):
+        Grid((16, 16)).lags(10**4)
