@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
+from omniconv.engines import convolve
 from omniconv.nn.causal import Bounds, Part, Tensors, convolved_bounds
 from omniconv.recurrence.recurrence import Recurrence
 
@@ -51,3 +52,24 @@ class Modal(Part):
 
     def bound(self, bounds: Bounds) -> Bounds:
         return convolved_bounds(self.taps, self.l1, bounds)
+
+
+class ExactModal(Part):
+    """The same recurrence where only samples that came before are read through it: those of x meet the taps themselves.
+
+    y = k * x + what the state still says;  the state is that of `modal`. So from silence the outputs are exact.
+    """
+
+    def __init__(self, modal: Modal):
+        self.modal = modal
+
+    def begin(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensors:
+        return self.modal.begin(batch, dtype, device)
+
+    def run(self, x: Signal, state: Tensors) -> tuple[Signal, Tensors]:
+        _, new = self.modal.run(x, state)
+        past, _ = self.modal.run(torch.zeros_like(x), state)
+        return convolve(x, self.modal.taps.to(x.dtype), causal=True) + past, new
+
+    def bound(self, bounds: Bounds) -> Bounds:
+        return self.modal.bound(bounds)

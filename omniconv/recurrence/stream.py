@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from omniconv._errors import check_integer, check_number
+from omniconv._typing import Signal, Tokens, check_bool
 from omniconv.models import Network, Stepper
-from omniconv.nn.causal import Chain, PerChannel
+from omniconv.nn import Conv
+from omniconv.nn.causal import Chain, Part, PerChannel, Window
+from omniconv.nn.state import State
 from omniconv.recurrence.distiller import Distiller, StreamedLayer
-from omniconv.recurrence.modal import Modal
+from omniconv.recurrence.modal import ExactModal, Modal
 from omniconv.recurrence.saved import Stored, read_stream, write_stream
 
 
@@ -64,8 +68,41 @@ class Stream(Stepper):
     ):
         super().__init__(network, chain)
         self.recurrences = dict(modal)
+        self._exact = Stepper(network, network.causal_part(self._exact_part))
         silence = torch.zeros(network.in_channels, dtype=torch.float64, device=network.head.readout.weight.device)
         self.certificate = StreamCertificate(bound_of(chain, silence, 1.0), layers, horizon, chain, silence)
+
+    def _exact_part(self, name: str, conv: Conv) -> Part:
+        """What stands for a convolution where the samples of a chunk meet its taps."""
+        if name in self.recurrences:
+            return ExactModal(self.recurrences[name])
+        return Window(conv.taps(self.network.spacing[0], self.network.lowpass).double())
+
+    def prefill(
+        self,
+        x: Signal | Tokens,
+        state: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        side: str = "right",
+        last: bool = False,
+        exact: bool = False,
+    ) -> tuple[Tensor, State]:
+        """The outputs behind every sample of a signal, and the state behind the last; arguments as in `LayerStepper`.
+
+        `exact`: let the samples of `x` meet the taps themselves, and read only what came before through the
+        recurrences: without a `state`, the outputs are those of the network. They are within the certificate either
+        way; exact ones depend on how a signal is cut into chunks. Costs the network's convolutions besides.
+
+        >>> from omniconv import CCNN
+        >>> model = CCNN(1, 2, size=32, blocks=1, width=4, causal=True).eval()
+        >>> x = torch.randn(3, 1, 32)
+        >>> y, state = stream(model, order=2).prefill(x, exact=True)
+        >>> torch.allclose(y[..., -1], model(x), atol=1e-5)
+        True
+        """
+        run = self._exact.prefill if check_bool("exact", exact) else super().prefill
+        return run(x, state, lengths=lengths, side=side, last=last)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the network and its recurrences into `folder`, as JSON and safetensors.

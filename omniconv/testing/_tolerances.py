@@ -21,9 +21,10 @@ def assert_close(actual: Tensor, expected: Tensor, what: str = "result", toleran
 
     >>> assert_close(torch.tensor([1.0]), torch.tensor([1.0 + 1e-9], dtype=torch.float64))
     """
-    limit = TOLERANCE[actual.dtype] if tolerance is None else tolerance
+    limit = TOLERANCE[actual.dtype.to_real()] if tolerance is None else tolerance
     expect(actual.shape == expected.shape, f"{what} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
-    error, size = (actual.double() - expected.double()).norm().item(), expected.double().norm().item()
+    exact = torch.complex128 if actual.is_complex() or expected.is_complex() else torch.float64
+    error, size = (actual.to(exact) - expected.to(exact)).norm().item(), expected.to(exact).norm().item()
     expect(
         error <= limit * max(size, torch.finfo(torch.float64).tiny),
         f"{what}: relative error {error / (size or 1):.2e} above {limit:.0e}",

@@ -16,8 +16,11 @@ from omniconv.groups import SO2
 from omniconv.kernels import HyenaFilter, Modal
 from omniconv.models import FlexNet, Hyena, MultiHyena, Network
 from omniconv.nn import BatchNorm, State
-from omniconv.recurrence import Stream, stream
+from omniconv.recurrence import Recurrence, Stream, stream
+from omniconv.recurrence.modal import ExactModal
+from omniconv.recurrence.modal import Modal as ModalPart
 from omniconv.testing import assert_close
+from tests.recurrence.systems import system
 
 SIZE = 48
 SHORT = partial(Gaussian, width=0.2)
@@ -113,6 +116,61 @@ def test_any_chunks_are_the_whole(name: str, cuts: list[int], tol: float | None)
         y, state = streamed.prefill(chunk, state)
         parts.append(y)
     assert_close(torch.cat(parts, -1), streamed.prefill(x)[0], tolerance=TOLERANCE)
+
+
+@pytest.mark.parametrize("lowpass", [False, True])
+@pytest.mark.parametrize("name", ["ccnn", "ccnn, dense", "ckcnn", "hyena", "multi_hyena"])
+def test_an_exact_prompt_is_the_network_and_leaves_the_same_state(name: str, lowpass: bool) -> None:
+    """The state of a first layer, which has the same inputs either way; and what follows is within the certificate."""
+    model = trained(name).at_resolution(2.0 if not lowpass else 0.5, lowpass=lowpass)
+    x = torch.randn(2, 2, SIZE, dtype=torch.float64)
+    streamed = stream(model, order=4)
+    assert "distilled" in {layer.form for layer in streamed.certificate.layers}
+    y, state = streamed.prefill(x, exact=True)
+    rough, other = streamed.prefill(x)
+    with torch.no_grad():
+        assert_close(y, model(x), tolerance=TOLERANCE)
+    assert (rough - y).abs().max() > 1e-4
+    assert [tensor.shape for tensor in state.tensors] == [tensor.shape for tensor in other.tensors]
+    assert_close(state.tensors[0], other.tensors[0], tolerance=TOLERANCE)
+
+
+@several
+def test_an_exact_chunk_reads_what_came_before_through_the_recurrence(name: str) -> None:
+    """A chunk of one sample is a step, but for the error of the tap at lag 0; any chunks are within the certificate."""
+    model = trained(name)
+    streamed = stream(model, tol=0.1)
+    x = torch.rand(2, 2, 60, dtype=torch.float64) * 2 - 1
+    state, parts = None, []
+    for chunk in x.split([20, 1, 39], dim=-1):
+        y, state = streamed.prefill(chunk, state, exact=True)
+        parts.append(y)
+    peak = float(model.standardize(x).abs().max())
+    error = (torch.cat(parts, -1) - so_far(model, x)).abs().amax((0, 2))
+    assert (error <= streamed.certificate.within(peak) + 1e-12).all()
+    assert error.max() > 0
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_exact_outputs_of_a_recurrence_that_is_its_taps_are_its_own(dense: bool) -> None:
+    """Whatever the chunks, and the state too: what came before is read in full."""
+    recurrence = Recurrence(*system(4, 3), torch.ones(4, dtype=torch.float64))
+    taps = recurrence.taps(400)
+    taps, channels = (taps.unflatten(0, (2, 2)), 2) if dense else (taps, 4)
+    modal = ModalPart(recurrence, taps, torch.zeros(taps.shape[:-1], dtype=torch.float64))
+    exact, x = ExactModal(modal), torch.randn(3, channels, 40, dtype=torch.float64)
+    state, parts = exact.begin(3, x.dtype, x.device), []
+    for chunk in x.split([25, 1, 14], dim=-1):
+        y, state = exact.run(chunk, state)
+        parts.append(y)
+    whole, left = modal.run(x, modal.begin(3, x.dtype, x.device))
+    assert_close(torch.cat(parts, -1), whole, tolerance=TOLERANCE)
+    assert_close(state[0], left[0], tolerance=TOLERANCE)
+
+
+def test_exactness_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="`exact`"):
+        streamed_once("ccnn", None).prefill(torch.zeros(1, 2, 3), exact="yes")  # type: ignore[arg-type]
 
 
 @several

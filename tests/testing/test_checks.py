@@ -30,6 +30,14 @@ from omniconv.testing.kernels import grid_positions
 # assert_close
 
 
+def test_assert_close_looks_at_imaginary_parts() -> None:
+    assert_close(torch.tensor([1 + 2j]), torch.tensor([1 + 2j], dtype=torch.complex128))
+    with pytest.raises(AssertionError, match="relative error"):
+        assert_close(torch.tensor([1 + 2j]), torch.tensor([1 + 3j]))
+    with pytest.raises(AssertionError, match="relative error"):
+        assert_close(torch.tensor([1.0]), torch.tensor([1 + 3j]))
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_assert_close_draws_the_line_at_the_tolerance_of_the_dtype(dtype: torch.dtype) -> None:
     actual = torch.tensor([3.0, 4.0], dtype=dtype)
