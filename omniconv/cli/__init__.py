@@ -22,6 +22,7 @@ def main() -> None:
         from omniconv.cli.bench import Bench
         from omniconv.cli.demo import Demo
         from omniconv.cli.explain import Explain
+        from omniconv.cli.export import Export
         from omniconv.cli.fit import Fit
         from omniconv.cli.lm import LanguageModel
         from omniconv.cli.models import Cite, Info
@@ -37,6 +38,7 @@ def main() -> None:
             "resume": Resume,
             "stream": Stream,
             "lm": LanguageModel,
+            "export": Export,
             "info": Info,
             "cite": Cite,
             "explain": Explain,

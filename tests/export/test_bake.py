@@ -1,7 +1,8 @@
-"""Group networks as plain convolutions: the same function, and nothing but `torch.nn.ConvNd`."""
+"""Networks as plain convolutions: the same function, and nothing but `torch.nn.ConvNd`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import nn
 from omniconv.export import bake
 from omniconv.export.bake import BakedConv
 from omniconv.groups import SO2, SO3, Cyclic, Group, Scaling
-from omniconv.models import GCNN
-from omniconv.nn import GroupConv, LiftingConv
+from omniconv.kernels import Conditional
+from omniconv.models import CCNN, GCNN, Hyena
+from omniconv.nn import Conv, GroupConv, LiftingConv
 from omniconv.nn._group_layer import GroupLayer
 from omniconv.nn.lifting_conv import LIFTINGS
+from omniconv.recurrence import stream
 from omniconv.testing import assert_close
 from tests.cases import FACTORIZATIONS
 
@@ -131,9 +134,7 @@ def test_a_baked_network_is_not_saved_as_one(tmp_path: Path) -> None:
     model = GCNN(1, 2, 9, group=Cyclic(4), widths=(3,), reach=2).eval()
     whole = nn.Sequential(model).eval()
     for plain in (bake(model), bake(whole, torch.zeros(1, 1, 9, 9))[0]):  # type: ignore[index]
-        with pytest.raises(
-            ValueError, match="this GCNN cannot be saved as a network: its group convolutions are baked"
-        ):
+        with pytest.raises(ValueError, match="this GCNN cannot be saved as a network: its convolutions are baked"):
             plain.save_pretrained(tmp_path / "baked")  # type: ignore[operator]
     assert not (tmp_path / "baked").exists()
     model.save_pretrained(tmp_path / "model")
@@ -173,3 +174,69 @@ def test_what_cannot_be_baked_is_named() -> None:
         bake(LiftingConv(1, 2, 9, Scaling(2), 2, reach=2, boundary=("zero", "circular")).eval())
     with pytest.raises(ValueError, match="`spacing`"):
         bake(layer.eval())(torch.zeros(1, 1, 9, 9), spacing=0.5)
+
+
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+@pytest.mark.parametrize("mixing", ["depthwise", "separable", "dense"])
+@pytest.mark.parametrize("size", [(9,), (6, 7), (4, 5, 3)])
+def test_a_baked_convolution_computes_the_same(size: tuple[int, ...], mixing: str, boundary: str) -> None:
+    """At its own spacing, for signals of any size; the axes differ in direction and boundary where they may."""
+    causal = (boundary == "zero", *[False] * (len(size) - 1))
+    edges = (boundary, *["zero"] * (len(size) - 1))
+    layer = Conv(3, 3, size, mixing=mixing, causal=causal, boundary=edges, dtype=F64).eval()
+    nn.init.normal_(layer.get_parameter("bias"))
+    plain = bake(layer)
+    assert not [module for module in plain.modules() if isinstance(module, Conv)]
+    for longer in (0, 3, -2):
+        x = torch.randn(2, 3, *(n + longer for n in size), dtype=F64)
+        assert_close(plain(x), layer(x), tolerance=1e-12)
+
+
+@pytest.mark.parametrize(("spacing", "lowpass"), [(0.5, False), (2.0, True)])
+def test_a_view_is_baked_at_its_resolution(spacing: float, lowpass: bool) -> None:
+    model = CCNN(2, 3, 16, blocks=2, width=4, dtype=F64).eval().at_resolution(spacing, lowpass=lowpass)
+    plain, x = bake(model), torch.randn(2, 2, 21, dtype=F64)
+    assert_close(plain(x), model(x), tolerance=1e-12)
+    assert not [module for module in plain.modules() if isinstance(module, Conv)]
+    with pytest.raises(ValueError, match="`spacing` must be that for which this layer was baked"):
+        plain(x, spacing=1.0)
+
+
+def test_networks_of_tokens_are_baked() -> None:
+    model = Hyena(4, 7, 12, blocks=1, width=4, tokens=7, tied=True, head="dense", dtype=F64).eval()
+    ids = torch.randint(7, (2, 20))
+    assert_close(bake(model)(ids), model(ids), tolerance=1e-12)
+
+
+def test_what_baked_convolutions_cannot_do_is_said() -> None:
+    model = CCNN(1, 2, 8, blocks=1, width=4, causal=True).eval()
+    plain, x = bake(model), torch.randn(1, 1, 8)
+    with pytest.raises(ValueError, match="`times` is not for baked layers"):
+        plain(x, times=torch.arange(8.0)[None])
+    with pytest.raises(ValueError, match="stem is baked, and has no kernel to stream"):
+        stream(plain)  # type: ignore[arg-type]
+    conditional = Conv(1, 1, 8, kernel=partial(Conditional, conditions=2)).eval()
+
+    class Conditioned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conditional
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.conv(x, condition=torch.ones(1, 2))
+            return y
+
+    with pytest.raises(ValueError, match="it gives conv `condition`"):
+        bake(Conditioned().eval(), x)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Conv(1, 1, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.conv(self.conv(x), 0.5)
+            return y
+
+    with pytest.raises(ValueError, match="at one spacing"):
+        bake(Twice().eval(), x)
