@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from omniconv import convolve
 from omniconv.recurrence import Certificate, Recurrence, certify, distill
 from omniconv.testing import assert_close
 from tests.recurrence.systems import system, taps_of
@@ -61,6 +62,20 @@ def test_slow_poles_behind_the_taps_count() -> None:
     found = certify(torch.zeros(1, 8), recurrence)
     assert_close(found.l1, torch.tensor([100.0]).double(), tolerance=1e-6)
     assert_close(certify(torch.zeros(1, 8), recurrence, horizon=8).l1, torch.tensor([7e-3]).double(), tolerance=1e-3)
+
+
+def test_a_million_samples_stay_within_the_bound() -> None:
+    """Of the outputs that the library computes: for the signal that reaches it, for noise and for a step."""
+    length, poles = 10**6, torch.tensor([[1 - 1e-5 + 0j, 0.9 + 0.3j]], dtype=torch.complex128)
+    recurrence = Recurrence(poles, torch.tensor([[1e-3 + 0j, 0.5 - 0.2j]]), torch.ones(1))
+    taps = recurrence.taps(1000) + 1e-3 * torch.randn(1, 1000, dtype=torch.float64)  # what comes later is missing
+    found = certify(taps, recurrence, horizon=length)
+    missing = torch.nn.functional.pad(taps, (0, length - 1000)) - recurrence.taps(length)
+    signals = torch.stack([missing[0].flip(0).sign(), torch.rand(length).double() * 2 - 1, torch.ones(length).double()])
+    error = convolve(signals[:, None], taps, causal=True) - recurrence.prefill(signals[:, None])[0]
+    reached = error.abs().amax((1, 2))
+    assert (reached <= found.l1 * (1 + 1e-9)).all()
+    assert_close(reached[:1], found.l1, tolerance=1e-6)
 
 
 def test_poles_on_the_unit_circle_have_no_bound() -> None:
