@@ -99,6 +99,7 @@ def test_gradients(aggregate: str) -> None:
     degridify = Degridify(2, 2, 3, 2, neighbours=2, aggregate=aggregate, kernel=small, dtype=F64)
     x, points = (value.requires_grad_() for value in cloud(4, 2, batch=1))
     assert torch.autograd.gradcheck(lambda x, p: degridify(gridify(x, p), p), (x, points))
+    assert torch.autograd.gradgradcheck(lambda x, p: degridify(gridify(x, p), p), (x, points), fast_mode=True)
 
 
 def test_distances_have_derivatives_at_nodes() -> None:

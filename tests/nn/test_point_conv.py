@@ -74,6 +74,7 @@ def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(1, 2, 5, dtype=F64, requires_grad=True)
     points = torch.tensor([[0.1, 1.4, 2.2, 3.9, 4.6]], dtype=F64)[..., None].requires_grad_()
     assert torch.autograd.gradcheck(lambda x, p: layer(x, p), (x, points))
+    assert torch.autograd.gradgradcheck(lambda x, p: layer(x, p), (x, points), fast_mode=True)
     whole = torch.autograd.grad(layer(x, points).square().sum(), [x, points, *layer.parameters()])
     monkeypatch.setattr(over_edges, "NUMBERS", 150)
     pieces = torch.autograd.grad(layer(x, points).square().sum(), [x, points, *layer.parameters()])
