@@ -6,6 +6,8 @@ import codecs
 import statistics
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,8 +18,9 @@ import tyro
 from torch import Tensor
 
 from omniconv._errors import check_integer, check_number, require
-from omniconv.cli._output import console, facts, is_first_process
+from omniconv.cli._output import console, facts, is_first_process, lines
 from omniconv.data import Windows, read_tokens
+from omniconv.engines.decode import runs_fused
 from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
 from omniconv.models.generate import Generates
 from omniconv.models.hyena import GatedNetwork
@@ -25,9 +28,13 @@ from omniconv.recurrence import Decoder, Stream
 from omniconv.training import Attempt, Recipe, Run, distill_language, train_language
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.interrupts import raising_interrupts
+from omniconv.training.predictor import chosen_device
 
 DISTILLED = "distilled"
 """Folder of the stream in that of the run."""
+
+HEAD = ("runs as", "states", "batch", "tokens/s", "ms per step", "bytes per text", "prefill, tokens/s")
+"""Of the table of speeds."""
 
 Folder = Annotated[Path, tyro.conf.Positional]
 
@@ -167,9 +174,12 @@ class Distill:
     certificate: bool = False
     """Also print what every convolution became."""
 
+    device: str = "cpu"
+    """Where to compute: auto, cpu, cuda .."""
+
     def run(self) -> None:
         """Read, distil, tell, write."""
-        network = loaded(self.model)
+        network = loaded(self.model, chosen_device(self.device))
         ids, _ = read_tokens(self.text)
         about = about_of(self.model)
         length = network.grid.size[0]
@@ -182,7 +192,8 @@ class Distill:
         if self.certificate:
             out.print(str(made.certificate), highlight=False)
         made.save_pretrained(self.model / DISTILLED)
-        out.print(f"The recurrence is in [bold]{self.model / DISTILLED}/[/]. Try next:")
+        found = "The recurrence" if made.recurrences else "No order is small enough: the exact stream"
+        out.print(f"{found} is in [bold]{self.model / DISTILLED}/[/]. Try next:")
         out.print(f"  omniconv lm generate {self.model} --prompt 'Once upon'", soft_wrap=True)
 
 
@@ -224,8 +235,8 @@ class Generate:
     model: Folder
     """Folder of a run."""
 
-    prompt: str = "\n"
-    """Text to go on from; of a model of ids, the ids, separated by blanks."""
+    prompt: str | None = None
+    """Text to go on from, a new line if it is left out; a model of ids needs one: ids, separated by blanks."""
 
     max_new_tokens: int = 256
     """After which to stop."""
@@ -246,7 +257,7 @@ class Generate:
     """Above 1 tokens that occurred are less likely."""
 
     stop: str | None = None
-    """A character, or of a model of ids an id, that ends the text."""
+    """A word that ends the text behind it; of a model of ids one id, or several in that order, separated by blanks."""
 
     exact: bool = False
     """Remember all that kernels reach, also where the model was distilled."""
@@ -255,50 +266,67 @@ class Generate:
     """Of the draws."""
 
     device: str = "cpu"
-    """Where to compute."""
+    """Where to compute: auto, cpu, cuda .."""
 
     def run(self) -> None:
         """Read, write."""
-        model = writer(self.model, self.device, exact=self.exact)
-        of_bytes = bool(about_of(self.model)["bytes"])
-        prompt, stop = encoded(self.prompt, of_bytes, "--prompt"), encoded(self.stop or "", of_bytes, "--stop")
-        printed = Printed(of_bytes)
-        sys.stdout.write(self.prompt)
+        device = chosen_device(self.device)
+        model = writer(self.model, device, exact=self.exact)
+        tokens = None if about_of(self.model)["bytes"] else model.stepper().network.out_features
+        prompt = self.prompt
+        if prompt is None:
+            if tokens is not None:
+                raise ValueError(
+                    "`--prompt` must be given for this model: ids, separated by blanks, such as --prompt '0 1'."
+                )
+            prompt = "\n"
+        ids = encoded(prompt, tokens, "--prompt")
+        stop = [] if self.stop is None else encoded(self.stop, tokens, "--stop")
         model.generate(
-            torch.tensor([prompt], device=self.device),
+            torch.tensor([ids], device=device),
             self.max_new_tokens,
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
-            stop=stop,
             seed=self.seed,
-            callback=printed,
+            callback=Printed(prompt, stop, of_bytes=tokens is None),
         )
         sys.stdout.write("\n")
 
 
 class Printed:
-    """Prints tokens as they come; bytes as the characters of UTF-8 that they make."""
+    """Prints tokens as they come, bytes as the characters of UTF-8 that they make; true behind those of `stop`.
 
-    def __init__(self, of_bytes: bool):
+    The prompt comes before the first token, when no option can be wrong any more.
+    """
+
+    def __init__(self, prompt: str, stop: Sequence[int], *, of_bytes: bool):
+        self.ahead, self.stop, self.last = prompt, list(stop), deque[int](maxlen=len(stop))
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace") if of_bytes else None
 
-    def __call__(self, token: Tensor) -> None:
+    def __call__(self, token: Tensor) -> bool:
         number = int(token[0])
-        sys.stdout.write(f" {number}" if self.decoder is None else self.decoder.decode(bytes([number])))
+        text = f" {number}" if self.decoder is None else self.decoder.decode(bytes([number]))
+        sys.stdout.write(self.ahead + text)
         sys.stdout.flush()
+        self.ahead = ""
+        self.last.append(number)
+        return bool(self.stop) and list(self.last) == self.stop
 
 
-def encoded(text: str, of_bytes: bool, option: str) -> list[int]:
-    """Tokens of an option."""
-    if of_bytes:
-        return list(text.encode())
+def encoded(text: str, tokens: int | None, option: str) -> list[int]:
+    """Tokens of an option: ids of so many `tokens`, or bytes for None; or raise."""
     try:
-        return [int(word) for word in text.split()]
+        ids = list(text.encode()) if tokens is None else [int(word) for word in text.split()]
     except ValueError:
         raise ValueError(f"`{option}` must be ids, separated by blanks, for this model; got {text!r}.") from None
+    if not ids:
+        raise ValueError(f"`{option}` must hold one token at least; got {text!r}.")
+    if tokens is not None and not all(0 <= one < tokens for one in ids):
+        raise ValueError(f"`{option}` must hold ids from 0 to {tokens - 1}; got {min(ids)} to {max(ids)}.")
+    return ids
 
 
 @dataclass(frozen=True)
@@ -318,51 +346,75 @@ class Bench:
     """Per line of the table."""
 
     device: str = "cpu"
-    """Where to compute."""
+    """Where to compute: auto, cpu, cuda .."""
 
     def run(self) -> None:
         """Read, time, print."""
         check_number("--seconds", self.seconds, low=0.0)
-        table: Any = require("rich.table", extra="cli", purpose="the command omniconv").Table(
-            title=f"Behind {self.context} tokens", title_justify="left"
-        )
-        for name in ("runs as", "batch", "tokens/s", "ms per step", "bytes per text", "prefill, tokens/s"):
-            table.add_column(name, justify="right")
+        check_integer("--context", self.context)
         batches = [check_integer("--batch-sizes", batch) for batch in self.batch_sizes]
-        exact = writer(self.model, self.device, exact=True).stepper()
+        device, rows, said = chosen_device(self.device), list[list[str]](), ""
+        try:
+            said = self.measure(device, batches, rows)
+        finally:  # what was measured is not lost to what comes later
+            if rows:
+                console().print(lines(f"Behind {self.context} tokens", HEAD, rows))
+        if said:
+            console().print(said, soft_wrap=True, highlight=False, markup=False)
+
+    def measure(self, device: torch.device, batches: Sequence[int], rows: list[list[str]]) -> str:
+        """Add the lines of the table; returns what is to be said of lines that are missing."""
+        exact = writer(self.model, device, exact=True).stepper()
         for batch in batches:
-            table.add_row("exact", *self.timed(exact, batch, exact.init_state(1).nbytes))
-        if (self.model / DISTILLED).exists():
-            streamed = Stream.from_pretrained(self.model / DISTILLED, device=self.device)
-            for batch in batches:
-                table.add_row(DISTILLED, *self.timed(streamed, batch, streamed.init_state(1).nbytes))
-            for batch in batches:
+            rows.append(["exact", "", *self.timed(exact, batch, exact.init_state(1).nbytes)])
+        if not (self.model / DISTILLED).exists():
+            return ""
+        streamed = Stream.from_pretrained(self.model / DISTILLED, device=device)
+        for batch in batches:
+            rows.append([DISTILLED, states_of(streamed), *self.timed(streamed, batch, streamed.init_state(1).nbytes)])
+        for batch in batches:
+            try:
                 decoder = Decoder(streamed, batch)
-                table.add_row("fused", *self.timed(decoder, batch, decoder.nbytes // batch))
-        console().print(table)
+            except (TypeError, ValueError) as error:  # it does not take every stream
+                return f"No line for a step in place: {error}"
+            rows.append([way_of(decoder), states_of(streamed), *self.timed(decoder, batch, decoder.nbytes // batch)])
+        return ""
 
     def timed(self, stepper: Stepper, batch: int, nbytes: int) -> list[str]:
         """A line of the table; `nbytes`: what is remembered of a text."""
-        tokens = stepper.network.out_features
-        prompt = torch.randint(tokens, (batch, check_integer("--context", self.context)), device=self.device)
+        network = stepper.network
+        device = next(network.parameters()).device
+        prompt = torch.randint(network.out_features, (batch, self.context), device=device)
         stepper.prefill(prompt, last=True)  # the first call makes what later ones keep
-        began = self._waited()
+        began = waited(device)
         _, state = stepper.prefill(prompt, last=True)
-        ahead = self._waited() - began
+        ahead = waited(device) - began
         took, ends = list[float](), time.perf_counter() + self.seconds
         while time.perf_counter() < ends or len(took) < 3:
             began = time.perf_counter()
             _, state = stepper.step(prompt[:, 0], state)
-            took.append(self._waited() - began)
+            took.append(waited(device) - began)
         step = statistics.median(took)
         speed = [f"{batch / step:,.0f}", f"{1e3 * step:.2f}", f"{nbytes:,}"]
         return [str(batch), *speed, f"{prompt.numel() / ahead:,.0f}"]
 
-    def _waited(self) -> float:
-        """The time when the device is done."""
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+
+def waited(device: torch.device) -> float:
+    """The time when the device is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def states_of(streamed: Stream) -> str:
+    """Numbers of state per channel of its largest recurrence, if it has one, as in the certificate."""
+    states = [layer.states for layer in streamed.certificate.layers if layer.name in streamed.recurrences]
+    return str(max(states)) if states else "exact"
+
+
+def way_of(decoder: Decoder) -> str:
+    """How a decoder steps: its kernels run on graphics processors alone, elsewhere it is plain PyTorch."""
+    return "fused" if all(runs_fused(block.window, block.state) for block in decoder.blocks) else "in place"
 
 
 Command = Annotated[
@@ -401,7 +453,7 @@ def about_of(folder: Path) -> dict[str, Any]:
     return about
 
 
-def loaded(folder: Path, device: str = "cpu") -> GatedNetwork:
+def loaded(folder: Path, device: torch.device) -> GatedNetwork:
     """The trained network, or raise."""
     about_of(folder)
     model = Network.from_pretrained(folder, device=device)
@@ -410,7 +462,7 @@ def loaded(folder: Path, device: str = "cpu") -> GatedNetwork:
     return model
 
 
-def writer(folder: Path, device: str, *, exact: bool) -> Generates:
+def writer(folder: Path, device: torch.device, *, exact: bool) -> Generates:
     """What writes: the recurrence where there is one, unless the network itself is asked for."""
     if exact or not (folder / DISTILLED).exists():
         model = loaded(folder, device)

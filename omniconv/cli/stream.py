@@ -104,9 +104,33 @@ def opened(source: Path | None) -> tuple[Iterator[Chunk], float | None]:
         return heard(stdin) if stdin.peek(4)[:4] == b"RIFF" else (lines(stdin, "standard input"), None)
     if source.suffix.lower() in (".txt", ".csv", ".tsv", ""):
         return lines(source.open("rb"), str(source)), None
+    return recorded(source)
+
+
+def recorded(source: Path) -> tuple[Iterator[Chunk], float]:
+    """The samples of a file of sound, and their rate; raises for what soundfile cannot read, also farther on."""
     soundfile: Any = require("soundfile", extra="data", purpose="reading sound")
-    rate = float(soundfile.info(source).samplerate)
-    return (np.asarray(block) for block in soundfile.blocks(source, FRAMES, always_2d=True)), rate
+
+    def refused(error: Exception) -> ValueError:
+        reason = getattr(error, "error_string", str(error))
+        return ValueError(
+            f"{source} is no sound that can be read: {reason} Give WAV, FLAC, OGG or MP3, or numbers in .txt, .csv or "
+            ".tsv."
+        )
+
+    def blocks() -> Iterator[Chunk]:
+        try:
+            yield from (np.asarray(block) for block in soundfile.blocks(source, FRAMES, always_2d=True))
+        except soundfile.SoundFileError as error:
+            raise refused(error) from error
+
+    with source.open("rb"):
+        pass  # the system says best why a file cannot be opened
+    try:
+        rate = float(soundfile.info(source).samplerate)
+    except soundfile.SoundFileError as error:
+        raise refused(error) from error
+    return blocks(), rate
 
 
 def lines(stream: IO[bytes], name: str) -> Iterator[Chunk]:

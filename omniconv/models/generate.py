@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer, describe
-from omniconv.models.sampling import Sampling
+from omniconv.models.sampling import Sampling, check_rows, finite_rows
 
 if TYPE_CHECKING:
     from omniconv.models.stepper import Stepper
@@ -60,16 +60,16 @@ class Generates(ABC):
 
         `ids`: prompts of one length (batch, length), or a list of any lengths, each of at least one token.
         `max_new_tokens`: at least 1. `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`: as in `Sampling`.
-        `stop`: ids that end a row. `seed`: of the draws; None draws from torch's global generator.
+        `stop`: ids that end a row. `seed`: of the draws, from 0 to 2**64 - 1; None draws from torch's global generator.
         `callback`: called with the tokens (batch,) of every step; returns true to stop.
 
         A row does not depend on the others, but for the draws. Raises `ValueError` or `TypeError` that names the
-        argument.
+        argument, and `ValueError` for a model whose logits are not finite.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         check_integer("max_new_tokens", max_new_tokens)
         if seed is not None:
-            check_integer("seed", seed, minimum=0)
+            check_seed(seed)
         if callback is not None and not callable(callback):
             raise TypeError(f"`callback` must be callable, with the tokens of a step; got {describe(callback)}.")
         stepper = self.stepper()
@@ -98,20 +98,29 @@ def continued(
     uneven = None if (lengths == lengths[0]).all() else lengths.to(device)
     logits, state = stepper.prefill(padded, lengths=uneven, last=True)
     ends = torch.tensor(stop, device=device, dtype=torch.long)
-    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    running = finite = torch.ones(len(prompts), dtype=torch.bool, device=device)
     drawn, counts = list[Tensor](), torch.zeros(len(prompts), dtype=torch.long, device=device)
     for i in range(most):
-        token = sampling.draw(logits[..., -1] if i == 0 else logits, seen, generator)
+        logits = logits[..., -1] if i == 0 else logits
+        token = sampling.draw(logits, seen, generator)
+        finite = finite & finite_rows(logits)  # looked at where the host waits anyway
         token = torch.where(running, token, drawn[-1]) if drawn else token  # an ended row repeats its stop id
         drawn.append(token)
         counts += running
         seen.scatter_(1, token[:, None], True)
-        running = running & ~torch.isin(token, ends)
+        running = running & finite & ~torch.isin(token, ends)
         halt = callback is not None and callback(token)
         if halt or i + 1 == most or (stop and not running.any()):  # without `stop` the host need not wait
             break
         logits, state = stepper.step(token, state)
+    check_rows(finite)
     return Generation(torch.stack(drawn, 1), counts)
+
+
+def check_seed(seed: Any) -> None:
+    """Raise unless it is one that torch's generators take."""
+    if check_integer("seed", seed, minimum=0) >= 2**64:
+        raise ValueError(f"`seed` must be from 0 to 2**64 - 1, which a generator takes; got {seed}.")
 
 
 def prompts_of(ids: Any, tokens: int) -> list[Tensor]:

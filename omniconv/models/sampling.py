@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class Sampling:
     `top_p`: only the fewest whose probabilities sum to that, (0, 1]; None for all. `min_p`: only those at least that
     many times as probable as the likeliest, [0, 1]; None for all. The three apply one after the other, to what the
     last one left. `repetition_penalty`: logits of tokens that occurred before are divided by it if positive, multiplied
-    if negative, (0, inf); 1 changes nothing.
+    if negative, [0.01, 100]; 1 changes nothing.
     Raises `ValueError` or `TypeError` that names the argument.
 
     Holtzman et al. 2020 (top_p); Nguyen et al. 2024 (min_p); Keskar et al. 2019 (repetition_penalty).
@@ -34,7 +35,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, low=0.0, closed=True)
-        check_number("repetition_penalty", self.repetition_penalty, low=0.0)
+        check_number("repetition_penalty", self.repetition_penalty, low=0.01, high=100.0, closed=True)
         if self.top_k is not None:
             check_integer("top_k", self.top_k)
         if self.top_p is not None and not 0 < check_number("top_p", self.top_p, low=0.0) <= 1:
@@ -43,13 +44,23 @@ class Sampling:
             raise ValueError(f"`min_p` must be in [0, 1], a ratio of probabilities; got {self.min_p}.")
 
     def draw(self, logits: Tensor, seen: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """The tokens (batch,) drawn from logits (batch, tokens); `seen`, bool of that shape: which occurred before."""
+        """The tokens (batch,) drawn from logits (batch, tokens); `seen`, bool of that shape: which occurred before.
+
+        -inf is never drawn. Raises `ValueError` for logits that are NaN or inf, or -inf for every token; at temperature
+        0 only on a CPU, because the host would wait for any other device.
+        """
         logits = self._penalised(logits.to(torch.promote_types(logits.dtype, torch.float32)), seen)
         if self.temperature == 0:
+            if not waits(logits):
+                check_rows(finite_rows(logits))
             return logits.argmax(-1)
         # Differences from the largest, so that no quotient overflows upwards.
         below = (logits - logits.amax(-1, keepdim=True)).double() / self.temperature
-        return torch.multinomial(self._likely(below.softmax(-1)), 1, generator=generator)[:, 0]
+        try:
+            return torch.multinomial(self._likely(below.softmax(-1)), 1, generator=generator)[:, 0]
+        except RuntimeError:  # it has looked at the probabilities, and would tell of them
+            check_rows(finite_rows(logits))
+            raise
 
     def _penalised(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         if seen is None or self.repetition_penalty == 1:
@@ -71,3 +82,23 @@ class Sampling:
         if self.min_p is not None:
             shares = shares * (shares >= self.min_p * shares.amax(-1, keepdim=True))
         return shares
+
+
+def finite_rows(logits: Tensor) -> Annotated[Tensor, "batch, bool"]:
+    """Rows to draw from: without NaN and inf, either of which would be the largest, and not -inf everywhere."""
+    return logits.amax(-1).isfinite()
+
+
+def check_rows(finite: Annotated[Tensor, "batch, bool"]) -> None:
+    """Raise unless all rows of logits are finite; the host waits for the device."""
+    wrong = len(finite) - int(finite.sum())
+    if wrong:
+        raise ValueError(
+            f"the model's logits are not finite in {wrong} of {len(finite)} rows: NaN or inf. Look for a training that "
+            "has diverged, or compute in float32 what overflows in half precision."
+        )
+
+
+def waits(logits: Tensor) -> bool:
+    """Whether the host waits for a device when it looks at a value."""
+    return logits.device.type != "cpu"

@@ -53,11 +53,17 @@ def balanced_truncation(response: Response, order: int) -> Poles:
 def prony(response: Response, order: int) -> Poles:
     """Roots of the polynomial that predicts a sample from the `order` before it with the least squared error.
 
+    All zero where there is nothing to predict from: silence, or an impulse at the end, is predicted by no polynomial.
+
     Prony 1795, with least squares.
     """
     rows = response.unfold(1, order + 1, 1)  # the samples before, and the one to predict
     before, now = rows[..., :-1], rows[..., -1:]
-    scale = before.square().sum((1, 2), keepdim=True) / order
+    size = before.abs().amax((1, 2), keepdim=True)
+    heard = size > torch.finfo(rows.dtype).eps * now.abs().amax(1, keepdim=True)
+    size = torch.where(heard, size, 1.0)  # squares neither vanish nor overflow
+    before, now = torch.where(heard, before / size, 0.0), torch.where(heard, now / size, 0.0)
+    scale = torch.where(heard, before.square().sum((1, 2), keepdim=True) / order, 1.0)
     gram = before.mT @ before + 1e-14 * scale * torch.eye(order, dtype=rows.dtype, device=rows.device)
     weights = torch.linalg.solve(gram, before.mT @ now)[..., 0]
     companion = torch.zeros(len(response), order, order, dtype=rows.dtype, device=rows.device)

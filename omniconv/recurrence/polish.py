@@ -75,6 +75,7 @@ def solved(response: Response, poles: Poles, residues: Poles, free: Tensor, damp
     return torch.where(step.isfinite(), step, 0) * free
 
 
+@torch.inference_mode(False)  # the descent needs gradients, whatever the caller's mode
 def modal_interpolation(
     response: Response, order: int, *, steps: int, lr: float = 3e-3, radius: float, seed: int = 0
 ) -> tuple[Poles, Poles, Tensor]:
@@ -84,6 +85,7 @@ def modal_interpolation(
 
     Massaroli et al. 2023 (Laughing Hyena).
     """
+    response = response.clone()  # tensors of inference have no gradients for good
     channels, length = response.shape
     modes = max(1, order // 2)
     generator = torch.Generator().manual_seed(seed)

@@ -175,15 +175,15 @@ def distill_language(
 
     The first of `orders` is taken with which the loss in nats changes by at most `change`, (0, inf), and the likeliest
     token is the same for a share of at least `top_1`, [0, 1], every token of `windows` through the recurrence. Orders
-    that are more than half of what kernels reach are passed over: taps are no more then.
+    that are more than half of what kernels reach, on the grid of the network, are passed over: taps are no more then.
     `report`: called with every attempt. Raises `ValueError` if none does, which cannot be where None, the exact one, is
     among them.
     """
     check_number("change", change, low=0.0)
     check_number("top_1", top_1, low=0.0, high=1.0, closed=True)
-    attempts = list[Attempt]()
+    attempts, reached = list[Attempt](), reaches(network)
     for order in orders:
-        if order is not None and order > shortest(network) // 2:
+        if order is not None and not fits(order, reached):
             continue
         made = stream(network, order=order)
         found = compare(network, made, windows)
@@ -198,10 +198,22 @@ def distill_language(
     )
 
 
-def shortest(network: Network) -> int:
-    """How far back the long convolutions reach at least: those that reach less than two samples are not meant."""
-    reaches = [module.window[0] for module in network.modules() if isinstance(module, Conv) and module.window[0] > 2]
-    return min(reaches, default=0)
+@torch.no_grad()
+def reaches(network: Network) -> list[tuple[int, bool]]:
+    """How many samples back every convolution reaches on the grid of the network, and whether it is a short one.
+
+    A short one reaches at most two samples back at the reference resolution. Kernels have other numbers of taps on
+    other grids, and those that are filtered for coarse ones get longer.
+    """
+    convs = [module for module in network.modules() if isinstance(module, Conv)]
+    return [(conv.taps(network.spacing, network.lowpass).shape[-1] - 1, conv.window[0] <= 2) for conv in convs]
+
+
+def fits(order: int, reached: Sequence[tuple[int, bool]]) -> bool:
+    """Whether long kernels have twice as many lags as that, and short ones too, or so few that they stay taps."""
+    return any(not short for _, short in reached) and all(
+        order <= past // 2 or (short and past <= max(order, 2)) for past, short in reached
+    )
 
 
 def batches(windows: Windows, batch_size: int) -> Iterator[Tensor]:

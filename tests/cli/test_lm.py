@@ -14,8 +14,11 @@ pytest.importorskip("tyro")
 pytest.importorskip("accelerate")
 
 from omniconv.cli import main
-from omniconv.models import Hyena, MultiHyena, Network
+from omniconv.cli.lm import Bench, Printed
+from omniconv.models import Hyena, MultiHyena, Network, Stepper
 from omniconv.recurrence import Stream
+
+needs_none = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 
 TEXT = b"the cat sat on the mat. " * 60
 
@@ -23,6 +26,11 @@ TEXT = b"the cat sat on the mat. " * 60
 def called(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
     monkeypatch.setattr(sys, "argv", ["omniconv", "lm", *map(str, options)])
     main()
+
+
+def rows_of(printed: str) -> list[list[str]]:
+    """The first three columns of a table."""
+    return [[cell.strip() for cell in line.split("│")[1:4]] for line in printed.splitlines() if "│" in line]
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +69,90 @@ def test_distill_generate_and_bench(
         assert capsys.readouterr().out == "the cat sat on the\n"
     called(monkeypatch, "generate", run / "run", "--prompt", "the c", "--temperature", 0, "--stop", " ")
     assert capsys.readouterr().out == "the cat \n"
-    called(monkeypatch, "bench", run / "run", "--batch-sizes", 2, "--context", 30, "--seconds", 0.01)
+    called(monkeypatch, "generate", run / "run", "--prompt", "the c", "--temperature", 0, "--stop", "at o")
+    assert capsys.readouterr().out == "the cat sat o\n"  # the word, none of its letters
+    called(monkeypatch, "bench", run / "run", "--batch-sizes", 2, 3, "--context", 30, "--seconds", 0.01)
     printed = capsys.readouterr().out
-    assert "exact" in printed
-    assert "distilled" in printed
+    layers = Stream.from_pretrained(run / "run" / "distilled").certificate.layers
+    most = str(max(layer.states for layer in layers if layer.form == "distilled"))
+    expected = [("exact", ""), ("distilled", most), ("in place", most)]  # nothing is fused on a CPU
+    assert rows_of(printed) == [[name, states, batch] for name, states in expected for batch in ("2", "3")]
+
+
+def test_models_whose_kernels_stay_taps_are_measured_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No order is small enough for three taps."""
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    options = ("--width", 8, "--length", 3, "--epochs", 1, "--device", "cpu")
+    called(monkeypatch, "train", tmp_path / "text.txt", "--out", tmp_path / "run", *options)
+    capsys.readouterr()
+    called(monkeypatch, "distill", tmp_path / "run", tmp_path / "text.txt", "--windows", 4, "--device", "cpu")
+    assert "No order is small enough: the exact stream is in" in capsys.readouterr().out.replace("\n", " ")
+    called(monkeypatch, "bench", tmp_path / "run", "--batch-sizes", 2, "--context", 5, "--seconds", 0.01)
+    printed = capsys.readouterr().out
+    assert ["distilled", "exact", "2"] in rows_of(printed)
+    assert "No line for a step in place: blocks.0.mixer.long.0 stays taps in this stream" in printed
+
+
+def test_what_was_measured_is_printed_before_a_mistake_is_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Bench.timed
+
+    def timed(self: Bench, stepper: Stepper, batch: int, nbytes: int) -> list[str]:
+        if batch == 3:
+            raise ValueError("no memory is left")
+        return real(self, stepper, batch, nbytes)
+
+    monkeypatch.setattr(Bench, "timed", timed)
+    with pytest.raises(SystemExit, match="no memory is left"):
+        called(monkeypatch, "bench", run / "run", "--batch-sizes", 2, 3, "--context", 5, "--seconds", 0.01)
+    assert "exact" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--prompt", ""), "`--prompt` must hold one token at least; got ''"),
+        (("--prompt", "the", "--stop", ""), "`--stop` must hold one token at least; got ''"),
+        (("--prompt", "the", "--temperature", -1), "`temperature` must be"),
+        (("--prompt", "the", "--max-new-tokens", 0), "`max_new_tokens` must be"),
+        (("--prompt", "the", "--seed", 2**64), "`seed` must be"),
+        (("--prompt", "the", "--device", "bulb"), "`device` must be auto, cpu or an accelerator .*; got 'bulb'"),
+    ],
+)
+def test_mistakes_are_told_before_the_prompt(
+    options: tuple[object, ...],
+    message: str,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        called(monkeypatch, "generate", run / "run", *options)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("command", ["generate", "bench", "distill"])
+@pytest.mark.parametrize("device", ["bulb", pytest.param("cuda", marks=needs_none)])
+def test_devices_that_are_not_there(command: str, device: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (run / "text.txt",) if command == "distill" else ()
+    with pytest.raises(
+        SystemExit, match=f"`device` must be auto, cpu or an accelerator of this machine; got '{device}'"
+    ):
+        called(monkeypatch, command, run / "run", *text, "--device", device)
+
+
+def test_a_word_ends_the_text_when_it_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = Printed("so ", list("né".encode()), of_bytes=True)
+    assert [printed(torch.tensor([byte])) for byte in "énènné".encode()] == [False] * 8 + [True]
+    assert capsys.readouterr().out == "so énènné"
+    printed = Printed("7 8", [1, 1, 2], of_bytes=False)
+    assert [printed(torch.tensor([id])) for id in (2, 1, 1, 1, 2)] == [False] * 4 + [True]
+    assert capsys.readouterr().out == "7 8 2 1 1 1 2"
+    endless = Printed("", [], of_bytes=False)
+    assert not any(endless(torch.tensor([id])) for id in (0, 1))
 
 
 def test_ids_of_another_tokenizer(
@@ -91,8 +179,18 @@ def test_ids_of_another_tokenizer(
     capsys.readouterr()
     called(monkeypatch, "generate", tmp_path / "run", "--prompt", "3 4", "--temperature", 0, "--max-new-tokens", 3)
     assert capsys.readouterr().out == "3 4 5 6 0\n"
-    with pytest.raises(SystemExit, match="`--prompt` must be ids, separated by blanks"):
-        called(monkeypatch, "generate", tmp_path / "run", "--prompt", "three")
+    called(monkeypatch, "generate", tmp_path / "run", "--prompt", "3 4", "--temperature", 0, "--stop", "6 0")
+    assert capsys.readouterr().out == "3 4 5 6 0\n"
+    for given, message in (
+        (("--prompt", "three"), "`--prompt` must be ids, separated by blanks"),
+        (("--prompt", "3 7"), r"`--prompt` must hold ids from 0 to 6; got 3 to 7"),
+        (("--prompt", "3", "--stop", "-1"), r"`--stop` must hold ids from 0 to 6; got -1 to -1"),
+        (("--prompt", " "), "`--prompt` must hold one token at least; got ' '"),
+        ((), "`--prompt` must be given for this model: ids, separated by blanks, such as --prompt '0 1'"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            called(monkeypatch, "generate", tmp_path / "run", *given)
+        assert capsys.readouterr().out == ""
 
 
 def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,44 @@ def test_bad_streams(
         streamed(monkeypatch, capsys, saved(tmp_path / "model"), "--device", "cpu", given=given)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.wav", b"no sound at all", r"omniconv: .*w.wav is no sound that can be read: Format not recognised"),
+        ("w.wav", b"", r"omniconv: .*w.wav is no sound that can be read: "),
+        ("w.flac", b"RIFF", r"omniconv: .*w.flac is no sound that can be read: "),
+        ("gone.wav", None, r"omniconv: .*No such file or directory: .*gone.wav"),
+    ],
+)
+def test_files_that_are_no_sound(
+    name: str,
+    content: bytes | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=message):
+        streamed(monkeypatch, capsys, saved(tmp_path / "model"), tmp_path / name, "--device", "cpu")
+
+
+def test_sound_that_is_damaged_farther_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What comes before it is predicted."""
+    soundfile.write(tmp_path / "w.flac", np.random.default_rng(0).uniform(-0.5, 0.5, (40_000, 2)), 1000)
+    data = bytearray((tmp_path / "w.flac").read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (tmp_path / "w.flac").write_bytes(data)
+    with pytest.raises(SystemExit, match=r"omniconv: .*w.flac is no sound that can be read: "):
+        streamed(
+            monkeypatch, capsys, saved(tmp_path / "model"), tmp_path / "w.flac", "--device", "cpu", "--every", 1000
+        )
+    assert capsys.readouterr().out.splitlines()[1].startswith("1000,")
+
+
 def test_networks_that_look_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

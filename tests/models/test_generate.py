@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv.kernels import HyenaFilter
-from omniconv.models import Generation, Hyena, MultiHyena, Sampling
+from omniconv.models import Generation, Hyena, MultiHyena, Sampling, sampling
 from omniconv.recurrence import stream
 
 F64 = torch.float64
@@ -126,7 +126,8 @@ def test_seeds() -> None:
     assert not torch.equal(model.generate(ids, 20, temperature=2.0).ids, without)
     torch.manual_seed(11)
     assert torch.equal(model.generate(ids, 20, temperature=2.0).ids, without)
-    assert model.generate(ids, 1, seed=0).ids.shape == (2, 1)
+    for seed in (0, 2**63, 2**64 - 1):
+        assert model.generate(ids, 1, seed=seed).ids.shape == (2, 1)
 
 
 # ---- where it ends
@@ -336,12 +337,14 @@ def test_bad_prompts_are_named(ids: Any, error: type[Exception] | tuple[type[Exc
         ({"top_k": 0}, ValueError, "`top_k` must be at least 1; got 0"),
         ({"top_p": 1.5}, ValueError, r"`top_p` must be in \(0, 1\]"),
         ({"min_p": 1.5}, ValueError, r"`min_p` must be in \[0, 1\]"),
-        ({"repetition_penalty": 0.0}, ValueError, "`repetition_penalty` must be finite and above 0"),
+        ({"repetition_penalty": 0.0}, ValueError, "`repetition_penalty` must be finite and at least 0.01"),
         ({"stop": [TOKENS]}, ValueError, f"`stop` must hold ids below {TOKENS}; got {TOKENS}"),
         ({"stop": [1, -1]}, ValueError, "`stop` must be at least 0; got -1"),
         ({"stop": ["."]}, TypeError, "`stop` must be an integer; got str '.'"),
         ({"stop": 5}, (TypeError, ValueError), "`stop` must"),
         ({"seed": "new"}, (TypeError, ValueError), "`seed` must be an integer"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0; got -1"),
+        ({"seed": 2**64}, ValueError, r"`seed` must be from 0 to 2\*\*64 - 1, .*; got 18446744073709551616"),
         ({"seed": 1.5}, (TypeError, ValueError), "`seed` must be an integer"),
         ({"callback": 5}, (TypeError, ValueError), "`callback` must"),
     ],
@@ -351,6 +354,26 @@ def test_bad_options_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         language().generate(PROMPT, **{"max_new_tokens": 3, **options})
+
+
+@every_model
+@pytest.mark.parametrize("temperature", [0, 0.8])
+@pytest.mark.parametrize("after", [1, 4])
+def test_networks_that_have_diverged_are_told(
+    name: str, temperature: float, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where `draw` does not look, as on a GPU, and also where only a later token makes it so."""
+    model = language(name).eval()
+    if after == 1:
+        model.head.readout.weight.data[3] = torch.nan
+    else:
+        said = greedy(model, PROMPT[0], after)
+        model.embedding.vectors.weight.data[said[-1]] = torch.nan
+    for looks in (True, False):
+        if not looks:
+            monkeypatch.setattr(sampling, "waits", lambda logits: True)
+        with pytest.raises(ValueError, match="the model's logits are not finite in 1 of 1 rows"):
+            model.generate(PROMPT, 200, temperature=temperature, seed=0)
 
 
 def test_models_that_predict_no_tokens_are_refused() -> None:

@@ -219,6 +219,20 @@ def test_logits_in_half_precision(dtype: torch.dtype) -> None:
     assert torch.equal(low, high)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1e-3, 0.8])
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.1}, {"repetition_penalty": 2.0}])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_told(wrong: float, options: dict[str, Any], temperature: float) -> None:
+    logits, seen = torch.randn(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    Sampling(temperature, **options).draw(logits, seen)
+    logits[1, 2] = wrong
+    with pytest.raises(ValueError, match="the model's logits are not finite in 1 of 3 rows"):
+        Sampling(temperature, **options).draw(logits, seen)
+    logits[:] = -math.inf  # nothing is left to draw
+    with pytest.raises(ValueError, match="the model's logits are not finite in 3 of 3 rows"):
+        Sampling(temperature, **options).draw(logits, seen)
+
+
 def test_logits_are_left_alone() -> None:
     logits, seen = torch.randn(3, 5), torch.ones(3, 5, dtype=torch.bool)
     before = logits.clone()
@@ -244,9 +258,11 @@ def test_logits_are_left_alone() -> None:
         ({"min_p": -0.1}, ValueError, "`min_p` must be .*; got -0.1"),
         ({"min_p": 1.1}, ValueError, r"`min_p` must be in \[0, 1\], a ratio of probabilities; got 1.1"),
         ({"min_p": "least"}, TypeError, "`min_p` must be a number"),
-        ({"repetition_penalty": 0.0}, ValueError, "`repetition_penalty` must be finite and above 0; got 0.0"),
-        ({"repetition_penalty": -1.0}, ValueError, "`repetition_penalty` must be finite and above 0"),
-        ({"repetition_penalty": math.inf}, ValueError, "`repetition_penalty` must be finite and above 0"),
+        ({"repetition_penalty": 0.0}, ValueError, "`repetition_penalty` must be .* at least 0.01 .* 100; got 0.0"),
+        ({"repetition_penalty": -1.0}, ValueError, "`repetition_penalty` must be finite and at least 0.01"),
+        ({"repetition_penalty": math.inf}, ValueError, "`repetition_penalty` must be finite and at least 0.01"),
+        ({"repetition_penalty": 1e-300}, ValueError, "`repetition_penalty` must be .* at most 100; got 1e-300"),
+        ({"repetition_penalty": 101}, ValueError, "`repetition_penalty` must be .* at most 100; got 101"),
         ({"repetition_penalty": "much"}, TypeError, "`repetition_penalty` must be a number"),
     ],
 )

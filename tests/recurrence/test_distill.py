@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import pytest
@@ -118,6 +120,42 @@ def test_silent_channels_stay_silent() -> None:
     found, report = distill(taps, order=8)
     assert (found.taps(100)[3] == 0).all()
     assert report.certificate.relative[3] == 0
+
+
+@pytest.mark.parametrize("method", [*METHODS, "interpolation"])
+@pytest.mark.parametrize("horizon", [None, 64])
+def test_channels_with_nothing_to_predict_from_leave_the_others_alone(method: str, horizon: int | None) -> None:
+    """Silent ones have the recurrence of zeros, an impulse at the end is not reached: no worse than silence."""
+    taps = torch.zeros(5, 64, dtype=torch.float64)
+    taps[1, 0], taps[2, 63], taps[3, 30] = 2.0, 1.0, 1.0
+    taps[4] = 0.9 ** torch.arange(64)
+    found, report = distill(taps, order=2, method=method, horizon=horizon, steps=20)
+    assert (found.taps(200)[0] == 0).all()
+    assert_close(found.taps(200)[1], torch.nn.functional.pad(taps[1], (0, 136)))
+    alone = distill(taps[4:], order=2, method=method, horizon=horizon, steps=20)[0]
+    if method != "interpolation":  # whose start is drawn for all channels together
+        assert (report.certificate.relative[2:4] < 1 + 1e-9).all()
+        assert (found.taps(64)[4:] - alone.taps(64)).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("order", [1, 2, 8, 31])
+@pytest.mark.parametrize("first", [1e-200, 1e-170, 1e-20, 1e-10])
+def test_prediction_from_next_to_nothing(order: int, first: float) -> None:
+    taps = torch.full((1, 64), first, dtype=torch.float64)
+    taps[0, -1] = 1.0
+    found, report = distill(taps, order=order, method="prony", horizon=64)
+    assert found.taps(64).isfinite().all()
+    assert report.certificate.relative.max() < 1 + 1e-9
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("method", [*METHODS, "interpolation"])
+def test_whatever_the_mode_of_gradients(method: str, mode: Callable[[], AbstractContextManager[None]]) -> None:
+    taps = trained_like("siren", 64)[:2]
+    expected = distill(taps, order=4, method=method, steps=20)[0].taps(64)
+    with mode():
+        found = distill(taps * 1.0, order=4, method=method, steps=20)[0].taps(64)
+    assert torch.equal(found, expected)
 
 
 def test_the_same_taps_give_the_same_recurrence() -> None:

@@ -16,12 +16,12 @@ from omniconv.data import Windows
 from omniconv.models import CCNN, Hyena
 from omniconv.recurrence import stream
 from omniconv.training import Recipe, Run, compare, distill_language, train_language
-from omniconv.training.language import NextToken
+from omniconv.training.language import ORDERS, NextToken
 
 
-def model(tokens: int = 6) -> Hyena:
+def model(tokens: int = 6, size: int = 16) -> Hyena:
     torch.manual_seed(0)
-    return Hyena(8, tokens, 16, blocks=1, width=8, tokens=tokens, tied=True, head="dense")
+    return Hyena(8, tokens, size, blocks=1, width=8, tokens=tokens, tied=True, head="dense")
 
 
 def windows(count: int = 400, seed: int = 0) -> Windows:
@@ -73,6 +73,27 @@ def test_the_smallest_stream_that_agrees_is_taken() -> None:
     assert [attempt.order for attempt in passed] == [None]  # kernels reach 15 samples back
     with pytest.raises(ValueError, match="no order of"):
         distill_language(network, windows(), change=1e-9, orders=(2,))
+
+
+@pytest.mark.filterwarnings("ignore:.*Expect aliasing")
+@pytest.mark.parametrize(
+    ("size", "factor", "lowpass", "tried"),
+    [
+        (16, 0.5, False, [2, None]),
+        (48, 0.5, False, [2, 4, 8, None]),
+        (48, 0.25, False, [2, 4, None]),
+        (16, 2.0, False, [2, 4, 8, None]),
+        (16, 0.5, True, [2, 4, None]),  # a filter makes kernels longer
+        (48, 0.25, True, [2, 4, None]),
+    ],
+)
+def test_orders_of_views_at_other_resolutions(size: int, factor: float, lowpass: bool, tried: list[int | None]) -> None:
+    """Half of the lags on their own grid, (size - 1) / spacing."""
+    view = model(size=size).double().eval().at_resolution(factor, lowpass=lowpass)
+    made, attempts = distill_language(view, windows(90), change=1e-9, top_1=1.0, orders=ORDERS)
+    assert [attempt.order for attempt in attempts] == tried
+    assert abs(attempts[-1].agreement.difference) < 1e-12
+    assert made.network.spacing == (1 / factor,)
 
 
 def test_bad_input() -> None:
