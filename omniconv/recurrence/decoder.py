@@ -12,16 +12,13 @@ from torch import Tensor
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal, Tokens
-from omniconv.engines.decode import gated_step, multi_head_step
+from omniconv.engines.decode import TAPS, gated_step, multi_head_step
 from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
-from omniconv.nn import ChannelNorm, GatedBlock, MultiHeadConv, State
+from omniconv.nn import ChannelNorm, Conv, GatedBlock, MultiHeadConv, State
 from omniconv.recurrence.modal import Modal
 from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream
-
-TAPS = 3
-"""Of the short convolutions that a fused step takes."""
 
 
 class Decoder(Stepper):
@@ -31,8 +28,9 @@ class Decoder(Stepper):
     convolution to the last gate, beside products of matrices; on a CUDA device all of it is recorded once as a graph,
     and replayed. `prefill`, `step` and `generate` are those of the stream.
 
-    `streamed`: of a `Hyena` of order 2 or a `MultiHyena`, with short convolutions of three taps and tokens as wide as
-    the network, all of whose long convolutions became recurrences. `batch`: texts, at least 1. `state_dtype`: float32,
+    `streamed`: of a `Hyena` of order 2 or a `MultiHyena`, or of a view of one at another resolution, with tokens as
+    wide as the network, all of whose long convolutions became recurrences, and none of the short ones; where these have
+    more than three taps, plain PyTorch stands for the kernel. `batch`: texts, at least 1. `state_dtype`: float32,
     float64 for a network in float64, or bfloat16, which halves what is read and written: every state is then scaled to
     unit variance under white noise.
     Raises `ValueError` or `TypeError` that names what does not fit.
@@ -60,7 +58,7 @@ class Decoder(Stepper):
         place = (batch, self.state_dtype, network.embedding.vectors.weight)
         with torch.no_grad():
             self.blocks = [
-                step_of(f"blocks.{i}", block, streamed.recurrences, place)  # type: ignore[arg-type]
+                step_of(f"blocks.{i}", block, streamed, place)  # type: ignore[arg-type]
                 for i, block in enumerate(network.blocks)
             ]
         self._held: State | None = None
@@ -154,17 +152,26 @@ class Decoder(Stepper):
 class BlockStep(ABC):
     """One residual block, a token at a time, with its state in buffers."""
 
-    def __init__(self, block: GatedBlock, recurrence: Recurrence, shape: Sequence[int], place: tuple[int, Any, Tensor]):
+    def __init__(
+        self,
+        block: GatedBlock,
+        recurrence: Recurrence,
+        short_taps: Tensor,
+        shape: Sequence[int],
+        place: tuple[int, Any, Tensor],
+    ):
         batch, state_dtype, like = place
         self.block, mixer, wide = block, block.mixer, torch.promote_types(like.dtype, torch.float32)
-        self.window = like.new_zeros(2, batch, 3 * mixer.channels)
+        self.remembered = short_taps.shape[-1] - 1
+        padded = F.pad(short_taps, (0, max(0, TAPS - short_taps.shape[-1])))  # to what the kernel takes
+        self.short_taps = padded.to(like.device, wide).contiguous()
+        self.window = like.new_zeros(padded.shape[-1] - 1, batch, 3 * mixer.channels)
         self.state = like.new_zeros(recurrence.modes, 2, batch, *shape, dtype=state_dtype)
         poles, residues, self.gains = recurrence.poles, recurrence.residues, None
         if state_dtype == torch.bfloat16:
             self.gains = (1 - poles.abs().square()).sqrt().T.to(like.device, wide).contiguous()
             residues = residues / self.gains.T.to(residues)
         skip = mixer.skip.detach().reshape(-1).double().to(recurrence.direct.device)
-        self.short_taps = mixer.short.taps().detach().to(like.device, wide).contiguous()
         assert mixer.short.bias is not None
         self.short_bias = mixer.short.bias.detach().to(wide)
         self.poles, self.residues = (split(value).to(like.device, wide) for value in (poles, residues))
@@ -180,7 +187,8 @@ class BlockStep(ABC):
 
     def load(self, window: Tensor, modal: Tensor) -> None:
         """Go on from the state of a stream."""
-        self.window.copy_(window.permute(2, 0, 1))
+        self.window.zero_()
+        self.window[len(self.window) - self.remembered :].copy_(window.permute(2, 0, 1))
         state = self.unfolded(modal)
         if self.gains is not None:
             state = state * self.gains.reshape(len(state), 1, 1, -1, *[1] * (state.ndim - 4))
@@ -219,17 +227,28 @@ class MultiHeadStep(BlockStep):
         return multi_head_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
 
 
-def step_of(name: str, block: GatedBlock, recurrences: dict[str, Modal], place: tuple[int, Any, Tensor]) -> BlockStep:
+def step_of(name: str, block: GatedBlock, streamed: Stream, place: tuple[int, Any, Tensor]) -> BlockStep:
     """The step of a block, or raise."""
-    mixer = block.mixer
-    if mixer.short.window != (TAPS - 1,):
-        raise ValueError(f"{name} must have a short convolution of {TAPS} taps; it has {mixer.short.window[0] + 1}.")
+    mixer, recurrences = block.mixer, streamed.recurrences
+    taps = short_taps(f"{name}.mixer.short", mixer.short, streamed)
     if isinstance(mixer, MultiHeadConv):
         shape = (mixer.n_filters, mixer.head_width, mixer.head_width)
-        return MultiHeadStep(block, long_recurrence(f"{name}.mixer.long", recurrences), shape, place)
+        return MultiHeadStep(block, long_recurrence(f"{name}.mixer.long", recurrences), taps, shape, place)
     if mixer.order != 2:
         raise ValueError(f"{name} must be of order 2; it is of order {mixer.order}. Step with the stream itself.")
-    return GatedStep(block, long_recurrence(f"{name}.mixer.long.0", recurrences), (mixer.channels,), place)
+    return GatedStep(block, long_recurrence(f"{name}.mixer.long.0", recurrences), taps, (mixer.channels,), place)
+
+
+def short_taps(name: str, conv: Conv, streamed: Stream) -> Tensor:
+    """Those of a short convolution at the resolution of the stream, or raise."""
+    network = streamed.network
+    taps = conv.taps(network.spacing, network.lowpass).detach()
+    if name in streamed.recurrences:
+        raise ValueError(
+            f"{name} became a recurrence in this stream, which no fused step takes. Give `stream` an `order` of "
+            f"{taps.shape[-1] - 1} or more, at which its {taps.shape[-1]} taps stay, or step with the stream itself."
+        )
+    return taps
 
 
 def long_recurrence(name: str, recurrences: dict[str, Modal]) -> Recurrence:

@@ -15,12 +15,12 @@ EXACT = 1e-12
 
 
 def some_parameters(
-    channels: int, filters: int, modes: int, dtype: torch.dtype = torch.float64, *, inputs: bool = False
+    channels: int, filters: int, modes: int, dtype: torch.dtype = torch.float64, *, inputs: bool = False, short: int = 3
 ) -> dict[str, Any]:
     """A short convolution and stable filters, the numbers those of float32."""
     poles = torch.polar(torch.rand(modes, filters) ** 0.1, torch.pi * torch.rand(modes, filters))
     found = {
-        "short_taps": torch.randn(3 * channels, 3),
+        "short_taps": torch.randn(3 * channels, short),
         "short_bias": torch.randn(3 * channels),
         "poles": torch.stack([poles.real, poles.imag], dim=1),
         "residues": torch.randn(modes, 2, filters),
@@ -46,8 +46,9 @@ def long_taps(given: dict[str, Any], length: int) -> Tensor:
 
 def projections(x: Tensor, given: dict[str, Any]) -> tuple[Tensor, ...]:
     """Query, key and value of a sequence (length, batch, 3 channels) behind the short convolution."""
-    taps = torch.zeros(max(3, len(x)), x.shape[-1], dtype=x.dtype)
-    taps[:3] = given["short_taps"].T
+    short = given["short_taps"].T
+    taps = torch.zeros(max(len(short), len(x)), x.shape[-1], dtype=x.dtype)
+    taps[: len(short)] = short
     return (causal(x, taps[: len(x), None]) + given["short_bias"]).chunk(3, dim=-1)
 
 
@@ -95,6 +96,16 @@ def test_steps_of_heads_make_the_whole_sequence(
     memory = silence(batch, filters * width, (filters, width, width), modes)
     y = torch.stack([step(sample, *memory, **given) for sample in x])
     assert_close(y, multi_head(x, given), tolerance=EXACT)
+
+
+@pytest.mark.parametrize("short", [1, 2, 4, 5])
+def test_short_convolutions_of_any_taps(short: int) -> None:
+    given = some_parameters(4, 4, 3, short=short)
+    x = torch.randn(9, 2, 12, dtype=torch.float64)
+    memory = torch.zeros(short - 1, 2, 12, dtype=torch.float64), torch.zeros(3, 2, 2, 4, dtype=torch.float64)
+    y = torch.stack([gated_step(sample, *memory, **given) for sample in x])
+    assert_close(y, gated(x, given), tolerance=EXACT)
+    assert torch.equal(memory[0], x[len(x) - short + 1 :])
 
 
 def test_heads_of_width_one_are_channels() -> None:
@@ -158,10 +169,20 @@ def test_nothing_is_differentiated() -> None:
         ("state", torch.zeros(3, 2, 2, 4, dtype=torch.float16), "`state` must be float32 or bfloat16"),
         ("state", torch.zeros(3, 2, 4, 2).mT, r"`state` must be contiguous.* got strides \(16, 8, 1, 2\)"),
         ("projected", torch.zeros(2, 11), r"`projected` must be \(batch, 3 channels\), here \(2, 12\)"),
-        ("window", torch.zeros(3, 2, 12), r"`window` must be \(2, batch, 3 channels\), here \(2, 2, 12\)"),
+        ("window", torch.zeros(2, 3, 12), r"`window` must be \(taps - 1, batch, 3 channels\), here \(2, 2, 12\)"),
+        ("window", torch.zeros(2), r"`window` must be \(taps - 1, batch, 3 channels\), here \(2, 2, 12\)"),
         ("window", torch.zeros(2, 2, 12).half(), "`window` must have the dtype of `projected`, torch.float32"),
         ("window", torch.zeros(2, 12, 2).mT, "`window` must be contiguous"),
-        ("short_taps", torch.zeros(3, 12), r"`short_taps` must be \(3 channels, 3\), here \(12, 3\).* got .*\(3, 12\)"),
+        (
+            "short_taps",
+            torch.zeros(3, 12),
+            r"`short_taps` must be \(3 channels, taps\), here \(12, 3\).* got .*\(3, 12\)",
+        ),
+        (
+            "short_taps",
+            torch.zeros(12, 4),
+            r"`short_taps` must be \(3 channels, taps\), here \(12, 3\).* got .*\(12, 4\)",
+        ),
         ("short_bias", torch.zeros(4), r"`short_bias` must be \(3 channels,\), here \(12,\)"),
         ("poles", torch.zeros(3, 4), r"`poles` must be \(modes, 2, filters\).*here \(3, 2, 4\)"),
         ("residues", torch.zeros(2, 2, 4), r"`residues` must be \(modes, 2, filters\).*here \(3, 2, 4\)"),

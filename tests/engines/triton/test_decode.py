@@ -111,9 +111,10 @@ def test_a_sample_of_any_strides_and_no_signals() -> None:
 
 def test_what_the_kernel_is_for() -> None:
     x, state = torch.zeros(1, 3, device=DEVICE), torch.zeros(1, 2, 1, 1, device=DEVICE)
-    assert runs_fused(x, state) == (DEVICE == "cuda")
-    assert not runs_fused(x.double(), state)
-    assert not runs_fused(x, state.double())
+    window = torch.zeros(2, 1, 3, device=DEVICE)
+    assert runs_fused(x, window, state) == (DEVICE == "cuda")
+    assert not runs_fused(x.double(), window, state)
+    assert not runs_fused(x, window, state.double())
 
 
 class OnCuda(Tensor):
@@ -122,11 +123,13 @@ class OnCuda(Tensor):
     is_cuda = property(lambda self: True)
 
 
-def test_wide_heads_are_stepped_in_plain_pytorch() -> None:
-    x = torch.zeros(1, 3).as_subclass(OnCuda)
-    assert runs_fused(x, torch.zeros(1, 2, 1, 1000))
-    assert runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST, WIDEST))
-    assert not runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST + 1, WIDEST + 1))
+def test_wide_heads_and_other_short_convolutions_are_stepped_in_plain_pytorch() -> None:
+    x, window = torch.zeros(1, 3).as_subclass(OnCuda), torch.zeros(2, 1, 3)
+    assert runs_fused(x, window, torch.zeros(1, 2, 1, 1000))
+    assert runs_fused(x, window, torch.zeros(1, 2, 1, 1, WIDEST, WIDEST))
+    assert not runs_fused(x, window, torch.zeros(1, 2, 1, 1, WIDEST + 1, WIDEST + 1))
+    for taps in (2, 4):
+        assert not runs_fused(x, torch.zeros(taps - 1, 1, 3), torch.zeros(1, 2, 1, 1000))
 
 
 def kernel(name: str, state: str, sizes: list[str], constants: dict[str, Any]) -> Kernel:
