@@ -64,8 +64,10 @@ def gated_step(
     weight of the layer's skip connection belongs to `direct`.
 
     `projected`: float32, bfloat16 or float16 (float64 too in plain PyTorch), which is the dtype of the result.
-    `poles`, `residues`, `direct`, `inputs`: float32; the arithmetic is that of float32. `inputs` are the gains of the
-    states, None for 1: where the state is bfloat16 they balance it, with the residues divided by them.
+    `residues`, `direct`, `inputs`: float32, and so is the arithmetic; but a state of float32 is multiplied in float64
+    and rounded once, as it is kept. `poles` should be float64 there: what a pole was rounded by adds up, step by step.
+    `inputs` are the gains of the states, None for 1: where the state is bfloat16 they balance it, with the residues
+    divided by them.
 
     Raises `ValueError`, or `TypeError` for what is no tensor of floating-point numbers, that names the argument.
 
@@ -206,14 +208,18 @@ def recurrence(
 ) -> Annotated[Tensor, "batch filters *entries"]:
     """What the filters give for one more sample of every entry; the state moves on."""
 
-    def over(values: Tensor) -> Tensor:
-        """Values (..., filters) as (..., 1, filters, 1, ...), which broadcast over batch and entries."""
-        return values.to(u.dtype)[(..., None, slice(None), *[None] * (u.ndim - 2))]
+    wide = u.dtype if state.dtype == torch.bfloat16 else torch.float64
 
-    (a, b), (c, d) = (over(values).unbind(1) for values in (poles, residues))
+    def over(values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values (..., filters) as (..., 1, filters, 1, ...), which broadcast over batch and entries."""
+        return values.to(dtype)[(..., None, slice(None), *[None] * (u.ndim - 2))]
+
+    c, d = over(residues, u.dtype).unbind(1)
     real, imaginary = state.to(u.dtype).unbind(1)
-    y = over(direct) * u + (c * real - d * imaginary).sum(0)
-    entered = u if inputs is None else over(inputs) * u
+    y = over(direct, u.dtype) * u + (c * real - d * imaginary).sum(0)
+    a, b = over(poles, wide).unbind(1)
+    real, imaginary = state.to(wide).unbind(1)
+    entered = u.to(wide) if inputs is None else over(inputs, wide) * u
     moved = torch.stack([a * real - b * imaginary + entered, a * imaginary + b * real], dim=1)
     state.copy_(moved)
     return y

@@ -174,7 +174,9 @@ class BlockStep(ABC):
         skip = mixer.skip.detach().reshape(-1).double().to(recurrence.direct.device)
         assert mixer.short.bias is not None
         self.short_bias = mixer.short.bias.detach().to(wide)
-        self.poles, self.residues = (split(value).to(like.device, wide) for value in (poles, residues))
+        # What a pole is rounded by adds up over the steps, but for what a state in bfloat16 is rounded by.
+        exact = wide if state_dtype == torch.bfloat16 else torch.float64
+        self.poles, self.residues = split(poles).to(like.device, exact), split(residues).to(like.device, wide)
         self.direct = (recurrence.direct + skip).to(like.device, wide)
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from omniconv.engines.decode import gated_step, multi_head_step, reference_gated_step, reference_multi_head_step
+from omniconv.engines.recurrent import prefill_modes
 from omniconv.testing import TOLERANCE, assert_close
 
 EXACT = 1e-12
@@ -151,6 +152,42 @@ def test_a_state_of_bfloat16_is_rounded_step_by_step() -> None:
         assert_close(gated_step(sample, window, state, **given), expected)
         assert_close(state, ideal[1])
         assert state.dtype == torch.bfloat16
+
+
+def test_steps_at_resonance_do_not_drift() -> None:
+    """The slowest poles that are fitted to 2048 taps, driven at their frequencies: rounding them would add up."""
+    angles = torch.tensor([0.0, 0.3, 1.1, 2.5], dtype=torch.float64)
+    poles = torch.polar(torch.full_like(angles, 1 - 1 / (20 * 2048)), angles)[:, None]
+    steps, one = 16_000, torch.ones(4, dtype=torch.float64)
+    u = torch.cos(angles[:, None] * torch.arange(steps)).float()
+    exact, _ = prefill_modes(u[None].double(), poles, one[:, None].to(torch.complex128))
+    given: dict[str, Any] = {"short_taps": torch.eye(3)[0].expand(12, 3), "short_bias": torch.zeros(12)}
+    given |= {"poles": torch.view_as_real(poles.T).mT.contiguous(), "direct": torch.zeros(4)}
+    given["residues"] = torch.eye(2)[0][None, :, None].expand(1, 2, 4)
+    window, state, worst = torch.zeros(2, 1, 12), torch.zeros(1, 2, 1, 4), torch.zeros(4)
+    for t, samples in enumerate(torch.cat([torch.ones(steps, 4), u.T, torch.ones(steps, 4)], dim=1)[:, None]):
+        y = gated_step(samples, window, state, **given)
+        if t % 1000 == 999:
+            worst = torch.maximum(worst, (y - exact[..., t - 1]).abs()[0].float())
+    assert (worst < 1e-5 * exact.abs().amax((0, 2))).all()
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_a_state_in_float32_is_rounded_once_a_step(inputs: bool) -> None:
+    """Products and sums are those of float64: nothing but what is kept is rounded, at random, step by step."""
+    given = some_parameters(5, 5, 3, torch.float32, inputs=inputs)
+    given["poles"] = given["poles"].double() * (1 - 1e-9)
+    window, state = torch.zeros(2, 2, 15), torch.randn(3, 2, 2, 5)
+    given["short_taps"] = torch.eye(3)[0].expand(15, 3)
+    given["short_bias"] = torch.zeros(15)
+    sample = torch.randn(2, 15)
+    _, k, v = sample.chunk(3, dim=-1)
+    u = (k * v).double() if given["inputs"] is None else given["inputs"].double()[:, None] * (k * v).double()
+    a, b = given["poles"][:, :, None].unbind(1)
+    real, imaginary = state.double().unbind(1)
+    expected = torch.stack([a * real - b * imaginary + u, a * imaginary + b * real], dim=1).float()
+    gated_step(sample, window, state, **given)
+    assert torch.equal(state, expected)
 
 
 def test_nothing_is_differentiated() -> None:

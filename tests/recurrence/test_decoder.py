@@ -92,6 +92,16 @@ def test_a_state_in_bfloat16_is_near(name: str) -> None:
     assert 1e-6 < error < 0.02
 
 
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+def test_poles_are_those_of_the_stream(name: str) -> None:
+    """And not rounded, but for a state that is coarser."""
+    streamed = stream(model(name, F32), order=2)
+    for decoder, dtype in ((Decoder(streamed, 1), F64), (Decoder(streamed, 1, state_dtype=torch.bfloat16), F32)):
+        for block, (_, modal) in zip(decoder.blocks, streamed.recurrences.items(), strict=True):
+            poles = modal.recurrence.poles
+            assert torch.equal(block.poles, torch.stack([poles.real, poles.imag], 1).permute(2, 1, 0).to(dtype))
+
+
 def test_a_decoder_holds_one_state() -> None:
     streamed = stream(model("hyena"), order=4)
     decoder = Decoder(streamed, 2, state_dtype=F64)
