@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,10 @@ from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream
 
 
+SLOWEST = 2**-8
+"""1 - modulus of a pole, below which a state in bfloat16 may be less than half of what a constant input makes of it."""
+
+
 class Decoder(Stepper):
     """Writes with a distilled Hyena or MultiHyena, a fixed number of texts at a time.
 
@@ -32,7 +37,9 @@ class Decoder(Stepper):
     wide as the network, all of whose long convolutions became recurrences, and none of the short ones; where these have
     more than three taps, plain PyTorch stands for the kernel. `batch`: texts, at least 1. `state_dtype`: float32,
     float64 for a network in float64, or bfloat16, which halves what is read and written: every state is then scaled to
-    unit variance under white noise.
+    unit variance under white noise. What adds less than half a unit in the last place to a state of bfloat16 is lost:
+    a mode with a pole of modulus r holds of a constant input too little, by up to 2^-8 / (1 - r) of what it holds.
+    Where 1 - r < 2^-8 for any pole a `UserWarning` names the slowest: such states should be of float32.
     Raises `ValueError` or `TypeError` that names what does not fit.
 
     >>> from omniconv.models import Hyena
@@ -61,6 +68,8 @@ class Decoder(Stepper):
                 step_of(f"blocks.{i}", block, streamed, place)  # type: ignore[arg-type]
                 for i, block in enumerate(network.blocks)
             ]
+        if self.state_dtype == torch.bfloat16:
+            warn_of_slow_poles(streamed.recurrences)
         self._held: State | None = None
         self._token = torch.zeros(batch, dtype=torch.long, device=place[2].device)
         self._logits: Tensor | None = None
@@ -260,6 +269,19 @@ def long_recurrence(name: str, recurrences: dict[str, Modal]) -> Recurrence:
             f"{name} stays taps in this stream, which no fused step takes. Give `stream` an `order`, or a larger `tol`."
         )
     return recurrences[name].recurrence
+
+
+def warn_of_slow_poles(recurrences: dict[str, Modal]) -> None:
+    """Warn, at the call of a decoder, of poles whose states in bfloat16 would stick."""
+    moduli = {name: float(modal.recurrence.poles.abs().max()) for name, modal in recurrences.items()}
+    name = max(moduli, key=lambda name: moduli[name])
+    if 1 - moduli[name] < SLOWEST:
+        warnings.warn(
+            f"`state_dtype` torch.bfloat16 is too coarse for the slowest pole, of modulus {moduli[name]:.7f} in {name}: "
+            "where 1 - modulus is below 2^-8, a state stays where it is though its input goes on. Use "
+            "state_dtype=torch.float32.",
+            stacklevel=3,
+        )
 
 
 def check_state_dtype(dtype: torch.dtype, network: torch.dtype) -> torch.dtype:

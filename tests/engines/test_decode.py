@@ -190,6 +190,21 @@ def test_a_state_in_float32_is_rounded_once_a_step(inputs: bool) -> None:
     assert torch.equal(state, expected)
 
 
+@pytest.mark.parametrize("slowness", [2**-11, 2**-8, 2**-6, 2**-4])
+def test_what_a_state_of_bfloat16_holds_of_a_constant(slowness: float) -> None:
+    """It stops where less than half a unit in the last place comes in: short by up to 2^-8 / slowness of itself."""
+    gain = torch.tensor([[(1 - (1 - slowness) ** 2) ** 0.5]])
+    given: dict[str, Any] = {"short_taps": torch.eye(3)[0].expand(3, 3), "short_bias": torch.zeros(3), "inputs": gain}
+    given |= {"poles": torch.tensor([[[1 - slowness], [0.0]]]), "residues": torch.tensor([[[1.0], [0.0]]])}
+    window, state = torch.zeros(2, 1, 3), torch.zeros(1, 2, 1, 1, dtype=torch.bfloat16)
+    steps = int(2 / slowness)
+    for _ in range(steps):
+        gated_step(torch.ones(1, 3), window, state, **given, direct=torch.zeros(1))
+    full, reached = gain.item() / slowness * (1 - (1 - slowness) ** steps), state[0, 0].item()
+    assert (1 - 2**-7) * full / (1 + 2**-8 / slowness) < reached < (1 + 2**-8) * full
+    assert (reached < 0.8 * full) == (slowness <= 2**-8)
+
+
 def test_nothing_is_differentiated() -> None:
     given = {name: values.requires_grad_() for name, values in some_parameters(2, 2, 1, inputs=True).items()}
     window, state = silence(1, 2, (2,), 1)

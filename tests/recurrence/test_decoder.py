@@ -13,7 +13,7 @@ import torch
 from omniconv.models import CCNN, Hyena, MultiHyena
 from omniconv.models.hyena import GatedNetwork
 from omniconv.nn import State
-from omniconv.recurrence import Decoder, stream
+from omniconv.recurrence import Decoder, Recurrence, Stream, stream
 
 F32, F64 = torch.float32, torch.float64
 
@@ -90,6 +90,26 @@ def test_a_state_in_bfloat16_is_near(name: str) -> None:
         outputs.append(logits)
     error = float((outputs[0] - outputs[1]).norm() / outputs[0].norm())
     assert 1e-6 < error < 0.02
+
+
+def slowest(streamed: Stream, modulus: float) -> Stream:
+    """The same stream, with poles of the second block scaled to that modulus at most."""
+    modal = streamed.recurrences["blocks.1.mixer.long.0"]
+    found = modal.recurrence
+    poles = found.poles * (modulus / found.poles.abs().max())
+    modal.recurrence = Recurrence(poles, found.residues, found.direct)
+    return streamed
+
+
+def test_poles_too_slow_for_bfloat16_warn() -> None:
+    """A state that takes in less than half a unit in its last place stays where it is."""
+    streamed = slowest(stream(model("hyena", F32), order=2), 1 - 2**-8 * 0.99)
+    with pytest.warns(
+        UserWarning, match=r"`state_dtype`.*modulus 0\.9961328 in blocks\.1.*Use state_dtype=torch\.float32"
+    ):
+        Decoder(streamed, 1, state_dtype=torch.bfloat16)
+    Decoder(streamed, 1)  # warnings are errors
+    Decoder(slowest(streamed, 1 - 2**-8 * 1.01), 1, state_dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
