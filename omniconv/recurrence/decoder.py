@@ -16,7 +16,7 @@ from omniconv._typing import Signal, Tokens
 from omniconv.engines.decode import TAPS, gated_step, multi_head_step
 from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
-from omniconv.nn import ChannelNorm, Conv, GatedBlock, MultiHeadConv, State
+from omniconv.nn import ChannelNorm, Conv, GatedBlock, MultiHeadConv, PoolHead, State
 from omniconv.recurrence.modal import Modal
 from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream
@@ -54,11 +54,15 @@ class Decoder(Stepper):
     """
 
     def __init__(self, streamed: Stream, batch: int, *, state_dtype: torch.dtype = torch.float32):
-        network = streamed.network
-        if not isinstance(streamed, Stream) or not isinstance(network, GatedNetwork):
+        if not isinstance(streamed, Stream) or not isinstance(network := streamed.network, GatedNetwork):
             raise TypeError(f"`streamed` must be a stream of a Hyena or MultiHyena; got {describe(streamed)[:80]}.")
         if network.embedding is None or network.stem is not None:
             raise ValueError("`streamed` must take tokens whose vectors are as wide as the network, without a stem.")
+        if isinstance(network.head, PoolHead):
+            raise ValueError(
+                '`streamed` must have the head "dense" or "last"; it has "pool", the mean over all that came, which no '
+                "fused step keeps. Step with the stream itself."
+            )
         super().__init__(network, streamed._chain)
         self.streamed, self.batch = streamed, check_integer("batch", batch)
         self.state_dtype = check_state_dtype(state_dtype, network.embedding.vectors.weight.dtype)
@@ -89,17 +93,26 @@ class Decoder(Stepper):
         side: str = "right",
         last: bool = False,
     ) -> tuple[Tensor, State]:
-        """As `Stream.prefill`, for `batch` texts; the decoder goes on from what it returns."""
+        """As `Stream.prefill`, for `batch` texts; the decoder goes on from what it returns.
+
+        `state`: of the stream, or what the last step returned.
+        """
+        state = self._of_stream(state)
         outputs, state = self.streamed.prefill(x, state, lengths=lengths, side=side, last=last)
         self.load(state)
         return outputs, state
 
+    def _of_stream(self, state: State | None) -> State | None:
+        """The state of the stream that is remembered, for one that a step returned; any other as it is."""
+        if not isinstance(state, State) or not state.tensors or state.tensors[0] is not self._token:
+            return state
+        self._check_held(state)
+        return State(tuple(tensor for block in self.blocks for tensor in block.unloaded()))
+
     @torch.no_grad()
     def load(self, state: State) -> None:
-        """Go on from a state of the stream."""
-        if not isinstance(state, State) or state.batch != self.batch:
-            what = f"one of {state.batch}" if isinstance(state, State) else describe(state)
-            raise ValueError(f"`state` must be a `State` of {self.batch} rows, as the decoder has; got {what}.")
+        """Go on from a state of the stream. Raises `ValueError`, and changes nothing, for another."""
+        self._check_state(state, self.batch)
         for block, window, modal in zip(self.blocks, state.tensors[::2], state.tensors[1::2], strict=True):
             block.load(window, modal)
         self._held = state
@@ -109,15 +122,22 @@ class Decoder(Stepper):
         """The logits (batch, tokens) behind one more token (batch,), in a buffer that the next step overwrites.
 
         `state`: what `prefill` or the last step returned; it stands for the one that the decoder holds.
+        Raises `ValueError` or `TypeError` that names the argument; for ids out of range on a CPU alone, because the host
+        would have to wait for another device.
         """
-        if state is not self._held:
-            raise ValueError("`state` must be the one that this decoder returned last: it holds no other. Call `load`.")
+        self._check_held(state)
         if not isinstance(x, Tensor) or tuple(x.shape) != (self.batch,):
             raise ValueError(f"`x` must be ids ({self.batch},); got {describe(x)}.")
+        assert self.network.embedding is not None
+        self.network.embedding.check_ids(x)
         self._token.copy_(x)
         logits = self._replayed() if self._token.is_cuda else self._forward()
         self._held = State((self._token,))  # a new one: the state before is gone
         return logits, self._held
+
+    def _check_held(self, state: Any) -> None:
+        if state is not self._held:
+            raise ValueError("`state` must be the one that this decoder returned last: it holds no other. Call `load`.")
 
     def _replayed(self) -> Tensor:
         """A step by the graph, which is recorded at the first."""
@@ -171,7 +191,7 @@ class BlockStep(ABC):
     ):
         batch, state_dtype, like = place
         self.block, mixer, wide = block, block.mixer, torch.promote_types(like.dtype, torch.float32)
-        self.remembered = short_taps.shape[-1] - 1
+        self.samples = short_taps.shape[-1] - 1  # that the stream remembers
         padded = F.pad(short_taps, (0, max(0, TAPS - short_taps.shape[-1])))  # to what the kernel takes
         self.short_taps = padded.to(like.device, wide).contiguous()
         self.window = like.new_zeros(padded.shape[-1] - 1, batch, 3 * mixer.channels)
@@ -193,17 +213,31 @@ class BlockStep(ABC):
         """The state of a stream, complex, as this one is laid out: (modes, 2, batch, ...)."""
 
     @abstractmethod
+    def folded(self, state: Tensor) -> Tensor:
+        """The state of a stream, complex, of one that is laid out as this."""
+
+    @abstractmethod
     def mixed(self, projected: Tensor) -> Tensor:
         """The step of the mixer between its linear maps."""
 
     def load(self, window: Tensor, modal: Tensor) -> None:
         """Go on from the state of a stream."""
         self.window.zero_()
-        self.window[len(self.window) - self.remembered :].copy_(window.permute(2, 0, 1))
+        self.window[len(self.window) - self.samples :].copy_(window.permute(2, 0, 1))
         state = self.unfolded(modal)
-        if self.gains is not None:
-            state = state * self.gains.reshape(len(state), 1, 1, -1, *[1] * (state.ndim - 4))
-        self.state.copy_(state)
+        self.state.copy_(state if self.gains is None else state * self._over(self.gains))
+
+    def unloaded(self) -> tuple[Tensor, Tensor]:
+        """The state of a stream that goes on from here."""
+        wide = torch.promote_types(self.window.dtype, torch.float32)
+        window = self.window[len(self.window) - self.samples :].permute(1, 2, 0)
+        state = self.state.to(wide)
+        modal = self.folded(state if self.gains is None else state / self._over(self.gains))
+        return window.to(wide, copy=True, memory_format=torch.contiguous_format), modal
+
+    def _over(self, gains: Tensor) -> Tensor:
+        """Gains (modes, filters), to multiply the state by."""
+        return gains.reshape(len(gains), 1, 1, -1, *[1] * (self.state.ndim - 4))
 
     def __call__(self, x: Tensor) -> Tensor:
         block, mixer = self.block, self.block.mixer
@@ -223,6 +257,9 @@ class GatedStep(BlockStep):
     def unfolded(self, modal: Tensor) -> Tensor:
         return torch.view_as_real(modal).permute(2, 3, 0, 1)
 
+    def folded(self, state: Tensor) -> Tensor:
+        return torch.view_as_complex(state.permute(2, 3, 0, 1).contiguous())
+
     def mixed(self, projected: Tensor) -> Tensor:
         return gated_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
 
@@ -233,6 +270,9 @@ class MultiHeadStep(BlockStep):
     def unfolded(self, modal: Tensor) -> Tensor:
         width = self.block.mixer.head_width
         return torch.view_as_real(modal).unflatten(1, (width, width)).permute(4, 5, 0, 3, 1, 2)
+
+    def folded(self, state: Tensor) -> Tensor:
+        return torch.view_as_complex(state.permute(2, 4, 5, 3, 0, 1).contiguous()).flatten(1, 2)
 
     def mixed(self, projected: Tensor) -> Tensor:
         return multi_head_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
@@ -277,7 +317,7 @@ def warn_of_slow_poles(recurrences: dict[str, Modal]) -> None:
     name = max(moduli, key=lambda name: moduli[name])
     if 1 - moduli[name] < SLOWEST:
         warnings.warn(
-            f"`state_dtype` torch.bfloat16 is too coarse for the slowest pole, of modulus {moduli[name]:.7f} in {name}: "
+            f"`state_dtype` torch.bfloat16 is too coarse for a pole of modulus {moduli[name]:.7f} in {name}; "
             "where 1 - modulus is below 2^-8, a state stays where it is though its input goes on. Use "
             "state_dtype=torch.float32.",
             stacklevel=3,

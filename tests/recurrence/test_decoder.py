@@ -92,9 +92,84 @@ def test_a_state_in_bfloat16_is_near(name: str) -> None:
     assert 1e-6 < error < 0.02
 
 
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+@pytest.mark.parametrize(("options", "factor"), [({}, 1.0), ({"short": 2}, 1.0), ({"head": "last"}, 2.0)])
+def test_chunks_and_steps_in_turn(name: str, options: dict[str, Any], factor: float) -> None:
+    streamed = stream(model(name, **options).at_resolution(factor), order=4)
+    decoder, ids = Decoder(streamed, 2, state_dtype=F64), torch.randint(11, (2, 20))
+    state, held = streamed.prefill(ids[:, :2])[1], decoder.prefill(ids[:, :2])[1]
+    for chunk in ids[:, 2:].split([1, 1, 4, 1, 2, 1, 8], dim=1):
+        if chunk.shape[1] == 1:
+            expected, state = streamed.step(chunk[:, 0], state)
+            given, held = decoder.step(chunk[:, 0], held)
+        else:
+            expected, state = streamed.prefill(chunk, state)
+            given, held = decoder.prefill(chunk, held)
+        torch.testing.assert_close(given, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+def test_chunks_go_on_from_a_state_in_bfloat16(name: str) -> None:
+    """From what is remembered: it is rounded, and scaled back."""
+    streamed = slowest(stream(model(name, F32), order=6), 0.99)
+    decoder, ids = Decoder(streamed, 2, state_dtype=torch.bfloat16), torch.randint(11, (2, 20))
+    whole = streamed.prefill(ids)[0]
+    _, held = decoder.prefill(ids[:, :9])
+    _, held = decoder.step(ids[:, 9], held)
+    given = decoder.prefill(ids[:, 10:], held)[0]
+    assert 1e-6 < float((given - whole[..., 10:]).norm() / whole[..., 10:].norm()) < 0.02
+
+
+def test_a_chunk_behind_a_state_that_is_gone_is_refused() -> None:
+    streamed = stream(model("hyena"), order=4)
+    decoder, ids = Decoder(streamed, 2, state_dtype=F64), torch.randint(11, (2, 5))
+    _, first = decoder.step(ids[:, 0], decoder.prefill(ids)[1])
+    decoder.step(ids[:, 1], first)
+    with pytest.raises(ValueError, match="`state` must be the one that this decoder returned last"):
+        decoder.prefill(ids, first)
+
+
+def test_states_of_others_are_refused_and_change_nothing() -> None:
+    streamed, ids = stream(model("hyena"), order=4), torch.randint(11, (2, 5))
+    decoder = Decoder(streamed, 2, state_dtype=F64)
+    _, held = decoder.prefill(ids)
+    before = [(block.window.clone(), block.state.clone()) for block in decoder.blocks]
+    other = stream(model("hyena"), order=8).prefill(ids)[1]
+    good = held.tensors
+    real = State((*good[:3], good[3].real))
+    for state, message in (
+        (other, "tensor 1 must be complex"),
+        (real, "tensor 3 must be complex"),
+        (State(good[:2]), "4 tensors"),
+    ):
+        with pytest.raises(ValueError, match=f"`state`.*{message}"):
+            decoder.load(state)
+        for block, (window, modal) in zip(decoder.blocks, before, strict=True):
+            assert torch.equal(block.window, window)
+            assert torch.equal(block.state, modal)
+    decoder.step(ids[:, 0], held)
+
+
+def test_ids_are_those_of_tokens() -> None:
+    streamed, ids = stream(model("hyena"), order=4), torch.randint(11, (2, 5))
+    decoder = Decoder(streamed, 2, state_dtype=F64)
+    _, held = decoder.prefill(ids)
+    before = decoder.blocks[0].state.clone()
+    for token, error, message in (
+        (torch.tensor([0, 11]), ValueError, "`x` must hold ids from 0 to 10; got 0 to 11"),
+        (torch.tensor([-1, 3]), ValueError, "`x` must hold ids from 0 to 10; got -1 to 3"),
+        (torch.tensor([1.5, 2.0]), TypeError, "`x` must be a tensor of integers, the ids of tokens; got a float32"),
+        (torch.tensor([True, False]), TypeError, "`x` must be a tensor of integers, the ids of tokens; got a bool"),
+    ):
+        with pytest.raises(error, match=message):
+            decoder.step(token, held)
+    assert torch.equal(decoder.blocks[0].state, before)
+    decoder.step(torch.tensor([10, 0], dtype=torch.int32), held)
+
+
 def slowest(streamed: Stream, modulus: float) -> Stream:
     """The same stream, with poles of the second block scaled to that modulus at most."""
-    modal = streamed.recurrences["blocks.1.mixer.long.0"]
+    modal = streamed.recurrences[next(name for name in streamed.recurrences if name.startswith("blocks.1"))]
     found = modal.recurrence
     poles = found.poles * (modulus / found.poles.abs().max())
     modal.recurrence = Recurrence(poles, found.residues, found.direct)
@@ -139,7 +214,7 @@ def test_a_decoder_holds_one_state() -> None:
     _, state = decoder.prefill(ids)
     with pytest.raises(ValueError, match=r"`x` must be ids \(2,\)"):
         decoder.step(ids, state)
-    with pytest.raises(ValueError, match="`state` must be a `State` of 2 rows, as the decoder has; got one of 1"):
+    with pytest.raises(ValueError, match="`state` must be a `State` of 2 rows, as `init_state` gives it; got one of 1"):
         decoder.load(State((torch.zeros(1, 2),)))
 
 
@@ -154,6 +229,10 @@ def test_bad_input() -> None:
         Decoder(stream(model("hyena"), order=4), 1)
     with pytest.raises(TypeError, match="`streamed` must be a stream of a Hyena"):
         Decoder(stream(CCNN(1, 2, 32, blocks=1, width=4, causal=True).eval()), 1)
+    with pytest.raises(TypeError, match="`streamed` must be a stream of a Hyena or MultiHyena; got NoneType None"):
+        Decoder(None, 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='`streamed` must have the head "dense" or "last".*"pool"'):
+        Decoder(stream(model("hyena", head="pool"), order=4), 1, state_dtype=F64)
     signals = Hyena(2, 3, 32, blocks=1, width=4, head="dense").eval()
     with pytest.raises(ValueError, match="`streamed` must take tokens"):
         Decoder(stream(signals, order=4), 1)
