@@ -21,7 +21,6 @@ from omniconv.recurrence.modal import Modal
 from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream
 
-
 SLOWEST = 2**-8
 """1 - modulus of a pole, below which a state in bfloat16 may be less than half of what a constant input makes of it."""
 
@@ -122,8 +121,8 @@ class Decoder(Stepper):
         """The logits (batch, tokens) behind one more token (batch,), in a buffer that the next step overwrites.
 
         `state`: what `prefill` or the last step returned; it stands for the one that the decoder holds.
-        Raises `ValueError` or `TypeError` that names the argument; for ids out of range on a CPU alone, because the host
-        would have to wait for another device.
+        Raises `ValueError` or `TypeError` that names the argument; for ids out of range on a CPU alone, because the
+        host would have to wait for another device.
         """
         self._check_held(state)
         if not isinstance(x, Tensor) or tuple(x.shape) != (self.batch,):

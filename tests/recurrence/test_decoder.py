@@ -231,7 +231,7 @@ def test_bad_input() -> None:
         Decoder(stream(CCNN(1, 2, 32, blocks=1, width=4, causal=True).eval()), 1)
     with pytest.raises(TypeError, match="`streamed` must be a stream of a Hyena or MultiHyena; got NoneType None"):
         Decoder(None, 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match='`streamed` must have the head "dense" or "last".*"pool"'):
+    with pytest.raises(ValueError, match=r'`streamed` must have the head "dense" or "last".*"pool"'):
         Decoder(stream(model("hyena", head="pool"), order=4), 1, state_dtype=F64)
     signals = Hyena(2, 3, 32, blocks=1, width=4, head="dense").eval()
     with pytest.raises(ValueError, match="`streamed` must take tokens"):
