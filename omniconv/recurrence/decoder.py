@@ -316,8 +316,8 @@ def warn_of_slow_poles(recurrences: dict[str, Modal]) -> None:
     name = max(moduli, key=lambda name: moduli[name])
     if 1 - moduli[name] < SLOWEST:
         warnings.warn(
-            f"`state_dtype` torch.bfloat16 is too coarse for a pole of modulus {moduli[name]:.7f} in {name}; "
-            "where 1 - modulus is below 2^-8, a state stays where it is though its input goes on. Use "
+            f"`state_dtype` torch.bfloat16 is too coarse for the slowest pole, of modulus {moduli[name]:.7f} in "
+            f"{name}: where 1 - modulus is below 2^-8, a state stays where it is though its input goes on. Use "
             "state_dtype=torch.float32.",
             stacklevel=3,
         )

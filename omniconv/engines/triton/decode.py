@@ -7,8 +7,9 @@ memory. Poles and residues are read once per program, which is what the blocks o
 
 A state of float32 is multiplied in float64, and rounded once, as it is kept. In float32 poles, products and sums would
 each be rounded, always the same way where a state changes little from step to step, and that adds up: a second float32
-for the rest of a pole does not help, because what it adds is less than half a unit in the last place of the sum. Four
-multiplications in float64 for 16 bytes hide behind the memory. A state of bfloat16 is coarser than any of that.
+for the rest of a pole hardly helps, because what it adds is less than half a unit in the last place of the sum. Four
+multiplications in float64 for 16 bytes should hide behind the memory, which has not been measured yet. A state of
+bfloat16 is coarser than any of that, and multiplied in float32.
 
 Every number of the state and of the window is read and written by one program alone. Within a program several threads
 may hold a copy of one number, so that all have read the window before any writes it.
