@@ -1,7 +1,7 @@
 """A trained convolution as a recurrence: how many states a kernel needs, and what an order costs.
 
 A small causal network learns to tell the ten digits of scikit-learn apart, read pixel by pixel. Writes `kernels.png`:
-three kernels of its last convolution beside the taps of recurrences of 4 and 8 states. Writes `orders.png`: the
+three kernels of its last convolution beside the taps of recurrences of order 4 and 8. Writes `orders.png`: the
 relative error of that convolution's recurrences by their order, for two ways to find poles, beside the singular
 values of the Hankel matrix, which no recurrence of that order is below in Hankel norm; and the share of test digits
 for which the stream of the whole network predicts what the network does. Prints the certificate of a stream.
@@ -57,7 +57,7 @@ def draw_kernels(taps: Tensor) -> Figure:
         axes.plot(taps[channel], color="black", label="trained")
         for order, style in ((4, ":"), (8, "--")):
             found, _ = distill(taps[channel : channel + 1], order=order)
-            axes.plot(found.taps(taps.shape[1])[0], style, color="#0072B2", label=f"{order} states")
+            axes.plot(found.taps(taps.shape[1])[0], style, color="#0072B2", label=f"order {order}")
         axes.set(xlabel="lag, samples", title=f"channel {channel}")
     axes.legend()
     return figure
@@ -78,7 +78,7 @@ def draw_orders(model: CCNN, taps: Tensor, signals: Tensor) -> Figure:
         )
     bound = hankel_singular_values(taps) / size[:, None]
     left.semilogy(ORDERS, [bound[:, order].median() for order in ORDERS], "k--", label="singular value, relative")
-    left.set(xlabel="order: real numbers of state", ylabel="relative l2 error")
+    left.set(xlabel="order: poles, two of a pair", ylabel="relative l2 error")
     left.legend()
     own = model(signals).argmax(1)
     share = []

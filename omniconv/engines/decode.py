@@ -1,16 +1,16 @@
 """One step of autoregressive decoding of gated long convolutions whose filters are modal recurrences.
 
 The input of a mixer's step is one sample of its input projection, `projected` (batch, 3 channels): a query, a key and a
-value, each `channels` wide. A short causal convolution of three taps goes over all of them, the recurrence of a long
-filter over what key and value make, and the query gates what comes out. What a step has to remember is
+value, each `channels` wide. A short causal convolution, of three taps as a rule, goes over all of them, the recurrence
+of a long filter over what key and value make, and the query gates what comes out. What a step has to remember is
 
-    window  (2, batch, 3 channels)      the last two projected samples, the older first, in their dtype
-    state   (modes, 2, batch, ...)      real and imaginary part of the recurrence, in float32 or bfloat16
+    window  (taps - 1, batch, 3 channels)   the last projected samples, the oldest first, in their dtype
+    state   (modes, 2, batch, ...)          real and imaginary part of the recurrence, in float32 or bfloat16
 
 both changed in place, of the same size after every step, so that a step can be recorded once and replayed. On a CUDA
-device one kernel does all of a mixer's step in one pass over the state; everywhere else, in float64, and for heads of
-more than 64 channels, it is plain PyTorch: `reference_gated_step` and `reference_multi_head_step`, which say what is
-computed. Nothing here has gradients.
+device one kernel does all of a mixer's step in one pass over the state; everywhere else, in float64, for heads of more
+than 64 channels, and for short convolutions of other than three taps, it is plain PyTorch: `reference_gated_step` and
+`reference_multi_head_step`, which say what is computed. Nothing here has gradients.
 
 Massaroli et al. 2023, Laughing Hyena Distillery; Poli et al. 2023, Hyena Hierarchy.
 """
@@ -26,7 +26,7 @@ from omniconv._errors import check_floating_tensor, describe
 from omniconv.engines._tensor_cores import refuse_package
 
 TAPS = 3
-"""Of the short convolution."""
+"""Of the short convolution that the kernel takes."""
 
 STATES = (torch.float32, torch.bfloat16, torch.float64)
 """Dtypes of a state; the last is for plain PyTorch."""
@@ -35,7 +35,7 @@ WIDEST = 64
 """Heads that the kernel takes: a program holds the state of a head, and wider ones do not fit its registers."""
 
 Projected = Annotated[Tensor, "batch 3*channels: query, key, value"]
-Window = Annotated[Tensor, "2 batch 3*channels"]
+Window = Annotated[Tensor, "taps-1 batch 3*channels"]
 Modal = Annotated[Tensor, "modes 2 filters: real and imaginary parts"]
 
 
@@ -45,7 +45,7 @@ def gated_step(
     window: Window,
     state: Annotated[Tensor, "modes 2 batch channels"],
     *,
-    short_taps: Annotated[Tensor, "3*channels 3"],
+    short_taps: Annotated[Tensor, "3*channels taps"],
     short_bias: Annotated[Tensor, "3*channels"],
     poles: Modal,
     residues: Modal,
@@ -54,7 +54,7 @@ def gated_step(
 ) -> Annotated[Tensor, "batch channels"]:
     """One step of an order-2 Hyena mixer, with a filter for every channel c; `window` and `state` are moved on.
 
-        q, k, v = short convolution of projected       sum_j short_taps[:, j] projected_{t-j} + short_bias, j = 0, 1, 2
+        q, k, v = short convolution of projected       sum_j short_taps[:, j] projected_{t-j} + short_bias, j = 0, 1, ..
         u = k v
         y = direct u + Re sum_n residues_n X_n         the state is read before it takes the sample in
         X_n <- poles_n X_n + inputs_n u
@@ -64,8 +64,10 @@ def gated_step(
     weight of the layer's skip connection belongs to `direct`.
 
     `projected`: float32, bfloat16 or float16 (float64 too in plain PyTorch), which is the dtype of the result.
-    `poles`, `residues`, `direct`, `inputs`: float32; the arithmetic is that of float32. `inputs` are the gains of the
-    states, None for 1: where the state is bfloat16 they balance it, with the residues divided by them.
+    `residues`, `direct`, `inputs`: float32, and so is the arithmetic; but a state of float32 is multiplied in float64
+    and rounded once, as it is kept. `poles` should be float64 there: what a pole was rounded by adds up, step by step.
+    `inputs` are the gains of the states, None for 1: where the state is bfloat16 they balance it, with the residues
+    divided by them.
 
     Raises `ValueError`, or `TypeError` for what is no tensor of floating-point numbers, that names the argument.
 
@@ -77,8 +79,8 @@ def gated_step(
     [4.0, 4.0, 2.0]
     """
     check_gated(projected, window, state)
-    check_parameters(projected, state, short_taps, short_bias, poles, residues, direct, inputs)
-    if runs_fused(projected, state):
+    check_parameters(window, state, short_taps, short_bias, poles, residues, direct, inputs)
+    if runs_fused(projected, window, state):
         from omniconv.engines.triton import decode
 
         with torch.cuda.device_of(projected):
@@ -102,7 +104,7 @@ def multi_head_step(
     window: Window,
     state: Annotated[Tensor, "modes 2 batch n_filters head_width head_width"],
     *,
-    short_taps: Annotated[Tensor, "3*channels 3"],
+    short_taps: Annotated[Tensor, "3*channels taps"],
     short_bias: Annotated[Tensor, "3*channels"],
     poles: Modal,
     residues: Modal,
@@ -121,8 +123,8 @@ def multi_head_step(
     Raises `ValueError`, or `TypeError` for what is no tensor of floating-point numbers, that names the argument.
     """
     check_multi_head(projected, window, state)
-    check_parameters(projected, state, short_taps, short_bias, poles, residues, direct, inputs)
-    if runs_fused(projected, state):
+    check_parameters(window, state, short_taps, short_bias, poles, residues, direct, inputs)
+    if runs_fused(projected, window, state):
         from omniconv.engines.triton import decode
 
         with torch.cuda.device_of(projected):
@@ -148,7 +150,7 @@ def reference_gated_step(
     window: Window,
     state: Annotated[Tensor, "modes 2 batch channels"],
     *,
-    short_taps: Annotated[Tensor, "3*channels 3"],
+    short_taps: Annotated[Tensor, "3*channels taps"],
     short_bias: Annotated[Tensor, "3*channels"],
     poles: Modal,
     residues: Modal,
@@ -157,7 +159,7 @@ def reference_gated_step(
 ) -> Annotated[Tensor, "batch channels"]:
     """`gated_step` in plain PyTorch, on any device and in any precision."""
     check_gated(projected, window, state)
-    check_parameters(projected, state, short_taps, short_bias, poles, residues, direct, inputs)
+    check_parameters(window, state, short_taps, short_bias, poles, residues, direct, inputs)
     q, k, v = short_convolution(projected, window, short_taps, short_bias, precision(projected, state)).chunk(3, dim=-1)
     y = recurrence(k * v, state, poles, residues, direct, inputs)
     return (q * y).to(projected.dtype)
@@ -169,7 +171,7 @@ def reference_multi_head_step(
     window: Window,
     state: Annotated[Tensor, "modes 2 batch n_filters head_width head_width"],
     *,
-    short_taps: Annotated[Tensor, "3*channels 3"],
+    short_taps: Annotated[Tensor, "3*channels taps"],
     short_bias: Annotated[Tensor, "3*channels"],
     poles: Modal,
     residues: Modal,
@@ -178,7 +180,7 @@ def reference_multi_head_step(
 ) -> Annotated[Tensor, "batch channels"]:
     """`multi_head_step` in plain PyTorch, on any device and in any precision."""
     check_multi_head(projected, window, state)
-    check_parameters(projected, state, short_taps, short_bias, poles, residues, direct, inputs)
+    check_parameters(window, state, short_taps, short_bias, poles, residues, direct, inputs)
     samples = short_convolution(projected, window, short_taps, short_bias, precision(projected, state))
     q, k, v = samples.unflatten(1, (3, *state.shape[3:5])).unbind(1)  # each batch, n_filters, head_width
     w = recurrence(k[..., :, None] * v[..., None, :], state, poles, residues, direct, inputs)
@@ -186,12 +188,13 @@ def reference_multi_head_step(
 
 
 def short_convolution(projected: Projected, window: Window, taps: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """The three taps over the projected sample and the two before it, (batch, 3 channels); the window moves on."""
-    older, last, now = window[0].to(dtype), window[1].to(dtype), projected.to(dtype)
+    """The taps over the projected sample and those before it, (batch, 3 channels); the window moves on."""
     taps = taps.to(dtype)
-    result = taps[:, 0] * now + taps[:, 1] * last + taps[:, 2] * older + bias.to(dtype)
-    window[0].copy_(window[1])
-    window[1].copy_(projected)
+    result = taps[:, 0] * projected.to(dtype) + bias.to(dtype)
+    for lag, sample in enumerate(window.flip(0), start=1):
+        result = result + taps[:, lag] * sample.to(dtype)
+    for older, newer in zip(window, [*window[1:], projected], strict=False):  # none to move where there is one tap
+        older.copy_(newer)
     return result
 
 
@@ -205,14 +208,18 @@ def recurrence(
 ) -> Annotated[Tensor, "batch filters *entries"]:
     """What the filters give for one more sample of every entry; the state moves on."""
 
-    def over(values: Tensor) -> Tensor:
-        """Values (..., filters) as (..., 1, filters, 1, ...), which broadcast over batch and entries."""
-        return values.to(u.dtype)[(..., None, slice(None), *[None] * (u.ndim - 2))]
+    wide = u.dtype if state.dtype == torch.bfloat16 else torch.float64
 
-    (a, b), (c, d) = (over(values).unbind(1) for values in (poles, residues))
+    def over(values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values (..., filters) as (..., 1, filters, 1, ...), which broadcast over batch and entries."""
+        return values.to(dtype)[(..., None, slice(None), *[None] * (u.ndim - 2))]
+
+    c, d = over(residues, u.dtype).unbind(1)
     real, imaginary = state.to(u.dtype).unbind(1)
-    y = over(direct) * u + (c * real - d * imaginary).sum(0)
-    entered = u if inputs is None else over(inputs) * u
+    y = over(direct, u.dtype) * u + (c * real - d * imaginary).sum(0)
+    a, b = over(poles, wide).unbind(1)
+    real, imaginary = state.to(wide).unbind(1)
+    entered = u.to(wide) if inputs is None else over(inputs, wide) * u
     moved = torch.stack([a * real - b * imaginary + entered, a * imaginary + b * real], dim=1)
     state.copy_(moved)
     return y
@@ -223,9 +230,9 @@ def precision(projected: Tensor, state: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(projected.dtype, state.dtype), torch.float32)
 
 
-def runs_fused(projected: Tensor, state: Tensor) -> bool:
+def runs_fused(projected: Tensor, window: Tensor, state: Tensor) -> bool:
     """Whether the kernel for graphics processors runs this step."""
-    if not projected.is_cuda or (state.ndim == 6 and state.shape[-1] > WIDEST):
+    if not projected.is_cuda or len(window) != TAPS - 1 or (state.ndim == 6 and state.shape[-1] > WIDEST):
         return False
     return torch.float64 not in (projected.dtype, state.dtype) and refuse_package() is None
 
@@ -252,7 +259,9 @@ def check_memory(projected: Any, window: Any, state: Tensor, channels: int) -> N
     """Raise unless the sample and the window are of the state's batch, and what is written in place can be."""
     batch = state.shape[2]
     check_tensor("projected", projected, (batch, 3 * channels), state, "(batch, 3 channels)")
-    check_tensor("window", window, (2, batch, 3 * channels), state, "(2, batch, 3 channels)")
+    check_floating_tensor("window", window)
+    before = len(window) if window.ndim == 3 else TAPS - 1
+    check_tensor("window", window, (before, batch, 3 * channels), state, "(taps - 1, batch, 3 channels)")
     if window.dtype != projected.dtype:
         raise ValueError(f"`window` must have the dtype of `projected`, {projected.dtype}; got {describe(window)}.")
     if state.dtype not in STATES:
@@ -263,7 +272,7 @@ def check_memory(projected: Any, window: Any, state: Tensor, channels: int) -> N
 
 
 def check_parameters(
-    projected: Tensor,
+    window: Tensor,
     state: Tensor,
     short_taps: Any,
     short_bias: Any,
@@ -272,9 +281,9 @@ def check_parameters(
     direct: Any,
     inputs: Any,
 ) -> None:
-    """Raise unless the parameters fit the sample and the state."""
-    width, modes, filters = projected.shape[1], state.shape[0], state.shape[3]
-    check_tensor("short_taps", short_taps, (width, TAPS), state, f"(3 channels, {TAPS})")
+    """Raise unless the parameters fit the window and the state."""
+    (before, _, width), modes, filters = window.shape, state.shape[0], state.shape[3]
+    check_tensor("short_taps", short_taps, (width, before + 1), state, "(3 channels, taps)")
     check_tensor("short_bias", short_bias, (width,), state, "(3 channels,)")
     check_tensor("poles", poles, (modes, 2, filters), state, "(modes, 2, filters), real and imaginary parts")
     check_tensor("residues", residues, (modes, 2, filters), state, "(modes, 2, filters), real and imaginary parts")

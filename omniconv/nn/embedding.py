@@ -45,10 +45,11 @@ class TokenEmbedding(nn.Module):
         self.vectors.reset_parameters()
 
     def forward(self, x: Tokens) -> Signal:
-        self._check_ids(x)
+        self.check_ids(x)
         return self.vectors(x.long()).movedim(-1, 1)
 
-    def _check_ids(self, x: Any) -> None:
+    def check_ids(self, x: Any) -> None:
+        """Raise what `forward` raises for ids that it does not take."""
         if not isinstance(x, Tensor) or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
             raise TypeError(f"`x` must be a tensor of integers, the ids of tokens; got {describe(x)}.")
         if not x.is_cpu or torch.compiler.is_compiling() or not x.numel():

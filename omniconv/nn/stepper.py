@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal, Tokens
 from omniconv.nn.causal import Chain, Filter, Part, Window
-from omniconv.nn.state import State
+from omniconv.nn.state import Layout, State
 
 
 class LayerStepper:
@@ -27,9 +27,15 @@ class LayerStepper:
 
     def __init__(self, chain: Chain, in_channels: int, out_channels: int, like: Tensor):
         self._chain, self.in_channels, self.out_channels, self._like = chain, in_channels, out_channels, like
+        self._expected = self._layout(1)
 
-    def init_state(self, batch: int = 1, *, dtype: torch.dtype = torch.float32) -> State:
-        """What is remembered before the first sample, for signals of that dtype: float32 or float64."""
+    def init_state(self, batch: int = 1, *, dtype: torch.dtype | None = None) -> State:
+        """What is remembered before the first sample, for signals of that dtype: float32 or float64.
+
+        None is the dtype of the parameters, and float32 for half precision.
+        """
+        if dtype is None:
+            dtype = torch.promote_types(self._like.dtype, torch.float32)
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"`dtype` must be torch.float32 or torch.float64; got {dtype!r}.")
         return State(self._chain.begin(check_integer("batch", batch, minimum=0), dtype, self._like.device))
@@ -63,9 +69,7 @@ class LayerStepper:
         self._check(x)
         if state is None:
             state = self.init_state(x.shape[0], dtype=torch.promote_types(self._dtype(x), torch.float32))
-        if not isinstance(state, State) or (state.tensors and state.batch != x.shape[0]):
-            what = f"one of {state.batch} rows" if isinstance(state, State) else describe(state)
-            raise ValueError(f"`state` must be a `State` of {x.shape[0]} rows, as `init_state` gives it; got {what}.")
+        self._check_state(state, x.shape[0])
         if lengths is not None:
             return self._padded(x, state, check_lengths(lengths, x), side, last)
         return self._run(x, state, last)
@@ -95,6 +99,21 @@ class LayerStepper:
 
     def _shape(self, more: str) -> str:
         return f"(batch, {self.in_channels}{more})"
+
+    def _layout(self, batch: int) -> tuple[int, Layout]:
+        """What a state of so many rows is like, without the memory of one."""
+        return batch, Layout.of(self._chain.begin(batch, torch.float32, torch.device("meta")))
+
+    def _check_state(self, state: Any, batch: int) -> None:
+        """Raise unless `state` is one of this stepper, of so many rows.
+
+        This is looked at in every step, so what is expected is kept for the rows that the last one had.
+        """
+        expected = self._expected
+        if expected[0] != batch:
+            expected = self._expected = self._layout(batch)
+        if not isinstance(state, State) or Layout.of(state.tensors) != expected[1]:
+            raise ValueError(refusal(state, batch, expected[1]))
 
     def _check(self, x: Any) -> None:
         """Raise unless `x` is a signal of one sample at least."""
@@ -127,6 +146,25 @@ class Steps(ABC):
         with torch.no_grad():
             part = layer.causal_part("the layer", lambda name, conv: Window(conv.taps()))
         return LayerStepper(Chain([part, Chain([])]), *layer._ends())
+
+
+def refusal(state: Any, batch: int, expected: Layout) -> str:
+    """In what `state` is none of that layout."""
+    if not isinstance(state, State) or (state.tensors and state.batch != batch):
+        what = f"one of {state.batch} rows" if isinstance(state, State) else describe(state)
+        return f"`state` must be a `State` of {batch} rows, as `init_state` gives it; got {what}."
+    own = "States go with the network, and the order of its recurrences, that they came from."
+    count, given = len(expected.shapes), len(state.tensors)
+    if given != count:
+        return f"`state` must be a `State` of {count} tensors, as `init_state` gives it; got one of {given}. {own}"
+    at, tensor = next(
+        (i, tensor)
+        for i, tensor in enumerate(state.tensors)
+        if (tensor.shape, tensor.is_complex()) != (expected.shapes[i], expected.complexes[i])
+    )
+    kind = "complex" if expected.complexes[at] else "real"
+    shape = tuple(expected.shapes[at])
+    return f"`state`: tensor {at} must be {kind}, {shape}, as in `init_state`; got {describe(tensor)}. {own}"
 
 
 def check_lengths(lengths: Any, x: Tensor) -> list[int]:

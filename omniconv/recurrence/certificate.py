@@ -59,7 +59,7 @@ def certify(
     """The norms of the difference of causal taps (channels, length) and of a recurrence that stands for them.
 
     `horizon`: how many lags count, the length of the longest signal; None for all lags.
-    `states`: real numbers of state for the bound `hankel`, such as the order of a fit; None leaves it out.
+    `states`: real numbers of state for the bound `hankel`, at least 0, such as the order of a fit; None leaves it out.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> taps = 0.5 ** torch.arange(8.0)[None]
@@ -78,7 +78,7 @@ def certify(
     norms = torch.cat([norms_of(taps[some], recurrence.of(some), length, horizon is None) for some in rows], dim=1)
     bound = torch.full_like(norms[0], torch.nan)
     if states is not None:
-        values = hankel_singular_values(taps)
+        states, values = check_integer("states", states, minimum=0), hankel_singular_values(taps)
         bound = values[:, states] if values.shape[1] > states else torch.zeros_like(bound)
     l1, l2, peak, size = norms
     return Certificate(l1, l2, peak, size, bound, horizon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +13,16 @@ from torch import Tensor
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal, Tokens
-from omniconv.engines.decode import gated_step, multi_head_step
+from omniconv.engines.decode import TAPS, gated_step, multi_head_step
 from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
-from omniconv.nn import ChannelNorm, GatedBlock, MultiHeadConv, State
+from omniconv.nn import ChannelNorm, Conv, GatedBlock, MultiHeadConv, PoolHead, State
 from omniconv.recurrence.modal import Modal
 from omniconv.recurrence.recurrence import Recurrence
 from omniconv.recurrence.stream import Stream
 
-TAPS = 3
-"""Of the short convolutions that a fused step takes."""
+SLOWEST = 2**-8
+"""1 - modulus of a pole, below which a state in bfloat16 may be less than half of what a constant input makes of it."""
 
 
 class Decoder(Stepper):
@@ -31,10 +32,13 @@ class Decoder(Stepper):
     convolution to the last gate, beside products of matrices; on a CUDA device all of it is recorded once as a graph,
     and replayed. `prefill`, `step` and `generate` are those of the stream.
 
-    `streamed`: of a `Hyena` of order 2 or a `MultiHyena`, with short convolutions of three taps and tokens as wide as
-    the network, all of whose long convolutions became recurrences. `batch`: texts, at least 1. `state_dtype`: float32,
+    `streamed`: of a `Hyena` of order 2 or a `MultiHyena`, or of a view of one at another resolution, with tokens as
+    wide as the network, all of whose long convolutions became recurrences, and none of the short ones; where these have
+    more than three taps, plain PyTorch stands for the kernel. `batch`: texts, at least 1. `state_dtype`: float32,
     float64 for a network in float64, or bfloat16, which halves what is read and written: every state is then scaled to
-    unit variance under white noise.
+    unit variance under white noise. What adds less than half a unit in the last place to a state of bfloat16 is lost:
+    a mode with a pole of modulus r holds of a constant input too little, by up to 2^-8 / (1 - r) of what it holds.
+    Where 1 - r < 2^-8 for any pole a `UserWarning` names the slowest: such states should be of float32.
     Raises `ValueError` or `TypeError` that names what does not fit.
 
     >>> from omniconv.models import Hyena
@@ -49,20 +53,26 @@ class Decoder(Stepper):
     """
 
     def __init__(self, streamed: Stream, batch: int, *, state_dtype: torch.dtype = torch.float32):
-        network = streamed.network
-        if not isinstance(streamed, Stream) or not isinstance(network, GatedNetwork):
+        if not isinstance(streamed, Stream) or not isinstance(network := streamed.network, GatedNetwork):
             raise TypeError(f"`streamed` must be a stream of a Hyena or MultiHyena; got {describe(streamed)[:80]}.")
         if network.embedding is None or network.stem is not None:
             raise ValueError("`streamed` must take tokens whose vectors are as wide as the network, without a stem.")
+        if isinstance(network.head, PoolHead):
+            raise ValueError(
+                '`streamed` must have the head "dense" or "last"; it has "pool", the mean over all that came, which no '
+                "fused step keeps. Step with the stream itself."
+            )
         super().__init__(network, streamed._chain)
         self.streamed, self.batch = streamed, check_integer("batch", batch)
         self.state_dtype = check_state_dtype(state_dtype, network.embedding.vectors.weight.dtype)
         place = (batch, self.state_dtype, network.embedding.vectors.weight)
         with torch.no_grad():
             self.blocks = [
-                step_of(f"blocks.{i}", block, streamed.recurrences, place)  # type: ignore[arg-type]
+                step_of(f"blocks.{i}", block, streamed, place)  # type: ignore[arg-type]
                 for i, block in enumerate(network.blocks)
             ]
+        if self.state_dtype == torch.bfloat16:
+            warn_of_slow_poles(streamed.recurrences)
         self._held: State | None = None
         self._token = torch.zeros(batch, dtype=torch.long, device=place[2].device)
         self._logits: Tensor | None = None
@@ -82,17 +92,26 @@ class Decoder(Stepper):
         side: str = "right",
         last: bool = False,
     ) -> tuple[Tensor, State]:
-        """As `Stream.prefill`, for `batch` texts; the decoder goes on from what it returns."""
+        """As `Stream.prefill`, for `batch` texts; the decoder goes on from what it returns.
+
+        `state`: of the stream, or what the last step returned.
+        """
+        state = self._of_stream(state)
         outputs, state = self.streamed.prefill(x, state, lengths=lengths, side=side, last=last)
         self.load(state)
         return outputs, state
 
+    def _of_stream(self, state: State | None) -> State | None:
+        """The state of the stream that is remembered, for one that a step returned; any other as it is."""
+        if not isinstance(state, State) or not state.tensors or state.tensors[0] is not self._token:
+            return state
+        self._check_held(state)
+        return State(tuple(tensor for block in self.blocks for tensor in block.unloaded()))
+
     @torch.no_grad()
     def load(self, state: State) -> None:
-        """Go on from a state of the stream."""
-        if not isinstance(state, State) or state.batch != self.batch:
-            what = f"one of {state.batch}" if isinstance(state, State) else describe(state)
-            raise ValueError(f"`state` must be a `State` of {self.batch} rows, as the decoder has; got {what}.")
+        """Go on from a state of the stream. Raises `ValueError`, and changes nothing, for another."""
+        self._check_state(state, self.batch)
         for block, window, modal in zip(self.blocks, state.tensors[::2], state.tensors[1::2], strict=True):
             block.load(window, modal)
         self._held = state
@@ -102,15 +121,22 @@ class Decoder(Stepper):
         """The logits (batch, tokens) behind one more token (batch,), in a buffer that the next step overwrites.
 
         `state`: what `prefill` or the last step returned; it stands for the one that the decoder holds.
+        Raises `ValueError` or `TypeError` that names the argument; for ids out of range on a CPU alone, because the
+        host would have to wait for another device.
         """
-        if state is not self._held:
-            raise ValueError("`state` must be the one that this decoder returned last: it holds no other. Call `load`.")
+        self._check_held(state)
         if not isinstance(x, Tensor) or tuple(x.shape) != (self.batch,):
             raise ValueError(f"`x` must be ids ({self.batch},); got {describe(x)}.")
+        assert self.network.embedding is not None
+        self.network.embedding.check_ids(x)
         self._token.copy_(x)
         logits = self._replayed() if self._token.is_cuda else self._forward()
         self._held = State((self._token,))  # a new one: the state before is gone
         return logits, self._held
+
+    def _check_held(self, state: Any) -> None:
+        if state is not self._held:
+            raise ValueError("`state` must be the one that this decoder returned last: it holds no other. Call `load`.")
 
     def _replayed(self) -> Tensor:
         """A step by the graph, which is recorded at the first."""
@@ -154,20 +180,31 @@ class Decoder(Stepper):
 class BlockStep(ABC):
     """One residual block, a token at a time, with its state in buffers."""
 
-    def __init__(self, block: GatedBlock, recurrence: Recurrence, shape: Sequence[int], place: tuple[int, Any, Tensor]):
+    def __init__(
+        self,
+        block: GatedBlock,
+        recurrence: Recurrence,
+        short_taps: Tensor,
+        shape: Sequence[int],
+        place: tuple[int, Any, Tensor],
+    ):
         batch, state_dtype, like = place
         self.block, mixer, wide = block, block.mixer, torch.promote_types(like.dtype, torch.float32)
-        self.window = like.new_zeros(2, batch, 3 * mixer.channels)
+        self.samples = short_taps.shape[-1] - 1  # that the stream remembers
+        padded = F.pad(short_taps, (0, max(0, TAPS - short_taps.shape[-1])))  # to what the kernel takes
+        self.short_taps = padded.to(like.device, wide).contiguous()
+        self.window = like.new_zeros(padded.shape[-1] - 1, batch, 3 * mixer.channels)
         self.state = like.new_zeros(recurrence.modes, 2, batch, *shape, dtype=state_dtype)
         poles, residues, self.gains = recurrence.poles, recurrence.residues, None
         if state_dtype == torch.bfloat16:
             self.gains = (1 - poles.abs().square()).sqrt().T.to(like.device, wide).contiguous()
             residues = residues / self.gains.T.to(residues)
         skip = mixer.skip.detach().reshape(-1).double().to(recurrence.direct.device)
-        self.short_taps = mixer.short.taps().detach().to(like.device, wide).contiguous()
         assert mixer.short.bias is not None
         self.short_bias = mixer.short.bias.detach().to(wide)
-        self.poles, self.residues = (split(value).to(like.device, wide) for value in (poles, residues))
+        # What a pole is rounded by adds up over the steps, but for what a state in bfloat16 is rounded by.
+        exact = wide if state_dtype == torch.bfloat16 else torch.float64
+        self.poles, self.residues = split(poles).to(like.device, exact), split(residues).to(like.device, wide)
         self.direct = (recurrence.direct + skip).to(like.device, wide)
 
     @abstractmethod
@@ -175,16 +212,31 @@ class BlockStep(ABC):
         """The state of a stream, complex, as this one is laid out: (modes, 2, batch, ...)."""
 
     @abstractmethod
+    def folded(self, state: Tensor) -> Tensor:
+        """The state of a stream, complex, of one that is laid out as this."""
+
+    @abstractmethod
     def mixed(self, projected: Tensor) -> Tensor:
         """The step of the mixer between its linear maps."""
 
     def load(self, window: Tensor, modal: Tensor) -> None:
         """Go on from the state of a stream."""
-        self.window.copy_(window.permute(2, 0, 1))
+        self.window.zero_()
+        self.window[len(self.window) - self.samples :].copy_(window.permute(2, 0, 1))
         state = self.unfolded(modal)
-        if self.gains is not None:
-            state = state * self.gains.reshape(len(state), 1, 1, -1, *[1] * (state.ndim - 4))
-        self.state.copy_(state)
+        self.state.copy_(state if self.gains is None else state * self._over(self.gains))
+
+    def unloaded(self) -> tuple[Tensor, Tensor]:
+        """The state of a stream that goes on from here."""
+        wide = torch.promote_types(self.window.dtype, torch.float32)
+        window = self.window[len(self.window) - self.samples :].permute(1, 2, 0)
+        state = self.state.to(wide)
+        modal = self.folded(state if self.gains is None else state / self._over(self.gains))
+        return window.to(wide, copy=True, memory_format=torch.contiguous_format), modal
+
+    def _over(self, gains: Tensor) -> Tensor:
+        """Gains (modes, filters), to multiply the state by."""
+        return gains.reshape(len(gains), 1, 1, -1, *[1] * (self.state.ndim - 4))
 
     def __call__(self, x: Tensor) -> Tensor:
         block, mixer = self.block, self.block.mixer
@@ -204,6 +256,9 @@ class GatedStep(BlockStep):
     def unfolded(self, modal: Tensor) -> Tensor:
         return torch.view_as_real(modal).permute(2, 3, 0, 1)
 
+    def folded(self, state: Tensor) -> Tensor:
+        return torch.view_as_complex(state.permute(2, 3, 0, 1).contiguous())
+
     def mixed(self, projected: Tensor) -> Tensor:
         return gated_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
 
@@ -215,21 +270,35 @@ class MultiHeadStep(BlockStep):
         width = self.block.mixer.head_width
         return torch.view_as_real(modal).unflatten(1, (width, width)).permute(4, 5, 0, 3, 1, 2)
 
+    def folded(self, state: Tensor) -> Tensor:
+        return torch.view_as_complex(state.permute(2, 4, 5, 3, 0, 1).contiguous()).flatten(1, 2)
+
     def mixed(self, projected: Tensor) -> Tensor:
         return multi_head_step(projected, self.window, self.state, **self.arguments())  # type: ignore[arg-type]
 
 
-def step_of(name: str, block: GatedBlock, recurrences: dict[str, Modal], place: tuple[int, Any, Tensor]) -> BlockStep:
+def step_of(name: str, block: GatedBlock, streamed: Stream, place: tuple[int, Any, Tensor]) -> BlockStep:
     """The step of a block, or raise."""
-    mixer = block.mixer
-    if mixer.short.window != (TAPS - 1,):
-        raise ValueError(f"{name} must have a short convolution of {TAPS} taps; it has {mixer.short.window[0] + 1}.")
+    mixer, recurrences = block.mixer, streamed.recurrences
+    taps = short_taps(f"{name}.mixer.short", mixer.short, streamed)
     if isinstance(mixer, MultiHeadConv):
         shape = (mixer.n_filters, mixer.head_width, mixer.head_width)
-        return MultiHeadStep(block, long_recurrence(f"{name}.mixer.long", recurrences), shape, place)
+        return MultiHeadStep(block, long_recurrence(f"{name}.mixer.long", recurrences), taps, shape, place)
     if mixer.order != 2:
         raise ValueError(f"{name} must be of order 2; it is of order {mixer.order}. Step with the stream itself.")
-    return GatedStep(block, long_recurrence(f"{name}.mixer.long.0", recurrences), (mixer.channels,), place)
+    return GatedStep(block, long_recurrence(f"{name}.mixer.long.0", recurrences), taps, (mixer.channels,), place)
+
+
+def short_taps(name: str, conv: Conv, streamed: Stream) -> Tensor:
+    """Those of a short convolution at the resolution of the stream, or raise."""
+    network = streamed.network
+    taps = conv.taps(network.spacing, network.lowpass).detach()
+    if name in streamed.recurrences:
+        raise ValueError(
+            f"{name} became a recurrence in this stream, which no fused step takes. Give `stream` an `order` of "
+            f"{taps.shape[-1] - 1} or more, at which its {taps.shape[-1]} taps stay, or step with the stream itself."
+        )
+    return taps
 
 
 def long_recurrence(name: str, recurrences: dict[str, Modal]) -> Recurrence:
@@ -239,6 +308,19 @@ def long_recurrence(name: str, recurrences: dict[str, Modal]) -> Recurrence:
             f"{name} stays taps in this stream, which no fused step takes. Give `stream` an `order`, or a larger `tol`."
         )
     return recurrences[name].recurrence
+
+
+def warn_of_slow_poles(recurrences: dict[str, Modal]) -> None:
+    """Warn, at the call of a decoder, of poles whose states in bfloat16 would stick."""
+    moduli = {name: float(modal.recurrence.poles.abs().max()) for name, modal in recurrences.items()}
+    name = max(moduli, key=lambda name: moduli[name])
+    if 1 - moduli[name] < SLOWEST:
+        warnings.warn(
+            f"`state_dtype` torch.bfloat16 is too coarse for the slowest pole, of modulus {moduli[name]:.7f} in "
+            f"{name}: where 1 - modulus is below 2^-8, a state stays where it is though its input goes on. Use "
+            "state_dtype=torch.float32.",
+            stacklevel=3,
+        )
 
 
 def check_state_dtype(dtype: torch.dtype, network: torch.dtype) -> torch.dtype:

@@ -31,7 +31,7 @@ ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class Distillation:
-    """What came of it. `order`: real numbers of state per channel. `method`: as in `distill`, or "exact".
+    """What came of it. `order`, `method`: as in `distill`, or twice the modes, and "exact".
 
     `certificate`: the error of every channel. `radius`: the largest modulus of a pole.
     """
@@ -79,7 +79,9 @@ def distill(
     `taps`: (channels, length) of a causal kernel, lag 0 first; length 4 at least. The tap at lag 0 is kept as it is. Or
     a causal `Conv`, whose taps are taken, a channel for every pair of channels of a dense one; without `order` and
     `tol` one whose kernel is a sum of exponentials (`omniconv.kernels.Modal`) is converted exactly.
-    `order`: real numbers of state per channel: a real pole is one, a conjugate pair two. Or
+    `order`: poles per channel: a real one is one, a conjugate pair two. Of a pair one pole is stored, and one complex
+    number of state for either kind, for all channels as many as for that with the most: `modes` of the recurrence are
+    from order / 2 to order. Or
     `tol`: the relative l2 error that no channel exceeds, (0, inf); the smallest of the orders 2, 4, 8 .. 128 that keeps
     to it is taken. One of both; 16 without either.
     `horizon`: the lags at which errors count; None for all. The recurrence goes on where the taps end, and is fitted to

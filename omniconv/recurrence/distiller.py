@@ -26,7 +26,8 @@ class StreamedLayer:
 
     `form`: "taps" (exact, it remembers samples), "modal" (the kernel is a recurrence, but goes on behind its last tap)
     or "distilled".
-    `states`: numbers of state per channel, or pair of channels of a dense layer: real ones, two for a complex one.
+    `states`: real numbers that are stored per channel, or pair of channels of a dense layer: samples of taps, or two
+    for every mode, of which a real pole takes one as a conjugate pair does.
     `relative`, `l1`: the largest error of a kernel, relative in l2, and in the sum of moduli.
     """
 

@@ -55,6 +55,9 @@ class Recurrence:
                 f"`poles` must lie within the unit circle; the largest has modulus {largest:.6g}, and its state would "
                 "grow without end. Scale them back, or fit them with `distill`."
             )
+        for name, values in (("residues", self.residues), ("direct", self.direct)):
+            if not bool((finite := values.isfinite()).all()):
+                raise ValueError(f"`{name}` must be finite; got {values[~finite][0].item()}. Check the fit it is of.")
         for name, dtype in (("poles", torch.complex128), ("residues", torch.complex128), ("direct", torch.float64)):
             object.__setattr__(self, name, getattr(self, name).detach().to(dtype))
 
@@ -126,3 +129,5 @@ class Recurrence:
         if state is not None and (not isinstance(state, Tensor) or tuple(state.shape) != expected):
             raise ValueError(f"`state` must be what `init_state` or the last call returned, {expected}; got "
                              f"{describe(state)}.")  # fmt: skip
+        if state is not None and not state.is_complex():
+            raise TypeError(f"`state` must hold complex numbers, as `init_state` gives them; got {describe(state)}.")

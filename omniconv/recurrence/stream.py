@@ -138,8 +138,10 @@ def stream(model: Network, *, tol: float | None = None, order: int | None = None
 
     `model`: a `CCNN` or `CKCNN` on causal series, with batch norm, a `Hyena`, or a view of one at another resolution;
     evaluation mode is what is streamed. `tol`: the relative l2 error that a kernel of a layer may have, (0, inf).
-    `order`: instead of it, the real numbers of state of every channel (but for kernels that reach back no farther than
-    that, or than two samples, which stay taps). Without either all is exact.
+    `order`: instead of it, the order of every channel's recurrence, as in `distill` (but for kernels that reach back no
+    farther than that, or than two samples, which stay taps). A real pole is stored as a complex number too, so that a
+    channel has from `order` to twice as many real numbers of state: `states` in the table of the certificate.
+    Without either all is exact.
     `horizon`: the length of the longest signal, if there is one; None for streams without end. It is as in `distill`.
     The certificate of a `Hyena` holds, but says little: norms over channels and products let its layers' worst cases
     grow up to what outputs can be at all. `omniconv.training.compare` says what a text does.

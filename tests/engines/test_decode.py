@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from omniconv.engines.decode import gated_step, multi_head_step, reference_gated_step, reference_multi_head_step
+from omniconv.engines.recurrent import prefill_modes
 from omniconv.testing import TOLERANCE, assert_close
 
 EXACT = 1e-12
 
 
 def some_parameters(
-    channels: int, filters: int, modes: int, dtype: torch.dtype = torch.float64, *, inputs: bool = False
+    channels: int, filters: int, modes: int, dtype: torch.dtype = torch.float64, *, inputs: bool = False, short: int = 3
 ) -> dict[str, Any]:
     """A short convolution and stable filters, the numbers those of float32."""
     poles = torch.polar(torch.rand(modes, filters) ** 0.1, torch.pi * torch.rand(modes, filters))
     found = {
-        "short_taps": torch.randn(3 * channels, 3),
+        "short_taps": torch.randn(3 * channels, short),
         "short_bias": torch.randn(3 * channels),
         "poles": torch.stack([poles.real, poles.imag], dim=1),
         "residues": torch.randn(modes, 2, filters),
@@ -46,8 +47,9 @@ def long_taps(given: dict[str, Any], length: int) -> Tensor:
 
 def projections(x: Tensor, given: dict[str, Any]) -> tuple[Tensor, ...]:
     """Query, key and value of a sequence (length, batch, 3 channels) behind the short convolution."""
-    taps = torch.zeros(max(3, len(x)), x.shape[-1], dtype=x.dtype)
-    taps[:3] = given["short_taps"].T
+    short = given["short_taps"].T
+    taps = torch.zeros(max(len(short), len(x)), x.shape[-1], dtype=x.dtype)
+    taps[: len(short)] = short
     return (causal(x, taps[: len(x), None]) + given["short_bias"]).chunk(3, dim=-1)
 
 
@@ -97,6 +99,16 @@ def test_steps_of_heads_make_the_whole_sequence(
     assert_close(y, multi_head(x, given), tolerance=EXACT)
 
 
+@pytest.mark.parametrize("short", [1, 2, 4, 5])
+def test_short_convolutions_of_any_taps(short: int) -> None:
+    given = some_parameters(4, 4, 3, short=short)
+    x = torch.randn(9, 2, 12, dtype=torch.float64)
+    memory = torch.zeros(short - 1, 2, 12, dtype=torch.float64), torch.zeros(3, 2, 2, 4, dtype=torch.float64)
+    y = torch.stack([gated_step(sample, *memory, **given) for sample in x])
+    assert_close(y, gated(x, given), tolerance=EXACT)
+    assert torch.equal(memory[0], x[len(x) - short + 1 :])
+
+
 def test_heads_of_width_one_are_channels() -> None:
     given = some_parameters(4, 4, 3)
     x = torch.randn(5, 2, 12, dtype=torch.float64)
@@ -142,6 +154,57 @@ def test_a_state_of_bfloat16_is_rounded_step_by_step() -> None:
         assert state.dtype == torch.bfloat16
 
 
+def test_steps_at_resonance_do_not_drift() -> None:
+    """The slowest poles that are fitted to 2048 taps, driven at their frequencies: rounding them would add up."""
+    angles = torch.tensor([0.0, 0.3, 1.1, 2.5], dtype=torch.float64)
+    poles = torch.polar(torch.full_like(angles, 1 - 1 / (20 * 2048)), angles)[:, None]
+    steps, one = 16_000, torch.ones(4, dtype=torch.float64)
+    u = torch.cos(angles[:, None] * torch.arange(steps)).float()
+    exact, _ = prefill_modes(u[None].double(), poles, one[:, None].to(torch.complex128))
+    given: dict[str, Any] = {"short_taps": torch.eye(3)[0].expand(12, 3), "short_bias": torch.zeros(12)}
+    given |= {"poles": torch.view_as_real(poles.T).mT.contiguous(), "direct": torch.zeros(4)}
+    given["residues"] = torch.eye(2)[0][None, :, None].expand(1, 2, 4)
+    window, state, worst = torch.zeros(2, 1, 12), torch.zeros(1, 2, 1, 4), torch.zeros(4)
+    for t, samples in enumerate(torch.cat([torch.ones(steps, 4), u.T, torch.ones(steps, 4)], dim=1)[:, None]):
+        y = gated_step(samples, window, state, **given)
+        if t % 1000 == 999:
+            worst = torch.maximum(worst, (y - exact[..., t - 1]).abs()[0].float())
+    assert (worst < 1e-5 * exact.abs().amax((0, 2))).all()
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_a_state_in_float32_is_rounded_once_a_step(inputs: bool) -> None:
+    """Products and sums are those of float64: nothing but what is kept is rounded, at random, step by step."""
+    given = some_parameters(5, 5, 3, torch.float32, inputs=inputs)
+    given["poles"] = given["poles"].double() * (1 - 1e-9)
+    window, state = torch.zeros(2, 2, 15), torch.randn(3, 2, 2, 5)
+    given["short_taps"] = torch.eye(3)[0].expand(15, 3)
+    given["short_bias"] = torch.zeros(15)
+    sample = torch.randn(2, 15)
+    _, k, v = sample.chunk(3, dim=-1)
+    u = (k * v).double() if given["inputs"] is None else given["inputs"].double()[:, None] * (k * v).double()
+    a, b = given["poles"][:, :, None].unbind(1)
+    real, imaginary = state.double().unbind(1)
+    expected = torch.stack([a * real - b * imaginary + u, a * imaginary + b * real], dim=1).float()
+    gated_step(sample, window, state, **given)
+    assert torch.equal(state, expected)
+
+
+@pytest.mark.parametrize("slowness", [2**-11, 2**-8, 2**-6, 2**-4])
+def test_what_a_state_of_bfloat16_holds_of_a_constant(slowness: float) -> None:
+    """It stops where less than half a unit in the last place comes in: short by up to 2^-8 / slowness of itself."""
+    gain = torch.tensor([[(1 - (1 - slowness) ** 2) ** 0.5]])
+    given: dict[str, Any] = {"short_taps": torch.eye(3)[0].expand(3, 3), "short_bias": torch.zeros(3), "inputs": gain}
+    given |= {"poles": torch.tensor([[[1 - slowness], [0.0]]]), "residues": torch.tensor([[[1.0], [0.0]]])}
+    window, state = torch.zeros(2, 1, 3), torch.zeros(1, 2, 1, 1, dtype=torch.bfloat16)
+    steps = int(2 / slowness)
+    for _ in range(steps):
+        gated_step(torch.ones(1, 3), window, state, **given, direct=torch.zeros(1))
+    full, reached = gain.item() / slowness * (1 - (1 - slowness) ** steps), state[0, 0].item()
+    assert (1 - 2**-7) * full / (1 + 2**-8 / slowness) < reached < (1 + 2**-8) * full
+    assert (reached < 0.8 * full) == (slowness <= 2**-8)
+
+
 def test_nothing_is_differentiated() -> None:
     given = {name: values.requires_grad_() for name, values in some_parameters(2, 2, 1, inputs=True).items()}
     window, state = silence(1, 2, (2,), 1)
@@ -158,10 +221,20 @@ def test_nothing_is_differentiated() -> None:
         ("state", torch.zeros(3, 2, 2, 4, dtype=torch.float16), "`state` must be float32 or bfloat16"),
         ("state", torch.zeros(3, 2, 4, 2).mT, r"`state` must be contiguous.* got strides \(16, 8, 1, 2\)"),
         ("projected", torch.zeros(2, 11), r"`projected` must be \(batch, 3 channels\), here \(2, 12\)"),
-        ("window", torch.zeros(3, 2, 12), r"`window` must be \(2, batch, 3 channels\), here \(2, 2, 12\)"),
+        ("window", torch.zeros(2, 3, 12), r"`window` must be \(taps - 1, batch, 3 channels\), here \(2, 2, 12\)"),
+        ("window", torch.zeros(2), r"`window` must be \(taps - 1, batch, 3 channels\), here \(2, 2, 12\)"),
         ("window", torch.zeros(2, 2, 12).half(), "`window` must have the dtype of `projected`, torch.float32"),
         ("window", torch.zeros(2, 12, 2).mT, "`window` must be contiguous"),
-        ("short_taps", torch.zeros(3, 12), r"`short_taps` must be \(3 channels, 3\), here \(12, 3\).* got .*\(3, 12\)"),
+        (
+            "short_taps",
+            torch.zeros(3, 12),
+            r"`short_taps` must be \(3 channels, taps\), here \(12, 3\).* got .*\(3, 12\)",
+        ),
+        (
+            "short_taps",
+            torch.zeros(12, 4),
+            r"`short_taps` must be \(3 channels, taps\), here \(12, 3\).* got .*\(12, 4\)",
+        ),
         ("short_bias", torch.zeros(4), r"`short_bias` must be \(3 channels,\), here \(12,\)"),
         ("poles", torch.zeros(3, 4), r"`poles` must be \(modes, 2, filters\).*here \(3, 2, 4\)"),
         ("residues", torch.zeros(2, 2, 4), r"`residues` must be \(modes, 2, filters\).*here \(3, 2, 4\)"),

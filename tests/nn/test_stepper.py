@@ -22,6 +22,7 @@ from omniconv.nn import (
     MultiHeadConv,
     Pointwise,
     ResidualBlock,
+    State,
 )
 from omniconv.nn.stepper import Steps
 
@@ -99,6 +100,39 @@ def test_a_stepper_is_the_layer_as_it_was() -> None:
         made.gain.mul_(2)
     assert torch.equal(stepper.prefill(x)[0], before)
     assert made.training
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("gated block", "`state` must be a `State` of 1 tensors, as `init_state` gives it; got one of 2"),
+        ("depthwise", r"tensor 0 must be real, \(2, 3, 10\), as in `init_state`; got a float64 tensor .*\(2, 3, 11\)"),
+    ],
+)
+def test_states_of_other_layers_are_refused(other: str, message: str) -> None:
+    stepper, x = layer("dense").stepper(), torch.randn(2, 3, 4, dtype=torch.float64)  # type: ignore[operator]
+    given = layer(other).stepper().init_state(2)  # type: ignore[operator]
+    with pytest.raises(ValueError, match=message):
+        stepper.prefill(x, given)
+    with pytest.raises(ValueError, match=message):
+        stepper.step(x[..., 0], given)
+
+
+def test_states_are_real_where_they_are() -> None:
+    stepper, x = layer("dense").stepper(), torch.randn(2, 3, 4, dtype=torch.float64)  # type: ignore[operator]
+    state = stepper.init_state(2)
+    with pytest.raises(ValueError, match=r"`state`: tensor 0 must be real, \(2, 3, \d+\), .*got a complex64"):
+        stepper.prefill(x, State(tuple(tensor.to(torch.complex64) for tensor in state.tensors)))
+    with pytest.raises(ValueError, match=r"`state` must be a `State` of 2 rows, .*got int 3"):
+        stepper.prefill(x, 3)
+    with pytest.raises(ValueError, match=r"`state` must be a `State` of 2 rows, .*got one of 1 rows"):
+        stepper.prefill(x, stepper.init_state(1))
+
+
+def test_states_begin_in_the_dtype_of_the_parameters() -> None:
+    for dtype in (torch.float32, torch.float64):
+        assert causal(3, 4).to(dtype).stepper().init_state().tensors[0].dtype == dtype
+    assert causal(3, 4).to(torch.bfloat16).stepper().init_state().tensors[0].dtype == torch.float32
 
 
 def test_what_looks_ahead_is_refused() -> None:

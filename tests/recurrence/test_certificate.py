@@ -96,6 +96,15 @@ def test_other_channels_are_refused() -> None:
         certify(torch.zeros(2, 8), pair_of_kernels()[1])
 
 
+def test_states_are_counted_from_none() -> None:
+    taps, recurrence, _ = pair_of_kernels()
+    assert (certify(taps, recurrence, states=0).hankel >= certify(taps, recurrence, states=1).hankel).all()
+    with pytest.raises(ValueError, match="`states` must be at least 0; got -1"):
+        certify(taps, recurrence, states=-1)
+    with pytest.raises(TypeError, match=r"`states` must be an integer; got float 2\.0"):
+        certify(taps, recurrence, states=2.0)  # type: ignore[arg-type]
+
+
 def test_relative_errors_count_the_same_lags_above_and_below() -> None:
     taps = torch.cat([torch.ones(1, 16), 100 * torch.ones(1, 16)], 1)
     silent = Recurrence(torch.zeros(1, 1) + 0j, torch.zeros(1, 1) + 0j, torch.zeros(1))

@@ -13,7 +13,7 @@ import torch
 from omniconv.models import CCNN, Hyena, MultiHyena
 from omniconv.models.hyena import GatedNetwork
 from omniconv.nn import State
-from omniconv.recurrence import Decoder, stream
+from omniconv.recurrence import Decoder, Recurrence, Stream, stream
 
 F32, F64 = torch.float32, torch.float64
 
@@ -43,6 +43,41 @@ def test_steps_are_those_of_the_stream(name: str, dtype: torch.dtype, close: flo
 
 
 @pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+@pytest.mark.parametrize("factor", [0.5, 0.7, 0.9, 1.05, 1.2, 1.49, 1.5, 2.0])
+@pytest.mark.parametrize(("lowpass", "order"), [(False, 4), (True, 10)])
+@pytest.mark.filterwarnings("ignore:.*the kernel holds frequencies")
+def test_steps_of_a_view_are_those_of_its_stream(name: str, factor: float, lowpass: bool, order: int) -> None:
+    """Its short convolutions have taps of their own, two to ten, and the stream goes on after a chunk."""
+    streamed = stream(model(name).at_resolution(factor, lowpass=lowpass), order=order)
+    decoder, ids = Decoder(streamed, 3, state_dtype=F64), torch.randint(11, (3, 24))
+    _, state = streamed.prefill(ids[:, :4])
+    _, held = decoder.prefill(ids[:, :4])
+    for token in ids[:, 4:].unbind(1):
+        expected, state = streamed.step(token, state)
+        given, held = decoder.step(token, held)
+        torch.testing.assert_close(given, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*the kernel holds frequencies")
+def test_a_view_whose_short_convolution_became_a_recurrence_is_refused() -> None:
+    streamed = stream(model("hyena").at_resolution(0.5, lowpass=True), order=4)
+    with pytest.raises(ValueError, match=r"blocks\.0\.mixer\.short became a recurrence in this stream.*`order` of 9"):
+        Decoder(streamed, 1, state_dtype=F64)
+
+
+@pytest.mark.parametrize("short", [1, 2, 4])
+def test_short_convolutions_of_any_taps(short: int) -> None:
+    streamed = stream(model("multi_hyena", short=short), order=4)
+    decoder, ids = Decoder(streamed, 2, state_dtype=F64), torch.randint(11, (2, 9))
+    _, held = decoder.prefill(ids)
+    _, state = streamed.prefill(ids)
+    for token in ids[:, :5].unbind(1):
+        expected, state = streamed.step(token, state)
+        given, held = decoder.step(token, held)
+        torch.testing.assert_close(given, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
 def test_a_state_in_bfloat16_is_near(name: str) -> None:
     """Its error is that of rounding to 8 bits; and it is not float32's."""
     streamed = stream(model(name, F32), order=6)
@@ -55,6 +90,111 @@ def test_a_state_in_bfloat16_is_near(name: str) -> None:
         outputs.append(logits)
     error = float((outputs[0] - outputs[1]).norm() / outputs[0].norm())
     assert 1e-6 < error < 0.02
+
+
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+@pytest.mark.parametrize(("options", "factor"), [({}, 1.0), ({"short": 2}, 1.0), ({"head": "last"}, 2.0)])
+def test_chunks_and_steps_in_turn(name: str, options: dict[str, Any], factor: float) -> None:
+    streamed = stream(model(name, **options).at_resolution(factor), order=4)
+    decoder, ids = Decoder(streamed, 2, state_dtype=F64), torch.randint(11, (2, 20))
+    state, held = streamed.prefill(ids[:, :2])[1], decoder.prefill(ids[:, :2])[1]
+    for chunk in ids[:, 2:].split([1, 1, 4, 1, 2, 1, 8], dim=1):
+        if chunk.shape[1] == 1:
+            expected, state = streamed.step(chunk[:, 0], state)
+            given, held = decoder.step(chunk[:, 0], held)
+        else:
+            expected, state = streamed.prefill(chunk, state)
+            given, held = decoder.prefill(chunk, held)
+        torch.testing.assert_close(given, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+def test_chunks_go_on_from_a_state_in_bfloat16(name: str) -> None:
+    """From what is remembered: it is rounded, and scaled back."""
+    streamed = slowest(stream(model(name, F32), order=6), 0.99)
+    decoder, ids = Decoder(streamed, 2, state_dtype=torch.bfloat16), torch.randint(11, (2, 20))
+    whole = streamed.prefill(ids)[0]
+    _, held = decoder.prefill(ids[:, :9])
+    _, held = decoder.step(ids[:, 9], held)
+    given = decoder.prefill(ids[:, 10:], held)[0]
+    assert 1e-6 < float((given - whole[..., 10:]).norm() / whole[..., 10:].norm()) < 0.02
+
+
+def test_a_chunk_behind_a_state_that_is_gone_is_refused() -> None:
+    streamed = stream(model("hyena"), order=4)
+    decoder, ids = Decoder(streamed, 2, state_dtype=F64), torch.randint(11, (2, 5))
+    _, first = decoder.step(ids[:, 0], decoder.prefill(ids)[1])
+    decoder.step(ids[:, 1], first)
+    with pytest.raises(ValueError, match="`state` must be the one that this decoder returned last"):
+        decoder.prefill(ids, first)
+
+
+def test_states_of_others_are_refused_and_change_nothing() -> None:
+    streamed, ids = stream(model("hyena"), order=4), torch.randint(11, (2, 5))
+    decoder = Decoder(streamed, 2, state_dtype=F64)
+    _, held = decoder.prefill(ids)
+    before = [(block.window.clone(), block.state.clone()) for block in decoder.blocks]
+    other = stream(model("hyena"), order=8).prefill(ids)[1]
+    good = held.tensors
+    real = State((*good[:3], good[3].real))
+    for state, message in (
+        (other, "tensor 1 must be complex"),
+        (real, "tensor 3 must be complex"),
+        (State(good[:2]), "4 tensors"),
+    ):
+        with pytest.raises(ValueError, match=f"`state`.*{message}"):
+            decoder.load(state)
+        for block, (window, modal) in zip(decoder.blocks, before, strict=True):
+            assert torch.equal(block.window, window)
+            assert torch.equal(block.state, modal)
+    decoder.step(ids[:, 0], held)
+
+
+def test_ids_are_those_of_tokens() -> None:
+    streamed, ids = stream(model("hyena"), order=4), torch.randint(11, (2, 5))
+    decoder = Decoder(streamed, 2, state_dtype=F64)
+    _, held = decoder.prefill(ids)
+    before = decoder.blocks[0].state.clone()
+    for token, error, message in (
+        (torch.tensor([0, 11]), ValueError, "`x` must hold ids from 0 to 10; got 0 to 11"),
+        (torch.tensor([-1, 3]), ValueError, "`x` must hold ids from 0 to 10; got -1 to 3"),
+        (torch.tensor([1.5, 2.0]), TypeError, "`x` must be a tensor of integers, the ids of tokens; got a float32"),
+        (torch.tensor([True, False]), TypeError, "`x` must be a tensor of integers, the ids of tokens; got a bool"),
+    ):
+        with pytest.raises(error, match=message):
+            decoder.step(token, held)
+    assert torch.equal(decoder.blocks[0].state, before)
+    decoder.step(torch.tensor([10, 0], dtype=torch.int32), held)
+
+
+def slowest(streamed: Stream, modulus: float) -> Stream:
+    """The same stream, with poles of the second block scaled to that modulus at most."""
+    modal = streamed.recurrences[next(name for name in streamed.recurrences if name.startswith("blocks.1"))]
+    found = modal.recurrence
+    poles = found.poles * (modulus / found.poles.abs().max())
+    modal.recurrence = Recurrence(poles, found.residues, found.direct)
+    return streamed
+
+
+def test_poles_too_slow_for_bfloat16_warn() -> None:
+    """A state that takes in less than half a unit in its last place stays where it is."""
+    streamed = slowest(stream(model("hyena", F32), order=2), 1 - 2**-8 * 0.99)
+    with pytest.warns(
+        UserWarning, match=r"`state_dtype`.*modulus 0\.9961328 in blocks\.1.*Use state_dtype=torch\.float32"
+    ):
+        Decoder(streamed, 1, state_dtype=torch.bfloat16)
+    Decoder(streamed, 1)  # warnings are errors
+    Decoder(slowest(streamed, 1 - 2**-8 * 1.01), 1, state_dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
+def test_poles_are_those_of_the_stream(name: str) -> None:
+    """And not rounded, but for a state that is coarser."""
+    streamed = stream(model(name, F32), order=2)
+    for decoder, dtype in ((Decoder(streamed, 1), F64), (Decoder(streamed, 1, state_dtype=torch.bfloat16), F32)):
+        for block, (_, modal) in zip(decoder.blocks, streamed.recurrences.items(), strict=True):
+            poles = modal.recurrence.poles
+            assert torch.equal(block.poles, torch.stack([poles.real, poles.imag], 1).permute(2, 1, 0).to(dtype))
 
 
 def test_a_decoder_holds_one_state() -> None:
@@ -74,7 +214,7 @@ def test_a_decoder_holds_one_state() -> None:
     _, state = decoder.prefill(ids)
     with pytest.raises(ValueError, match=r"`x` must be ids \(2,\)"):
         decoder.step(ids, state)
-    with pytest.raises(ValueError, match="`state` must be a `State` of 2 rows, as the decoder has; got one of 1"):
+    with pytest.raises(ValueError, match="`state` must be a `State` of 2 rows, as `init_state` gives it; got one of 1"):
         decoder.load(State((torch.zeros(1, 2),)))
 
 
@@ -83,14 +223,16 @@ def test_bad_input() -> None:
         Decoder(stream(model("hyena")), 2, state_dtype=F64)
     with pytest.raises(ValueError, match=r"blocks\.0 must be of order 2; it is of order 3"):
         Decoder(stream(model("hyena", order=3), order=4), 2, state_dtype=F64)
-    with pytest.raises(ValueError, match=r"blocks\.0 must have a short convolution of 3 taps; it has 4"):
-        Decoder(stream(model("multi_hyena", short=4), order=4), 2, state_dtype=F64)
     with pytest.raises(ValueError, match="`batch` must be at least 1"):
         Decoder(stream(model("hyena"), order=4), 0, state_dtype=F64)
     with pytest.raises(TypeError, match=r"`state_dtype` must be one of \(torch.float64,\)"):
         Decoder(stream(model("hyena"), order=4), 1)
     with pytest.raises(TypeError, match="`streamed` must be a stream of a Hyena"):
         Decoder(stream(CCNN(1, 2, 32, blocks=1, width=4, causal=True).eval()), 1)
+    with pytest.raises(TypeError, match="`streamed` must be a stream of a Hyena or MultiHyena; got NoneType None"):
+        Decoder(None, 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r'`streamed` must have the head "dense" or "last".*"pool"'):
+        Decoder(stream(model("hyena", head="pool"), order=4), 1, state_dtype=F64)
     signals = Hyena(2, 3, 32, blocks=1, width=4, head="dense").eval()
     with pytest.raises(ValueError, match="`streamed` must take tokens"):
         Decoder(stream(signals, order=4), 1)

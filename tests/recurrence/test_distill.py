@@ -92,6 +92,16 @@ def test_the_polish_finds_a_system_from_nearby() -> None:
     assert (response - responses(*found, 100)).norm() < 1e-8 * response.norm()
 
 
+def test_what_an_order_stores() -> None:
+    """A real pole takes a complex number, as a pair does, and all channels as many as the one with the most."""
+    pairs = taps_of(*system(1, 2, 0, radius=0.9), torch.ones(1).double(), 80)
+    lags = torch.arange(80, dtype=torch.float64)
+    reals = torch.stack([0.9**lags, 0.6**lags, (-0.7) ** lags, 0.2**lags]).sum(0)[None]
+    for taps, modes in ((pairs, 2), (reals, 4), (torch.cat([pairs, reals]), 4)):
+        found, report = distill(taps, order=4)
+        assert (report.order, found.modes, found.init_state(1).shape[-1]) == (4, modes, modes)
+
+
 def test_the_smallest_order_within_the_tolerance() -> None:
     taps = trained_like("hyena", 257)
     found, report = distill(taps, tol=1e-2, horizon=257)

@@ -30,6 +30,7 @@ from omniconv.nn.causal import (
     Sum,
     Total,
     Window,
+    convolved_bounds,
     gelu,
     multiplied_bounds,
     relu,
@@ -103,6 +104,24 @@ def test_convolutions(dense: bool) -> None:
     assert error[0] == pytest.approx(bound[0].item(), rel=1e-6)
     both, _ = part.bound(bounds(0.1, 1.0, channels))
     assert (worst(part, signals, 0.1 * own, exact)[0] <= both).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_other_taps_on_other_signals_reach_their_bounds(dense: bool) -> None:
+    """Taps k and k' = 2 k, where signals differ by as much as they are large: the other signal meets the error of taps.
+
+    Of one tap 1, |2 (1 + 1) - 1 1| = 3; without the error of the signal in the last term the bound would be 2.
+    """
+    one = torch.ones((1, 1, 1) if dense else (1, 1), dtype=F64)
+    assert [values.item() for values in convolved_bounds(one, one[..., 0], bounds(1.0, 1.0, 1))] == [3.0, 1.0]
+    taps, channels = (torch.stack([TAPS, TAPS.flip(1), TAPS.roll(1, 1)]), 2) if dense else (TAPS, 2)
+    error, peak = convolved_bounds(taps, taps.abs().sum(-1), (ERROR[:channels], PEAK[:channels]))
+    for row in range(len(taps)):
+        likes = (taps[row] if dense else taps).flip(-1).sign()
+        signal, off = likes * PEAK[:channels, None], likes * ERROR[:channels, None]
+        found = worst(Window(2 * taps), signal[None], off[None], Window(taps))
+        assert found[0][row].item() == pytest.approx(error[row].item(), rel=1e-12)
+        assert found[1][row].item() == pytest.approx(peak[row].item(), rel=1e-12)
 
 
 def test_sums_and_means() -> None:

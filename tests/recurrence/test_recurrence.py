@@ -105,3 +105,11 @@ def test_bad_input() -> None:
         rec.step(torch.zeros(1, 2, 1), rec.init_state(1))
     with pytest.raises(ValueError, match=r"`state` must be what `init_state` or the last call returned, \(1, 2, 1\)"):
         rec.step(torch.zeros(1, 2), rec.init_state(2))
+    with pytest.raises(TypeError, match="`state` must hold complex numbers, as `init_state` gives them; got a float32"):
+        rec.step(torch.zeros(1, 2), rec.init_state(1).real)
+    with pytest.raises(TypeError, match="`state` must hold complex numbers, as `init_state` gives them; got a float32"):
+        rec.prefill(torch.zeros(1, 2, 3), rec.init_state(1).real)
+    with pytest.raises(ValueError, match=r"`residues` must be finite; got \(nan"):
+        Recurrence(poles, torch.full_like(residues, torch.nan), torch.zeros(2))
+    with pytest.raises(ValueError, match="`direct` must be finite; got inf"):
+        Recurrence(poles, residues, torch.tensor([0.0, torch.inf]))

@@ -286,7 +286,7 @@ def test_an_order_is_kept_to() -> None:
     layers = stream(trained("ccnn"), order=4).certificate.layers
     assert [layer.name for layer in layers] == ["stem", "blocks.0.conv", "blocks.1.conv"]
     assert all(layer.form == "distilled" for layer in layers)
-    assert all(layer.states <= 8 for layer in layers)  # of four real poles, stored as complex ones
+    assert all(4 <= layer.states <= 8 for layer in layers)  # of pairs, or of real poles, stored as complex ones
 
 
 @several
@@ -564,6 +564,45 @@ def test_bad_input() -> None:
         streamed.init_state(1, dtype=torch.float16)
     with pytest.raises(ValueError, match="`peak` must be finite and above 0"):
         streamed.certificate.within(-1.0)
+
+
+def test_states_in_another_precision() -> None:
+    """Real parts become float64, complex ones complex128; the stream goes on from them in that precision."""
+    streamed, x = stream(trained("hyena"), order=4), torch.randn(2, 2, 9, dtype=torch.float64)
+    state = streamed.prefill(x.float())[1]
+    wide = state.to(torch.float64)
+    assert {tensor.dtype for tensor in wide.tensors} == {torch.float64, torch.complex128}
+    assert {tensor.dtype for tensor in wide.to(torch.float32).tensors} == {torch.float32, torch.complex64}
+    for mine, other in zip(wide.to(torch.float32).tensors, state.tensors, strict=True):
+        assert torch.equal(mine, other)
+    assert {tensor.dtype for tensor in streamed.prefill(x, wide)[1].tensors} == {torch.float64, torch.complex128}
+    assert {tensor.dtype for tensor in state.to("cpu").tensors} == {torch.float32, torch.complex64}
+
+
+def test_states_in_half_precision_are_of_real_numbers() -> None:
+    state = stream(trained("hyena"), order=4).init_state(1)
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(
+            TypeError, match=r"`target` must be torch.float32 or torch.float64 for a state with complex"
+        ):
+            state.to(dtype)
+        assert State((torch.ones(1, 2),)).to(dtype).tensors[0].dtype == dtype
+    for other in (torch.complex64, torch.long):
+        with pytest.raises(TypeError, match="`target` must be a device or a real floating-point dtype; got torch"):
+            state.to(other)
+
+
+def test_states_of_other_streams_are_refused() -> None:
+    """Of another order, of taps, and real where they must be complex."""
+    x, made = torch.randn(2, 2, 3), [stream(trained("ccnn").float(), order=order) for order in (4, 8, None)]
+    for one, other in ((0, 1), (1, 0), (0, 2), (2, 0)):
+        with pytest.raises(ValueError, match=r"`state`: tensor \d must be .*States go with the network, and the order"):
+            made[one].prefill(x, made[other].init_state(2))
+    state = made[0].init_state(2)
+    first = next(i for i, tensor in enumerate(state.tensors) if tensor.is_complex())
+    real = State(tuple(tensor.real if tensor.is_complex() else tensor for tensor in state.tensors))
+    with pytest.raises(ValueError, match=rf"`state`: tensor {first} must be complex, .*got a float32 tensor"):
+        made[0].step(x[..., 0], real)
 
 
 def test_a_state_counts_its_rows() -> None:

@@ -57,7 +57,8 @@ class System(NamedTuple):
 def random_system(filters: int, modes: int, device: str, *, balanced: bool) -> System:
     """|poles| = exp(-exp(a)), a uniform in (-7, -1), angles in (0, pi); residues complex normal.
 
-    They are scaled so that white noise comes out about as loud as it came in. `balanced`: so are the states.
+    They are scaled so that white noise comes out about as loud as it came in. `balanced`: so are the states. Poles are
+    in float64, or, balanced for bfloat16, in float32.
     """
     decay = torch.exp(-7 + 6 * torch.rand(modes, filters, device=device))
     poles = torch.polar(torch.exp(-decay), torch.pi * torch.rand(modes, filters, device=device))
@@ -66,4 +67,6 @@ def random_system(filters: int, modes: int, device: str, *, balanced: bool) -> S
     if not balanced:
         residues = residues * gain
     poles, residues = (torch.view_as_real(values).transpose(1, 2).contiguous() for values in (poles, residues))
+    if not balanced:  # as a step takes them whose state is in float32
+        poles = poles.double()
     return System(poles, residues, torch.rand(filters, device=device), gain if balanced else None)

@@ -1,9 +1,15 @@
 """One step of decoding of a gated long convolution, in one pass over its state, on a graphics processor.
 
 A program has a block of the batch and of the channels, or some heads. It reads the projected sample and the two before
-it, convolves them, and takes the state mode by mode: read, multiplied in registers in float32, written where it was. A
-step of 8 modes with a state of float32 moves 128 bytes per channel and signal and some 30 beside, and its time is that
-of the memory. Poles and residues are read once per program, which is what the blocks of the batch are for.
+it, convolves them, and takes the state mode by mode: read, multiplied in registers, written where it was. A step of 8
+modes with a state of float32 moves 128 bytes per channel and signal and some 30 beside, and its time is that of the
+memory. Poles and residues are read once per program, which is what the blocks of the batch are for.
+
+A state of float32 is multiplied in float64, and rounded once, as it is kept. In float32 poles, products and sums would
+each be rounded, always the same way where a state changes little from step to step, and that adds up: a second float32
+for the rest of a pole hardly helps, because what it adds is less than half a unit in the last place of the sum. Four
+multiplications in float64 for 16 bytes should hide behind the memory, which has not been measured yet. A state of
+bfloat16 is coarser than any of that, and multiplied in float32.
 
 Every number of the state and of the window is read and written by one program alone. Within a program several threads
 may hold a copy of one number, so that all have read the window before any writes it.
@@ -218,6 +224,7 @@ def recurrence(modal, u, state_ptr, at, plane, ranks, filters, modes, inside, kn
     `at`: where the numbers are in the real or imaginary part of a mode, of `plane` numbers. `ranks`: their filters.
     """
     poles_ptr, residues_ptr, direct_ptr, inputs_ptr = modal
+    WIDE: tl.constexpr = tl.float32 if state_ptr.dtype.element_ty == tl.bfloat16 else tl.float64
     y = tl.load(direct_ptr + ranks, mask=known, other=0.0).to(tl.float32) * u
     real_ptr = state_ptr + at
     for mode in range(modes):
@@ -228,13 +235,13 @@ def recurrence(modal, u, state_ptr, at, plane, ranks, filters, modes, inside, kn
         c = tl.load(residues_ptr + place, mask=known, other=0.0).to(tl.float32)
         d = tl.load(residues_ptr + place + filters, mask=known, other=0.0).to(tl.float32)
         y += c * real - d * imaginary
-        a = tl.load(poles_ptr + place, mask=known, other=0.0).to(tl.float32)
-        b = tl.load(poles_ptr + place + filters, mask=known, other=0.0).to(tl.float32)
-        entered = u
+        a = tl.load(poles_ptr + place, mask=known, other=0.0).to(WIDE)
+        b = tl.load(poles_ptr + place + filters, mask=known, other=0.0).to(WIDE)
+        entered = u.to(WIDE)
         if SCALED:
-            entered = u * tl.load(inputs_ptr + mode * filters + ranks, mask=known, other=0.0).to(tl.float32)
-        next_real = a * real - b * imaginary + entered
-        next_imaginary = a * imaginary + b * real
+            entered *= tl.load(inputs_ptr + mode * filters + ranks, mask=known, other=0.0).to(WIDE)
+        next_real = (a * real.to(WIDE) - b * imaginary.to(WIDE) + entered).to(tl.float32)
+        next_imaginary = (a * imaginary.to(WIDE) + b * real.to(WIDE)).to(tl.float32)
         tl.store(real_ptr, nearest(next_real, state_ptr.dtype.element_ty), mask=inside)
         tl.store(imaginary_ptr, nearest(next_imaginary, state_ptr.dtype.element_ty), mask=inside)
         real_ptr = imaginary_ptr + plane  # by steps: their sum may be beyond an int32

@@ -89,6 +89,28 @@ def test_the_multi_head_form(batch: int, filters: int, width: int, modes: int, k
     agree(multi_head_step, reference_multi_head_step, given, window, state)
 
 
+@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize("width", [0, 3])
+def test_a_state_in_float32_is_rounded_once_a_step(width: int, inputs: bool) -> None:
+    """As in float64 from the same numbers: rounding of poles, products and sums would add up over the steps."""
+    given = some_parameters(6, 6 // max(1, width), 2, inputs=inputs)
+    given[:2] = torch.eye(3, device=DEVICE)[0].expand(18, 3), torch.zeros(18, device=DEVICE)
+    given[2] = given[2].double() * (1 - 1e-9)
+    window = torch.zeros(2, 3, 18, device=DEVICE)
+    state = torch.randn(2, 2, 3, 6 // max(1, width), *[width] * (2 if width else 0), device=DEVICE)
+    step, reference = (multi_head_step, reference_multi_head_step) if width else (gated_step, reference_gated_step)
+    # Products of key and value that float32 holds: they are formed in it.
+    projected = torch.randn(3, 18, device=DEVICE).bfloat16().float()
+    names = ("short_taps", "short_bias", "poles", "residues", "direct", "inputs")
+    exact: dict[str, Any] = {
+        name: None if values is None else values.double() for name, values in zip(names, given, strict=True)
+    }
+    ideal = state.double()
+    reference(projected.double(), window.double(), ideal, **exact)
+    step(projected, window, state, *given)
+    assert torch.equal(state, ideal.float())
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_inputs_in_half_precision(dtype: torch.dtype) -> None:
     window, state = torch.randn(2, 3, 30, device=DEVICE).to(dtype), torch.randn(2, 2, 3, 10, device=DEVICE)
@@ -111,9 +133,10 @@ def test_a_sample_of_any_strides_and_no_signals() -> None:
 
 def test_what_the_kernel_is_for() -> None:
     x, state = torch.zeros(1, 3, device=DEVICE), torch.zeros(1, 2, 1, 1, device=DEVICE)
-    assert runs_fused(x, state) == (DEVICE == "cuda")
-    assert not runs_fused(x.double(), state)
-    assert not runs_fused(x, state.double())
+    window = torch.zeros(2, 1, 3, device=DEVICE)
+    assert runs_fused(x, window, state) == (DEVICE == "cuda")
+    assert not runs_fused(x.double(), window, state)
+    assert not runs_fused(x, window, state.double())
 
 
 class OnCuda(Tensor):
@@ -122,16 +145,19 @@ class OnCuda(Tensor):
     is_cuda = property(lambda self: True)
 
 
-def test_wide_heads_are_stepped_in_plain_pytorch() -> None:
-    x = torch.zeros(1, 3).as_subclass(OnCuda)
-    assert runs_fused(x, torch.zeros(1, 2, 1, 1000))
-    assert runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST, WIDEST))
-    assert not runs_fused(x, torch.zeros(1, 2, 1, 1, WIDEST + 1, WIDEST + 1))
+def test_wide_heads_and_other_short_convolutions_are_stepped_in_plain_pytorch() -> None:
+    x, window = torch.zeros(1, 3).as_subclass(OnCuda), torch.zeros(2, 1, 3)
+    assert runs_fused(x, window, torch.zeros(1, 2, 1, 1000))
+    assert runs_fused(x, window, torch.zeros(1, 2, 1, 1, WIDEST, WIDEST))
+    assert not runs_fused(x, window, torch.zeros(1, 2, 1, 1, WIDEST + 1, WIDEST + 1))
+    for taps in (2, 4):
+        assert not runs_fused(x, torch.zeros(taps - 1, 1, 3), torch.zeros(1, 2, 1, 1000))
 
 
 def kernel(name: str, state: str, sizes: list[str], constants: dict[str, Any]) -> Kernel:
     """For sm_90, with inputs in bfloat16 and sizes that are multiples of 16."""
-    types = ["bf16", "bf16", state, "bf16", "bf16", "bf16", "fp32", "fp32", "fp32", "fp32"]
+    poles = "fp64" if state == "fp32" else "fp32"
+    types = ["bf16", "bf16", state, "bf16", "bf16", "bf16", poles, "fp32", "fp32", "fp32"]
     pointers = {f"{one}_ptr": f"*{dtype}" for one, dtype in zip(POINTERS, types, strict=True)}
     aligned = [*pointers, *(size for size in sizes if size not in ("batch", "heads", "modes"))]
     arguments = pointers | dict.fromkeys(sizes, "i32")
