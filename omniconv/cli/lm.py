@@ -20,7 +20,6 @@ from torch import Tensor
 from omniconv._errors import check_integer, check_number, require
 from omniconv.cli._output import console, facts, is_first_process, lines
 from omniconv.data import Windows, read_tokens
-from omniconv.engines.decode import runs_fused
 from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
 from omniconv.models.generate import Generates
 from omniconv.models.hyena import GatedNetwork
@@ -414,7 +413,7 @@ def states_of(streamed: Stream) -> str:
 
 def way_of(decoder: Decoder) -> str:
     """How a decoder steps: its kernels run on graphics processors alone, elsewhere it is plain PyTorch."""
-    return "fused" if all(runs_fused(block.window, block.state) for block in decoder.blocks) else "in place"
+    return "fused" if all(block.fused for block in decoder.blocks) else "in place"
 
 
 Command = Annotated[

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal, Tokens
+from omniconv.nn._checks import check_placed
 from omniconv.nn.causal import Chain, Filter, Part, Window
 from omniconv.nn.state import Layout, State
 
@@ -122,6 +123,7 @@ class LayerStepper:
         if x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must have {self.in_channels} channels; got {describe(x)}.")
         check_floating_tensor("x", x)
+        check_placed(x, self._like)
 
 
 class Steps(ABC):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omniconv._errors import check_integer, describe
 from omniconv._typing import Signal, Tokens
-from omniconv.engines.decode import TAPS, gated_step, multi_head_step
+from omniconv.engines.decode import TAPS, gated_step, multi_head_step, runs_fused
 from omniconv.models import Stepper
 from omniconv.models.hyena import GatedNetwork
 from omniconv.nn import ChannelNorm, Conv, GatedBlock, MultiHeadConv, PoolHead, State
@@ -23,6 +23,9 @@ from omniconv.recurrence.stream import Stream
 
 SLOWEST = 2**-8
 """1 - modulus of a pole, below which a state in bfloat16 may be less than half of what a constant input makes of it."""
+
+LEAST_GAIN = 2**-12
+"""Of a state in bfloat16: one with a pole on the unit circle has no variance that could be brought to 1."""
 
 
 class Decoder(Stepper):
@@ -197,7 +200,7 @@ class BlockStep(ABC):
         self.state = like.new_zeros(recurrence.modes, 2, batch, *shape, dtype=state_dtype)
         poles, residues, self.gains = recurrence.poles, recurrence.residues, None
         if state_dtype == torch.bfloat16:
-            self.gains = (1 - poles.abs().square()).sqrt().T.to(like.device, wide).contiguous()
+            self.gains = (1 - poles.abs().square()).clamp(min=LEAST_GAIN**2).sqrt().T.to(like.device, wide).contiguous()
             residues = residues / self.gains.T.to(residues)
         skip = mixer.skip.detach().reshape(-1).double().to(recurrence.direct.device)
         assert mixer.short.bias is not None
@@ -206,6 +209,11 @@ class BlockStep(ABC):
         exact = wide if state_dtype == torch.bfloat16 else torch.float64
         self.poles, self.residues = split(poles).to(like.device, exact), split(residues).to(like.device, wide)
         self.direct = (recurrence.direct + skip).to(like.device, wide)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the kernel for graphics processors runs it."""
+        return runs_fused(self.window, self.window, self.state)
 
     @abstractmethod
     def unfolded(self, modal: Tensor) -> Tensor:

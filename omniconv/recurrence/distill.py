@@ -54,7 +54,7 @@ class Distillation:
             "l1": found.l1,
             "l2": found.l2,
             "peak": found.peak,
-            "Hankel": found.hankel,
+            **({} if found.hankel.isnan().all() else {"Hankel": found.hankel}),
         }
         lines.append(f"order {self.order}, {self.method}, {len(found.l1)} channels, largest pole {self.radius:.6f}")
         lines.append(f"{'error':12} {'median':>10} {'largest':>10}")

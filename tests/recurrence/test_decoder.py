@@ -187,6 +187,14 @@ def test_poles_too_slow_for_bfloat16_warn() -> None:
     Decoder(slowest(streamed, 1 - 2**-8 * 1.01), 1, state_dtype=torch.bfloat16)
 
 
+def test_a_pole_on_the_unit_circle_has_a_finite_state_in_bfloat16() -> None:
+    streamed = slowest(stream(model("hyena", F32), order=2), 1.0)
+    with pytest.warns(UserWarning, match=r"modulus 1\.0000000"):
+        decoder = Decoder(streamed, 1, state_dtype=torch.bfloat16)
+    logits, _ = decoder.step(torch.tensor([3]), decoder.prefill(torch.tensor([[1, 2, 4]]))[1])
+    assert logits.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["hyena", "multi_hyena"])
 def test_poles_are_those_of_the_stream(name: str) -> None:
     """And not rounded, but for a state that is coarser."""

@@ -241,3 +241,11 @@ def test_the_method_that_is_asked_for_finds_the_poles(method: str, monkeypatch: 
     monkeypatch.setitem(METHODS, "esprit", refused)
     taps = taps_of(*system(1, 1, radius=0.9), torch.ones(1).double(), 80)
     assert distill(taps, order=2, method=method, steps=5)[1].method == method
+
+
+def test_the_table_has_what_was_computed() -> None:
+    taps = taps_of(*system(2, 3), torch.ones(2).double(), 64)
+    assert "Hankel" not in str(distill(taps, order=4)[1])
+    told = str(distill(taps, order=4, hankel=True)[1])
+    assert "Hankel" in told
+    assert "nan" not in told

@@ -168,6 +168,14 @@ def test_exact_outputs_of_a_recurrence_that_is_its_taps_are_its_own(dense: bool)
     assert_close(state[0], left[0], tolerance=TOLERANCE)
 
 
+def test_signals_of_another_dtype_are_named() -> None:
+    streamed = stream(trained("ccnn").float())
+    with pytest.raises(TypeError, match=r"`x` must have the dtype of the layer, torch\.float32"):
+        streamed.prefill(torch.zeros(1, 2, 3, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"`x` must have the dtype of the layer, torch\.float32"):
+        streamed.step(torch.zeros(1, 2, dtype=torch.float64), streamed.init_state(1))
+
+
 def test_exactness_is_yes_or_no() -> None:
     with pytest.raises(TypeError, match="`exact`"):
         streamed_once("ccnn", None).prefill(torch.zeros(1, 2, 3), exact="yes")  # type: ignore[arg-type]
