@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from omniconv import plots
-from omniconv._errors import check_integer, require
+from omniconv._errors import Interrupted, check_integer, require
 from omniconv._files import write_whole
 from omniconv.cli._config import write_options
 from omniconv.cli._output import console, facts, is_first_process
@@ -200,9 +200,17 @@ class Fit:
         self.train(resume=False)
 
     def train(self, *, resume: bool) -> None:
-        """Read, tell what was inferred, train, evaluate, write."""
-        with raising_interrupts():
-            self.complete(resume=resume)
+        """Read, tell what was inferred, train, evaluate, write.
+
+        Raises `Interrupted` where it is stopped and there is a checkpoint, `KeyboardInterrupt` where there is none.
+        """
+        try:
+            with raising_interrupts():
+                self.complete(resume=resume)
+        except KeyboardInterrupt:  # before or after the steps, or the second one
+            if not list_checkpoints(self.out / "checkpoints"):
+                raise
+            raise Interrupted("stopped by Ctrl-C. Resume to go on from the last checkpoint.") from None
 
     def complete(self, *, resume: bool) -> None:
         """The same, where signals are noted or raised."""

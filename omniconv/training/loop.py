@@ -103,7 +103,7 @@ def train(
     draws its own.
 
     Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
-    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
+    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1, SIGINT or the time limit,
     `CheckpointError` if one can be neither written nor read.
     """
     return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()

@@ -345,17 +345,37 @@ def test_sigterm_before_and_after_the_steps_exits_with_75_too(
         assert (tmp_path / "a" / "model.safetensors").is_file()
 
 
-def test_sigterm_to_the_whole_group_with_workers_writes_a_checkpoint(waves: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_with_workers_writes_a_checkpoint(
+    number: signal.Signals, waves: Path, tmp_path: Path
+) -> None:
     options = (*SMALL, "--epochs", "100000", "--workers", "1")
     process = started("fit", waves, "--out", tmp_path / "a", *options, group=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "a" / "log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2.0)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, errors
+    assert f"received {number.name}" in errors
+    assert "Traceback" not in errors
     assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stage", ["read", "finish"])
+def test_ctrl_c_before_and_after_the_steps_says_whether_there_is_something_to_resume(
+    stage: str, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(self: Fit, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, stage, killed)
+    with pytest.raises(SystemExit) as stop:
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "a", *SMALL)
+    kept = stage == "finish"
+    assert stop.value.code == (EXIT_CODE if kept else 130)
+    assert ("Resume to go on" in capsys.readouterr().err) == kept
 
 
 def test_a_run_is_not_overwritten(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
