@@ -318,7 +318,8 @@ class Fit:
             out.print(facts("On the test part", rows))
         out.print(f"Network, record and figures are in [bold]{self.out}/[/]. Try next:")
         out.print(f"  omniconv evaluate {self.out} DATA", soft_wrap=True)
-        out.print(f"  omniconv predict {self.out} DATA --out predictions.csv --probabilities", soft_wrap=True)
+        shares = " --probabilities" if isinstance(predictor.task, Classification) else ""
+        out.print(f"  omniconv predict {self.out} DATA --out predictions.csv{shares}", soft_wrap=True)
 
 
 def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recipe) -> dict[str, Any]:

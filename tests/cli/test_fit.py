@@ -22,9 +22,18 @@ from safetensors.torch import load_file
 from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
-from omniconv.data import CloudSamples, read
+from omniconv.data import ArraySamples, CloudSamples, read
 from omniconv.models import CKCNN, FlexNet, Network
-from omniconv.training import EXIT_CODE, Architecture, CloudAugmentation, Predictor, Recipe
+from omniconv.training import (
+    EXIT_CODE,
+    Architecture,
+    Classification,
+    CloudAugmentation,
+    Predictor,
+    Recipe,
+    Run,
+    fit,
+)
 from omniconv.training.logs import read_log
 
 pytestmark = pytest.mark.timeout(280)
@@ -286,7 +295,9 @@ def test_numbers_with_fractions_are_regression(
     heights = random.uniform(1000, 2000, 24)
     np.savez(tmp_path / "data.npz", X=heights[:, None] * np.ones((1, 10)), y=heights)
     omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL, "--epochs", "60")
-    assert "regression" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "regression" in told
+    assert "--probabilities" not in told  # numbers have none
     assert Predictor.load(tmp_path / "a").evaluate(read(tmp_path / "data.npz"))["r2"] > 0.9
 
 
@@ -414,6 +425,17 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_75(waves: Path, tmp_path: Pa
     assert process.returncode == EXIT_CODE, errors
     assert "received SIGTERM" in errors
     assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+def test_a_run_begun_in_python_is_not_resumed_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ArraySamples(np.random.default_rng(0).standard_normal((8, 1, 12)), np.arange(8) % 2)
+    fit(samples, Classification((0, 1)), Architecture(blocks=1, width=4), Recipe(epochs=1), run=Run(tmp_path / "a"))
+    with pytest.raises(
+        SystemExit, match=r"a was begun in Python\. Go on there, with the same call and `Run\(folder, res"
+    ):
+        omniconv(monkeypatch, "resume", tmp_path / "a")
+    with pytest.raises(SystemExit, match=r"b holds no run: there is no .*run\.toml"):
+        omniconv(monkeypatch, "resume", tmp_path / "b")
 
 
 def test_two_processes_compute_what_one_does_with_the_double_batch(waves: Path, tmp_path: Path) -> None:
