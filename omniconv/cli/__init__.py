@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, require
@@ -22,9 +24,11 @@ def main() -> None:
     not exist; 75 stopped early by Ctrl-C, SIGTERM, SIGUSR1 or a time limit, with a checkpoint to resume from; 130
     stopped by Ctrl-C where nothing is to be resumed; 141 nobody reads on what is printed.
     """
+    command: Any = None
     try:
         try:
-            run()
+            command = asked()
+            command.run()
         finally:
             sys.stdout.flush()  # Python would do it when it ends, and complain there of a reader that is gone
     except Interrupted as stop:
@@ -39,11 +43,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
         sys.exit(READER_GONE)
     except (CheckpointError, ImportError, NonFiniteError, OSError, ValueError, TypeError) as error:
-        sys.exit(f"omniconv: {error}")
+        sys.exit(f"omniconv: {in_options(str(error), command)}")
 
 
-def run() -> None:
-    """The subcommand that the arguments name; raises what it raises."""
+def asked() -> Any:
+    """The subcommand that the arguments name, with its options."""
     tyro: Any = require("tyro", extra="cli", purpose="the command omniconv")
     from omniconv.cli._config import check_given, with_config
     from omniconv.cli.bench import Bench
@@ -81,4 +85,19 @@ def run() -> None:
         )
     if configured is not None:
         check_given(command)
-    command.run()
+    return command
+
+
+def in_options(message: str, command: Any) -> str:
+    """A message of the library in the words of the command line: `missing="mean"` is --missing mean there.
+
+    >>> from pathlib import Path
+    >>> from omniconv.cli.fit import Fit
+    >>> in_options('Use missing="mean", or name it with target=.', Fit(data="", out=Path()))
+    'Use --missing mean, or name it with --target.'
+    """
+    for option in fields(command) if is_dataclass(command) else ():
+        name = f"--{option.name.replace('_', '-')}"
+        message = re.sub(rf'\b{option.name}="([^"]*)"', rf"{name} \1", message)
+        message = re.sub(rf"\b{option.name}=(?=\W|$)(?![\"'(\[{{])", name, message)
+    return message

@@ -16,7 +16,7 @@ from omniconv import plots
 from omniconv._errors import Interrupted, check_integer, require
 from omniconv._files import write_whole
 from omniconv.cli._config import write_options
-from omniconv.cli._output import console, facts, is_first_process
+from omniconv.cli._output import check_folder, console, facts, is_first_process
 from omniconv.data import Samples, has_split, read, without_gaps
 from omniconv.data.clouds import check_vectors
 from omniconv.models import GriddedNet
@@ -197,6 +197,7 @@ class Fit:
             raise ValueError(
                 f"{self.out} holds a run already. Go on with `omniconv resume {self.out}`, or give another --out."
             )
+        check_folder("--out", self.out)
         self.train(resume=False)
 
     def train(self, *, resume: bool) -> None:

@@ -389,6 +389,36 @@ def test_ctrl_c_before_and_after_the_steps_says_whether_there_is_something_to_re
     assert ("Resume to go on" in capsys.readouterr().err) == kept
 
 
+def test_where_nothing_can_be_written_is_told_before_anything_is_read(
+    fitted: Path, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("omniconv.cli.fit.read", unread)
+    monkeypatch.setattr("omniconv.cli.predict.read", unread)
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for out in (taken, taken / "a", Path("/proc/x"), Path("/proc/x/y")):
+        with pytest.raises(
+            SystemExit, match=f"`--out` must be a folder to write in, or a new one; got {out}: .*Give another"
+        ):
+            omniconv(monkeypatch, "fit", waves, "--out", out)
+        with pytest.raises(SystemExit, match=r"`--out` must be a file in a folder .*; got /.*x\.csv: .*Give another"):
+            omniconv(monkeypatch, "predict", fitted, waves, "--out", out / "x.csv")
+    with pytest.raises(SystemExit, match=r"`--json` must be a file in a folder"):
+        omniconv(monkeypatch, "evaluate", fitted, waves, "--json", taken / "a.json")
+    with pytest.raises(AssertionError, match="were read"):
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "new" / "a")
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_target_that_is_not_there_is_told_in_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kind.csv").write_text("a,b,kind\n1,2,x\n3,4,y\n")
+    with pytest.raises(SystemExit, match=r"kind\.csv: --target nope: there is no such column, only kind, a, b\."):
+        omniconv(monkeypatch, "fit", tmp_path / "kind.csv", "--target", "nope", "--out", tmp_path / "a")
+
+
 def test_a_run_is_not_overwritten(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (fitted / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit, match=r"holds a run already\. Go on with `omniconv resume"):
@@ -485,11 +515,21 @@ def test_nan_is_refused_by_name_or_filled_by_option(tmp_path: Path, monkeypatch:
     signals = np.random.default_rng(0).standard_normal((8, 12))
     signals[5, 3] = np.nan
     np.savez(tmp_path / "data.npz", X=signals, y=np.arange(8) % 2)
-    with pytest.raises(SystemExit, match=r'signal 5 contains NaN.*missing="interpolate"'):
+    with pytest.raises(
+        SystemExit, match=r"signal 5 contains NaN\..*: --missing interpolate, --missing mean or, .* --m"
+    ):
         omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL)
     omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "b", *SMALL, "--missing", "interpolate")
     omniconv(monkeypatch, "predict", tmp_path / "b", tmp_path / "data.npz", "--out", tmp_path / "p.csv")
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
+    np.savez(tmp_path / "whole.npz", X=np.nan_to_num(signals), y=np.arange(8) % 2)
+    omniconv(monkeypatch, "fit", tmp_path / "whole.npz", "--out", tmp_path / "c", *SMALL)
+    commands: list[tuple[str, tuple[str | Path, ...]]] = [("evaluate", ()), ("predict", ("--out", tmp_path / "q.csv"))]
+    for name, options in commands:
+        with pytest.raises(
+            SystemExit, match=r"signal 5 contains NaN\. .* settled in the training.* fit --missing inter"
+        ):
+            omniconv(monkeypatch, name, tmp_path / "c", tmp_path / "data.npz", *options)
 
 
 def irregular(path: Path, *, gaps: bool) -> Path:
@@ -546,7 +586,7 @@ def test_series_without_times_are_refused_by_a_network_with_times(
 @pytest.mark.parametrize("missing", ["interpolate", "mean"])
 def test_series_with_times_cannot_be_filled(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = irregular(tmp_path / "data.npz", gaps=True)
-    with pytest.raises(SystemExit, match=f'missing="{missing}" and times exclude each other.*missing="absent"'):
+    with pytest.raises(SystemExit, match=f"--missing {missing} and times exclude each other.*--missing absent"):
         omniconv(monkeypatch, "fit", data, "--out", tmp_path / "a", *SMALL, "--missing", missing)
     assert not (tmp_path / "a").exists()
 
@@ -567,7 +607,7 @@ def test_absent_values_need_no_times(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
     assert Predictor.load(tmp_path / "a").about["times"] == "counted"
     np.savez(data, X=np.zeros((8, 1, 4, 5)), y=np.arange(8) % 2)
-    with pytest.raises(SystemExit, match='missing="absent" needs series, of one axis; these samples have 2 axes'):
+    with pytest.raises(SystemExit, match="--missing absent needs series, of one axis; these samples have 2 axes"):
         omniconv(monkeypatch, "fit", data, "--out", tmp_path / "b", *SMALL, "--missing", "absent")
 
 
