@@ -36,8 +36,8 @@ def main() -> None:
 
         sys.stderr.write(f"omniconv: {stop}\n")
         sys.exit(EXIT_CODE)
-    except KeyboardInterrupt:
-        sys.stderr.write("omniconv: stopped by Ctrl-C.\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"omniconv: stopped by Ctrl-C{f': {stop}' if str(stop) else ''}.\n")
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
