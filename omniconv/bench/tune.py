@@ -29,7 +29,6 @@ HOPELESS = 20.0
 """An engine that once took this many times the best is not measured again: it will not be chosen."""
 MULTIPLICATIONS = 1e10
 """The most that an engine which sums over the taps is given: more would take seconds."""
-SUMS = ("direct", "shifts")
 NEEDS = ((True, False), (False, True), (True, True))
 """Which gradients are measured: of the signal, of the taps, of both."""
 
@@ -64,7 +63,7 @@ def candidates(problem: Problem) -> list[Engine]:
     short = shortened(problem)
     able = [engine for engine in ENGINES.values() if engine.reject(short) is None and engine.work(short) is not None]
     slow = short.pairs * short.positions * short.tap_count > MULTIPLICATIONS
-    return [engine for engine in able if not (slow and engine.name in SUMS)]
+    return [engine for engine in able if not (slow and engine.sums)]
 
 
 def operands(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from omniconv._errors import require
@@ -39,3 +42,42 @@ def lines(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raise `OSError` that names the option unless files can be written in a folder, which may be new.
+
+    For what takes long: to learn at its end that nothing can be kept is too late.
+    """
+    if reason := why_not(folder):
+        raise OSError(f"`{option}` must be a folder to write in, or a new one; got {folder}: {reason}. Give another.")
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise as `check_folder` does, for a file."""
+    if reason := "it is a folder" if path.is_dir() else why_not(path.parent):
+        raise OSError(
+            f"`{option}` must be a file in a folder to write in, or in a new one; got {path}: {reason}. Give another."
+        )
+
+
+def why_not(folder: Path) -> str:
+    """Why nothing can be written in a folder; empty where it can, and in all processes but the first.
+
+    By trying, because permissions do not tell; what was made for it is removed.
+    """
+    if not is_first_process():
+        return ""
+    made: list[Path] = []
+    try:
+        for missing in reversed([at for at in (folder, *folder.parents) if not at.exists()]):
+            missing.mkdir(exist_ok=True)
+            made.append(missing)
+        with TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for new in reversed(made):
+            with suppress(OSError):  # another process may have written there meanwhile
+                new.rmdir()

@@ -13,10 +13,10 @@ import numpy as np
 import tyro
 
 from omniconv import plots
-from omniconv._errors import check_integer, require
+from omniconv._errors import Interrupted, check_integer, require
 from omniconv._files import write_whole
 from omniconv.cli._config import write_options
-from omniconv.cli._output import console, facts, is_first_process
+from omniconv.cli._output import check_folder, console, facts, is_first_process
 from omniconv.data import Samples, has_split, read, without_gaps
 from omniconv.data.clouds import check_vectors
 from omniconv.models import GriddedNet
@@ -197,12 +197,21 @@ class Fit:
             raise ValueError(
                 f"{self.out} holds a run already. Go on with `omniconv resume {self.out}`, or give another --out."
             )
+        check_folder("--out", self.out)
         self.train(resume=False)
 
     def train(self, *, resume: bool) -> None:
-        """Read, tell what was inferred, train, evaluate, write."""
-        with raising_interrupts():
-            self.complete(resume=resume)
+        """Read, tell what was inferred, train, evaluate, write.
+
+        Raises `Interrupted` where it is stopped and there is a checkpoint, `KeyboardInterrupt` where there is none.
+        """
+        try:
+            with raising_interrupts():
+                self.complete(resume=resume)
+        except KeyboardInterrupt:  # before or after the steps, or the second one
+            if not list_checkpoints(self.out / "checkpoints"):
+                raise
+            raise Interrupted("stopped by Ctrl-C. Resume to go on from the last checkpoint.") from None
 
     def complete(self, *, resume: bool) -> None:
         """The same, where signals are noted or raised."""
@@ -310,7 +319,8 @@ class Fit:
             out.print(facts("On the test part", rows))
         out.print(f"Network, record and figures are in [bold]{self.out}/[/]. Try next:")
         out.print(f"  omniconv evaluate {self.out} DATA", soft_wrap=True)
-        out.print(f"  omniconv predict {self.out} DATA --out predictions.csv --probabilities", soft_wrap=True)
+        shares = " --probabilities" if isinstance(predictor.task, Classification) else ""
+        out.print(f"  omniconv predict {self.out} DATA --out predictions.csv{shares}", soft_wrap=True)
 
 
 def told(samples: Samples, task: Task, architecture: Architecture, recipe: Recipe) -> dict[str, Any]:

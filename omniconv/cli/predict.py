@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +14,9 @@ import tyro
 
 from omniconv._errors import require
 from omniconv._files import write_whole
-from omniconv.cli._output import console, facts
+from omniconv.cli._output import check_file, console, facts
 from omniconv.data import Samples, has_split, read, without_gaps
+from omniconv.data.missing import GapError
 from omniconv.training import Predictor
 
 Model = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -48,11 +51,15 @@ class Evaluate:
 
     def run(self) -> None:
         """Evaluate, print, write."""
+        if self.json is not None:
+            check_file("--json", self.json)
         predictor = Predictor.load(self.model, device=self.device)
         samples = load(predictor, self.data, self.split, self.target, self.corrupt)
-        figures = predictor.evaluate(samples, progress=True)
+        with gaps_settled():
+            figures = predictor.evaluate(samples, progress=True)
         console().print(facts(f"{self.model} on {len(samples):,} samples of {self.data}", figures))
         if self.json is not None:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.json, (json.dumps({"samples": len(samples), **figures}, indent=2) + "\n").encode())
 
 
@@ -88,11 +95,13 @@ class Predict:
         """Predict and write."""
         if self.out.suffix not in (".csv", ".npz"):
             raise ValueError(f"`--out` must end in .csv or .npz; got {self.out}.")
+        check_file("--out", self.out)
         predictor = Predictor.load(self.model, device=self.device)
         if self.probabilities:
             _ = predictor.classification  # raises before the work rather than after it
         samples = load(predictor, self.data, self.split, self.target, self.corrupt)
-        outputs = predictor.outputs(samples, progress=True)
+        with gaps_settled():
+            outputs = predictor.outputs(samples, progress=True)
         columns: dict[str, Any] = {"name": np.asarray(samples.names), "prediction": predictor.task.predictions(outputs)}
         if self.probabilities:
             shares = predictor.classification.probabilities(outputs)
@@ -114,3 +123,15 @@ def load(predictor: Predictor, data: str, split: Split, target: str | None, corr
     )
     predictor.check(samples)
     return samples
+
+
+@contextmanager
+def gaps_settled() -> Iterator[None]:
+    """While entered, says of NaN that nothing means what can be done here: it is no option of these commands."""
+    try:
+        yield
+    except GapError as error:
+        raise ValueError(
+            f"{error.gap}. What that means is settled in the training: fit with `omniconv fit --missing interpolate`, "
+            "mean or absent; or repair it."
+        ) from error

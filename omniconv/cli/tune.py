@@ -14,7 +14,7 @@ from omniconv._errors import check_number, require
 from omniconv._files import write_whole
 from omniconv.bench.tune import SWEEPS, Fit, Timing, fitted, judge, measure
 from omniconv.bench.tune_problems import tuning_problems
-from omniconv.cli._output import console
+from omniconv.cli._output import check_file, console
 from omniconv.engines._costs import measured_file, shipped
 from omniconv.engines._plan import forget_plans
 
@@ -45,12 +45,16 @@ class Tune:
             raise ValueError("`--quick` measures too little to predict from; say where to write it with `--out`.")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("`--device cuda` needs a graphics processor, and torch finds none. Use --device cpu.")
-        timings = self.measured()
+        path = self.out or measured_file(self.device)
+        check_file("--out", path)
+        try:
+            timings = self.measured()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("no rates were written. Give fewer `--minutes` to measure for less time") from None
         rates = fitted(timings, shlex.join(["omniconv", *sys.argv[1:]]))
         left = sum(not timing.seconds for timing in timings)
         if left:
             rates = rates.completed(shipped(self.device))
-        path = self.out or measured_file(self.device)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, rates.to_json().encode())
         forget_plans()

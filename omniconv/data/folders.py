@@ -269,16 +269,18 @@ def guarded(file: Path, action: Callable[[], Any]) -> Any:
 def common_channels(files: Sequence[Path], headers: Sequence[Header], *, mixed: bool) -> int:
     """The channels of all files; with `mixed` the most of any. Raises `ValueError` where files do not go together."""
     counts = [header.channels for header in headers]
-    for what, values, needed in (
-        ("numbers of channels", counts, not mixed),
-        ("sampling rates", [header.rate for header in headers], True),
-        ("numbers of axes", [len(header.size) for header in headers], True),
-        ("numbers of features that are vectors, such as normals,", [header.vectors for header in headers], True),
+    vectors = [header.vectors for header in headers]
+    for what, values, needed, remedy in (
+        ("numbers of channels", counts, not mixed, "Convert them to one number of channels."),
+        ("sampling rates", [header.rate for header in headers], True, "Resample them to one rate."),
+        ("numbers of axes", [len(header.size) for header in headers], True, "Put each kind in a folder of its own."),
+        ("numbers of features that are vectors, such as normals,", vectors, True, "Write all of them with as many."),
     ):
         other = next((i for i, value in enumerate(values) if value != values[0]), None)
         if needed and other is not None:
             raise ValueError(
-                f"The {what} of the files differ: {files[0]} has {values[0]}, {files[other]} has {values[other]}."
+                f"The {what} of the files differ: {files[0]} has {values[0]}, {files[other]} has {values[other]}. "
+                f"{remedy}"
             )
     return max(counts)
 

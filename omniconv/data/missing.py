@@ -16,6 +16,19 @@ Array = NDArray[Any]
 FILLED = ("raise", "interpolate", "mean")
 MISSING = (*FILLED, "absent")
 
+OF_CLOUDS = (
+    'Use missing="mean", the mean of a feature over the cloud, or leave out the points of which something is missing.'
+)
+OF_SIGNALS = 'Say what it means: missing="interpolate", missing="mean" or, for series, missing="absent"; or repair it.'
+
+
+class GapError(ValueError):
+    """NaN where nothing says what it means. `gap`: where, as a clause, for those who know another way to say it."""
+
+    def __init__(self, message: str, gap: str = ""):
+        super().__init__(message)
+        self.gap = gap
+
 
 class FilledSamples(Samples):
     """Samples with their gaps filled when they are read.
@@ -66,8 +79,8 @@ def without_gaps(samples: Samples, missing: str) -> Samples:
 def fill(signal: Array, missing: str, name: str, *, cloud: bool = False) -> Array:
     """A signal (channels, *size) with its gaps filled as in `FilledSamples`; `name` and `cloud` are for errors.
 
-    Raises `ValueError` for a gap if `missing` is "raise", for gaps in images or volumes that shall be interpolated, and
-    for a channel without any value.
+    Raises `GapError` for a gap if `missing` is "raise", `ValueError` for gaps in images or volumes that shall be
+    interpolated, and for a channel without any value.
 
     >>> fill(np.array([[1.0, np.nan, 3.0]]), "interpolate", "a").tolist()
     [[1.0, 2.0, 3.0]]
@@ -75,16 +88,9 @@ def fill(signal: Array, missing: str, name: str, *, cloud: bool = False) -> Arra
     gaps = np.isnan(signal)
     if not gaps.any():
         return signal
-    if missing == "raise" and cloud:
-        raise ValueError(
-            f'cloud {name} contains NaN. Use missing="mean", the mean of a feature over the cloud, or leave out the '
-            "points of which something is missing."
-        )
     if missing == "raise":
-        raise ValueError(
-            f'signal {name} contains NaN. Say what it means: missing="interpolate", missing="mean" or, for '
-            'series, missing="absent"; or repair it.'
-        )
+        gap = f"{'cloud' if cloud else 'signal'} {name} contains NaN"
+        raise GapError(f"{gap}. {OF_CLOUDS if cloud else OF_SIGNALS}", gap)
     if missing == "interpolate" and signal.ndim != 2:
         raise ValueError(f'missing="interpolate" needs sequences; signal {name} has {signal.ndim - 1} axes.')
     complete = signal.copy()

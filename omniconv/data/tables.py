@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ SERIES = ("series", "id", "case_id")
 TIME = ("time", "step", "timepoint")
 CHANNEL = ("channel", "dim", "dimension")
 VALUE = ("value",)
+
+SHOWN = 20
+"""So many columns are listed where one is not there."""
 
 
 def read_table(path: Path, target: str | None = None) -> Samples:
@@ -46,6 +50,7 @@ def read_table(path: Path, target: str | None = None) -> Samples:
     if len(frame) == 0:
         raise ValueError(f"{path} holds no rows.")
     try:
+        check_target(frame, target)
         label = target_column(columns, target)
         series = find_column(columns, SERIES, label)
         time = find_column(columns, TIME, label)
@@ -104,11 +109,24 @@ def find_column(columns: Sequence[str], names: Sequence[str], label: str | None)
     return found[0] if found else None
 
 
+def check_target(frame: Any, target: str | None) -> None:
+    """Raise `ValueError` for a column that is not there: that with the nearest name first, then those of words."""
+    pandas: Any = require("pandas", extra="data", purpose="reading tables")
+    if target is None or target in frame.columns:
+        return
+    names = list(frame.columns)
+    near = get_close_matches(target, names, n=1)
+    words = [name for name in names if not pandas.api.types.is_numeric_dtype(frame[name])]
+    listed = list(dict.fromkeys([*near, *words, *names]))
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    raise ValueError(
+        f'target="{target}": there is no such column, only {", ".join(listed[:SHOWN])}{"," if more else ""}{more}.'
+    )
+
+
 def target_column(columns: Sequence[str], target: str | None) -> str | None:
     """The column with the targets, None without one."""
     if target is not None:
-        if target not in columns:
-            raise ValueError(f'target="{target}": there is no such column, only {", ".join(columns[:20])}.')
         return target
     coordinates = any(column.lower() in ("x", "z") for column in columns)
     names = TARGET[:3] if coordinates else TARGET

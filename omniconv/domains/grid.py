@@ -86,7 +86,8 @@ class Grid:
         [-1.0, -0.5, 0.0, 0.5, 1.0]
         """
         sides = [(0 if past else -count(far, step), count(far, step)) for far, past, step in self._sides(reach, causal)]
-        number = math.prod(last - first + 1 for first, last in sides)
+        # of a list: torch.compile takes no generator here
+        number = math.prod([last - first + 1 for first, last in sides])
         if number > MOST:
             raise ValueError(
                 f"`reach` (={reach}) at a spacing of {self.spacing} makes {number:.1e} lags, more than {MOST:.1e}. "

@@ -43,6 +43,8 @@ class Engine:
     None where nothing would be saved.
     `differentiable(problem)`: the same by operators of the framework which keep x and the taps alone for its gradients,
     where those are the engine's own; None elsewhere.
+    `sums`: whether it multiplies every tap with every sample, so that long kernels take it seconds: nobody would choose
+    it there, and `omniconv tune` does not measure it there.
     `half`: whether signals may be of float16 and bfloat16, with taps in float32 and gradients in the dtype of `x` and
     of the taps. An engine otherwise sees float32 or float64 tensors of one dtype.
 
@@ -61,4 +63,5 @@ class Engine:
     gated: Callable[[Signal, Tensor, Problem, Tensor | None, Tensor | None], Signal] | None = None
     bound: Callable[[Problem], Launch | None] = not_bound
     differentiable: Callable[[Problem], Launch | None] = not_bound
+    sums: bool = False
     half: bool = False

@@ -321,5 +321,14 @@ def padded(channels: int, lanes: int = LANES) -> int:
 
 
 DIRECT = Engine(
-    "direct", run, adjoint, reject, work, adjoint_work, prepare=prepare, bound=bound, differentiable=differentiable
+    "direct",
+    run,
+    adjoint,
+    reject,
+    work,
+    adjoint_work,
+    prepare=prepare,
+    bound=bound,
+    differentiable=differentiable,
+    sums=True,
 )

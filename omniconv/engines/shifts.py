@@ -108,4 +108,4 @@ def passes(problem: Problem, sums: float, products: float) -> tuple[float, ...]:
     )
 
 
-SHIFTS = Engine("shifts", run, adjoint, reject, work, adjoint_work)
+SHIFTS = Engine("shifts", run, adjoint, reject, work, adjoint_work, sums=True)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from omniconv.data import CloudSamples, Samples, without_gaps
 from omniconv.estimators._inputs import as_samples, checked_arrays, is_list, is_ragged
@@ -76,7 +76,10 @@ class CCNNEstimator(BaseEstimator):
             signals: Any = checked_arrays(X)
             self._forget_features(reset)
         else:
-            signals = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, allow_nd=True)
+            signals = check_array(
+                X, dtype="numeric", ensure_all_finite=False, allow_nd=True, estimator=self, input_name="X"
+            )
+            self._check_features(X, signals.shape, reset)
             if signals.ndim > 5:
                 raise ValueError(
                     f"X must be (n, length) or (n, channels, *size) with up to 3 axes; got {signals.shape}."
@@ -85,6 +88,21 @@ class CCNNEstimator(BaseEstimator):
         if not reset:
             self.predictor_.check(samples)
         return samples
+
+    def _check_features(self, X: Any, shape: tuple[int, ...], reset: bool) -> None:  # noqa: N803
+        """What scikit-learn asks of the columns of matrices; their number is a length, which other arrays leave free.
+
+        Raises `ValueError` for a matrix (n, length) of another length than that which was learned from.
+        """
+        if len(shape) != 2:
+            self._forget_features(reset)
+        elif reset or hasattr(self, "n_features_in_"):
+            try:
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            except ValueError as error:
+                if reset or shape[1] == self.n_features_in_:
+                    raise
+                raise ValueError(f"{error} Pass signals of another length as (n, 1, length), or as a list.") from None
 
     def _clouds(self, X: Any, times: Any, positions: Any, *, reset: bool) -> Samples:  # noqa: N803
         """Features X of points at `positions`, as samples."""

@@ -46,8 +46,9 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     that are nothing but where they are. Then the network is a `GriddedNet`, and every cloud counts about its mean and
     in the unit of its largest coordinate.
 
-    Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (of arrays). Raises `ValueError` or `TypeError`
-    that names what is wrong with X, y or a parameter.
+    Fitted: `classes_`, `model_` (the torch module), `n_features_in_` (the length, of an array (n, length): signals of
+    another are passed as (n, 1, length) or as a list). Raises `ValueError` or `TypeError` that names what is wrong with
+    X, y or a parameter.
 
     >>> X = np.sin(np.linspace(0, 6, 50) * np.repeat([1, 3], 10)[:, None] + np.arange(20)[:, None])
     >>> classifier = CCNNClassifier(effort="quick", epochs=20, random_state=0).fit(X, ["slow"] * 10 + ["fast"] * 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import torch
@@ -23,7 +24,8 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
 
     Values and both gradients against the reference engine in float64, in float32 and float64, in every dimension;
     causal, zero and circular, mixed per axis too; depthwise and dense; odd and even sizes; kernels shorter and longer
-    than the signal. It must leave its inputs alone and state its work. One that takes half precision is checked in it
+    than the signal. It must leave its inputs alone, state its work, and say where that is a product for every tap and
+    sample. One that takes half precision is checked in it
     too. What it binds to a problem must be the same convolution, and with gradients keep nothing but its inputs.
 
     >>> from omniconv.engines import ENGINES
@@ -33,6 +35,7 @@ def check_engine(engine: Engine, *, dims: tuple[int, ...] = (1, 2, 3)) -> None:
     expect(bool(able), f"{engine.name} refuses every problem")
     for problem in able:
         check_problem(engine, problem)
+    check_sums(engine, able[0])
 
 
 def problems(dims: tuple[int, ...], half: bool = False) -> Iterator[Problem]:
@@ -94,6 +97,16 @@ def check_problem(engine: Engine, problem: Problem) -> None:
     for amounts in (engine.work(problem), engine.adjoint_work(problem, True, True)):
         valid = amounts is None or (all(amount >= 0 for amount in amounts) and sum(amounts) > 0)
         expect(valid, f"{engine.name} must state amounts of work, none negative; got {amounts}")
+
+
+def check_sums(engine: Engine, like: Problem) -> None:
+    """Whether the work of a long kernel is what the engine says of it."""
+    size = (round(4096 ** (1 / like.dim)),) * like.dim
+    long = replace(like, size=size, kernel_size=size, causal=(True,) * like.dim, boundary=("zero",) * like.dim)
+    work = None if engine.reject(long) is not None else engine.work(long)
+    products = long.pairs * long.positions * long.tap_count
+    told = f"{engine.name} multiplies every tap with every sample, by its work on {long}: say so, `sums=True`"
+    expect(engine.sums or work is None or max(work) < products, told)
 
 
 def check_launches(

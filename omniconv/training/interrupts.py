@@ -15,21 +15,22 @@ from omniconv._errors import Interrupted
 EXIT_CODE = 75
 """Exit code of a run that stopped early and can be resumed: EX_TEMPFAIL of sysexits.h."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+"""What asks a training to stop: a scheduler, or who presses Ctrl-C."""
 
 
 @contextmanager
 def raising_interrupts() -> Iterator[None]:
     """While entered, SIGTERM and SIGUSR1 raise `Interrupted`: for what comes before and after the steps of a training.
 
-    `Interrupts` inside takes over, and gives back. Only in the main thread.
+    SIGINT still raises `KeyboardInterrupt`. `Interrupts` inside takes over, and gives back. Only in the main thread.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(f"received {signal.Signals(number).name}. Resume to go on from the last checkpoint.")
 
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, stop) for number in SIGNALS} if main else {}
+    before = {number: signal.signal(number, stop) for number in SIGNALS if number != signal.SIGINT} if main else {}
     try:
         yield
     finally:
@@ -38,7 +39,10 @@ def raising_interrupts() -> Iterator[None]:
 
 
 class Interrupts:
-    """While entered, notes SIGTERM and SIGUSR1 instead of dying of them; `reason` says why to stop, or is "".
+    """While entered, notes SIGTERM, SIGUSR1 and SIGINT instead of dying of them; `reason` says why to stop, or is "".
+
+    A SIGINT after another signal raises `KeyboardInterrupt` at once. SIGINT stays ignored where it was: so shells start
+    what runs in the background, which Ctrl-C in the foreground does not concern.
 
     `time_limit`: seconds until it is time to stop, or None. `signals`: whether to note signals; that is possible in the
     main thread only.
@@ -53,7 +57,9 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._began = time.monotonic()
         if self.signals and threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            noted = [number for number in SIGNALS if not (ignored and number == signal.SIGINT)]
+            self._before = {number: signal.signal(number, self._note) for number in noted}
         return self
 
     def __exit__(
@@ -63,6 +69,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self._signal = signal.Signals(number).name
 
     @property

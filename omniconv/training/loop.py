@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -103,7 +104,7 @@ def train(
     draws its own.
 
     Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
-    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
+    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1, SIGINT or the time limit,
     `CheckpointError` if one can be neither written nor read.
     """
     return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
@@ -416,7 +417,10 @@ class Loop:
         return f"{told} The batch is kept in {kept}; earlier checkpoints are sound. Look at the batch, or lower `lr`."
 
     def _stopped(self, reason: str) -> str:
-        kept = f" A checkpoint is in {self.run.folder}; resume to go on." if self.run.folder else ""
+        kept = ""
+        if (folder := self.run.folder) is not None:
+            how = f"omniconv resume {shlex.quote(str(folder))}, or in Python `resume=True`"
+            kept = f" A checkpoint is in {folder}; resume to go on: {how}."
         return f"{reason} after step {self.step} of {self.steps}.{kept}"
 
 

@@ -87,6 +87,16 @@ def test_a_choice_by_wrong_rates_is_judged() -> None:
     assert judge(timings, wrong).share < 1
 
 
+def test_engines_that_sum_over_the_taps_are_left_out_of_long_kernels_by_what_they_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (long,) = problems(1, 8, (65536,), (32767,), causal=True)
+    (short,) = problems(1, 8, (65536,), (31,), causal=True)
+    monkeypatch.setitem(ENGINES, "windows", replace(ENGINES["direct"], name="windows"))
+    found = [{engine.name for engine in candidates(problem)} for problem in (short, long)]
+    assert found[0] - found[1] == {"direct", "shifts", "windows"}
+
+
 def test_every_pass_of_every_engine_is_measured() -> None:
     (problem,) = problems(1, 2, (16,), (3,), causal=True)
     steps: list[tuple[int, int]] = []

@@ -22,9 +22,18 @@ from safetensors.torch import load_file
 from omniconv.cli import main
 from omniconv.cli._config import read_options, write_options
 from omniconv.cli.fit import Fit
-from omniconv.data import CloudSamples, read
+from omniconv.data import ArraySamples, CloudSamples, read
 from omniconv.models import CKCNN, FlexNet, Network
-from omniconv.training import EXIT_CODE, Architecture, CloudAugmentation, Predictor, Recipe
+from omniconv.training import (
+    EXIT_CODE,
+    Architecture,
+    Classification,
+    CloudAugmentation,
+    Predictor,
+    Recipe,
+    Run,
+    fit,
+)
 from omniconv.training.logs import read_log
 
 pytestmark = pytest.mark.timeout(280)
@@ -286,7 +295,9 @@ def test_numbers_with_fractions_are_regression(
     heights = random.uniform(1000, 2000, 24)
     np.savez(tmp_path / "data.npz", X=heights[:, None] * np.ones((1, 10)), y=heights)
     omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL, "--epochs", "60")
-    assert "regression" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "regression" in told
+    assert "--probabilities" not in told  # numbers have none
     assert Predictor.load(tmp_path / "a").evaluate(read(tmp_path / "data.npz"))["r2"] > 0.9
 
 
@@ -345,17 +356,67 @@ def test_sigterm_before_and_after_the_steps_exits_with_75_too(
         assert (tmp_path / "a" / "model.safetensors").is_file()
 
 
-def test_sigterm_to_the_whole_group_with_workers_writes_a_checkpoint(waves: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_with_workers_writes_a_checkpoint(
+    number: signal.Signals, waves: Path, tmp_path: Path
+) -> None:
     options = (*SMALL, "--epochs", "100000", "--workers", "1")
     process = started("fit", waves, "--out", tmp_path / "a", *options, group=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "a" / "log.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2.0)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, errors
+    assert f"received {number.name}" in errors
+    assert "Traceback" not in errors
     assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stage", ["read", "finish"])
+def test_ctrl_c_before_and_after_the_steps_says_whether_there_is_something_to_resume(
+    stage: str, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(self: Fit, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fit, stage, killed)
+    with pytest.raises(SystemExit) as stop:
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "a", *SMALL)
+    kept = stage == "finish"
+    assert stop.value.code == (EXIT_CODE if kept else 130)
+    assert ("Resume to go on" in capsys.readouterr().err) == kept
+
+
+def test_where_nothing_can_be_written_is_told_before_anything_is_read(
+    fitted: Path, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("omniconv.cli.fit.read", unread)
+    monkeypatch.setattr("omniconv.cli.predict.read", unread)
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for out in (taken, taken / "a", Path("/proc/x"), Path("/proc/x/y")):
+        with pytest.raises(
+            SystemExit, match=f"`--out` must be a folder to write in, or a new one; got {out}: .*Give another"
+        ):
+            omniconv(monkeypatch, "fit", waves, "--out", out)
+        with pytest.raises(SystemExit, match=r"`--out` must be a file in a folder .*; got /.*x\.csv: .*Give another"):
+            omniconv(monkeypatch, "predict", fitted, waves, "--out", out / "x.csv")
+    with pytest.raises(SystemExit, match=r"`--json` must be a file in a folder"):
+        omniconv(monkeypatch, "evaluate", fitted, waves, "--json", taken / "a.json")
+    with pytest.raises(AssertionError, match="were read"):
+        omniconv(monkeypatch, "fit", waves, "--out", tmp_path / "new" / "a")
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_target_that_is_not_there_is_told_in_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kind.csv").write_text("a,b,kind\n1,2,x\n3,4,y\n")
+    with pytest.raises(SystemExit, match=r"kind\.csv: --target nope: there is no such column, only kind, a, b\."):
+        omniconv(monkeypatch, "fit", tmp_path / "kind.csv", "--target", "nope", "--out", tmp_path / "a")
 
 
 def test_a_run_is_not_overwritten(fitted: Path, waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +455,17 @@ def test_sigterm_writes_a_checkpoint_and_exits_with_75(waves: Path, tmp_path: Pa
     assert process.returncode == EXIT_CODE, errors
     assert "received SIGTERM" in errors
     assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+
+
+def test_a_run_begun_in_python_is_not_resumed_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ArraySamples(np.random.default_rng(0).standard_normal((8, 1, 12)), np.arange(8) % 2)
+    fit(samples, Classification((0, 1)), Architecture(blocks=1, width=4), Recipe(epochs=1), run=Run(tmp_path / "a"))
+    with pytest.raises(
+        SystemExit, match=r"a was begun in Python\. Go on there, with the same call and `Run\(folder, res"
+    ):
+        omniconv(monkeypatch, "resume", tmp_path / "a")
+    with pytest.raises(SystemExit, match=r"b holds no run: there is no .*run\.toml"):
+        omniconv(monkeypatch, "resume", tmp_path / "b")
 
 
 def test_two_processes_compute_what_one_does_with_the_double_batch(waves: Path, tmp_path: Path) -> None:
@@ -443,11 +515,21 @@ def test_nan_is_refused_by_name_or_filled_by_option(tmp_path: Path, monkeypatch:
     signals = np.random.default_rng(0).standard_normal((8, 12))
     signals[5, 3] = np.nan
     np.savez(tmp_path / "data.npz", X=signals, y=np.arange(8) % 2)
-    with pytest.raises(SystemExit, match=r'signal 5 contains NaN.*missing="interpolate"'):
+    with pytest.raises(
+        SystemExit, match=r"signal 5 contains NaN\..*: --missing interpolate, --missing mean or, .* --m"
+    ):
         omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "a", *SMALL)
     omniconv(monkeypatch, "fit", tmp_path / "data.npz", "--out", tmp_path / "b", *SMALL, "--missing", "interpolate")
     omniconv(monkeypatch, "predict", tmp_path / "b", tmp_path / "data.npz", "--out", tmp_path / "p.csv")
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
+    np.savez(tmp_path / "whole.npz", X=np.nan_to_num(signals), y=np.arange(8) % 2)
+    omniconv(monkeypatch, "fit", tmp_path / "whole.npz", "--out", tmp_path / "c", *SMALL)
+    commands: list[tuple[str, tuple[str | Path, ...]]] = [("evaluate", ()), ("predict", ("--out", tmp_path / "q.csv"))]
+    for name, options in commands:
+        with pytest.raises(
+            SystemExit, match=r"signal 5 contains NaN\. .* settled in the training.* fit --missing inter"
+        ):
+            omniconv(monkeypatch, name, tmp_path / "c", tmp_path / "data.npz", *options)
 
 
 def irregular(path: Path, *, gaps: bool) -> Path:
@@ -504,7 +586,7 @@ def test_series_without_times_are_refused_by_a_network_with_times(
 @pytest.mark.parametrize("missing", ["interpolate", "mean"])
 def test_series_with_times_cannot_be_filled(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = irregular(tmp_path / "data.npz", gaps=True)
-    with pytest.raises(SystemExit, match=f'missing="{missing}" and times exclude each other.*missing="absent"'):
+    with pytest.raises(SystemExit, match=f"--missing {missing} and times exclude each other.*--missing absent"):
         omniconv(monkeypatch, "fit", data, "--out", tmp_path / "a", *SMALL, "--missing", missing)
     assert not (tmp_path / "a").exists()
 
@@ -525,7 +607,7 @@ def test_absent_values_need_no_times(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 9
     assert Predictor.load(tmp_path / "a").about["times"] == "counted"
     np.savez(data, X=np.zeros((8, 1, 4, 5)), y=np.arange(8) % 2)
-    with pytest.raises(SystemExit, match='missing="absent" needs series, of one axis; these samples have 2 axes'):
+    with pytest.raises(SystemExit, match="--missing absent needs series, of one axis; these samples have 2 axes"):
         omniconv(monkeypatch, "fit", data, "--out", tmp_path / "b", *SMALL, "--missing", "absent")
 
 

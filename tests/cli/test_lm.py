@@ -205,3 +205,22 @@ def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path, monkeypatch: p
     Hyena(4, 4, 8, blocks=1, width=4).save_pretrained(tmp_path / "b")
     with pytest.raises(SystemExit, match="is no run of `omniconv lm train`"):
         called(monkeypatch, "generate", tmp_path / "b")
+
+
+def test_a_stopped_training_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, folder = tmp_path / "text.txt", tmp_path / "run"
+    text.write_bytes(TEXT)
+    options = ("--width", 16, "--length", 24, "--epochs", 2, "--batch-size", 8, "--lr", 0.03)
+    with pytest.raises(SystemExit):
+        called(monkeypatch, "train", text, "--out", folder, *options, "--time-limit", 0)
+    assert f"resume to go on: omniconv resume {folder}, or in Python `resume=True`" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["omniconv", "resume", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = str(stop.value)
+    command = f"omniconv lm train TEXT --out {folder} --resume --epochs 2 --batch-size 8 --lr 0.03"
+    assert f"{command}, with the text and the options of the network that it began with" in told
+    called(monkeypatch, "train", text, "--out", folder, *options, "--resume")
+    assert isinstance(Network.from_pretrained(folder), Hyena)

@@ -62,6 +62,27 @@ def test_it_writes_to_a_file_of_choice(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not (tmp_path / "cache").exists()
 
 
+def test_ctrl_c_says_that_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(timing: tune.Timing) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "visit", stopped)
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, "--out", str(tmp_path / "cpu.json"))
+    assert end.value.code == 130
+    assert "stopped by Ctrl-C: no rates were written. Give fewer `--minutes`" in capsys.readouterr().err
+    assert not (tmp_path / "cpu.json").exists()
+
+
+def test_where_the_rates_cannot_be_written_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setattr(tune, "visit", lambda timing: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match="`--out` must be a file in a folder"):
+        command(monkeypatch, "--out", str(tmp_path / "taken" / "cpu.json"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -292,7 +292,9 @@ def test_sampling_rates_and_channels_are_one(tmp_path: Path) -> None:
     sound(tmp_path / "a.wav")
     sound(tmp_path / "b.wav")
     sound(tmp_path / "c.wav", rate=16000)
-    with pytest.raises(ValueError, match=r"sampling rates of the files differ: .*a\.wav has 8000, .*c\.wav has 16000"):
+    with pytest.raises(
+        ValueError, match=r"sampling rates of the files differ: .*a\.wav has 8000, .*c\.wav has 16000\. Resample"
+    ):
         read(tmp_path)
     sound(tmp_path / "c.wav", np.zeros((1, 9), np.float32))
     with pytest.raises(ValueError, match=r"numbers of channels of the files differ: .*a\.wav has 2, .*c\.wav has 1"):

@@ -68,8 +68,16 @@ def test_a_chosen_target(tmp_path: Path) -> None:
     samples = read(path, target="age")
     assert targets(samples) == [1.5, 2.5]
     assert samples[1].tolist() == [[3, 4]]
-    with pytest.raises(ValueError, match=r'a.csv: target="size": there is no such column, only a, age, b'):
+    with pytest.raises(ValueError, match=r'a.csv: target="size": there is no such column, only a, age, b\.'):
         read(path, target="size")
+
+
+def test_of_many_columns_the_nearest_and_those_of_words_come_first(tmp_path: Path) -> None:
+    steps = ",".join(f"t{step}" for step in range(50))
+    path = write(tmp_path, f"{steps},kind,tail\n{'1,' * 50}a,2\n{'1,' * 50}b,2\n")
+    expected = ", ".join(f"t{step}" for step in range(18))
+    with pytest.raises(ValueError, match=f"there is no such column, only tail, kind, {expected}, and 32 more"):
+        read(path, target="tale")
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,23 @@ def test_a_matrix_is_signals_of_one_channel() -> None:
     )
 
 
+def test_the_layout_and_the_length_may_change_after_the_fit() -> None:
+    X, y = waves()
+    by_matrix, by_channels = classifier().fit(X, y), classifier().fit(X[:, None], y)
+    assert by_matrix.n_features_in_ == 30
+    assert not hasattr(by_channels, "n_features_in_")
+    expected = by_matrix.predict_proba(X)
+    for fitted in (by_matrix, by_channels):
+        for same in (X, X[:, None], list(X)):
+            np.testing.assert_array_equal(fitted.predict_proba(same), expected)
+        shorter = [fitted.predict_proba(cut) for cut in (X[:, None, :25], list(X[:, :25]))]
+        np.testing.assert_array_equal(*shorter)
+    np.testing.assert_array_equal(by_channels.predict_proba(X[:, :25]), shorter[0])
+    with pytest.raises(ValueError, match=r"has 25 features.*another length as \(n, 1, length\), or as a list"):
+        by_matrix.predict(X[:, :25])
+    assert not hasattr(by_matrix.fit(X[:, None], y), "n_features_in_")
+
+
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_lists_hold_signals_of_unequal_size(axes: int) -> None:
     X, y = ragged(axes=axes)
@@ -430,7 +447,7 @@ def fit_with(signals: Any = None, y: Any = None, make: Callable[..., Any] = clas
         (
             lambda: fit_with().predict(np.zeros((2, 2, 30))),
             ValueError,
-            "2 features, but CCNNClassifier is expecting 30",
+            "takes signals with 1 channels and 1 axes; got 2 channels and 1 axes",
         ),
         (lambda: fit_with().predict([np.zeros((2, 9)), np.zeros((2, 8))]), ValueError, "1 channels and 1 axes; got 2"),
         (lambda: fit_with().predict([np.zeros((1, 9, 9))]), ValueError, "1 channels and 1 axes; got 1 channels and 2"),

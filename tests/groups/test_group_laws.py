@@ -62,6 +62,7 @@ def rotation_vectors() -> st.SearchStrategy[tuple[float, ...]]:
     )
 
 
+# A new group needs no line: without one its elements are those that it samples.
 CHARTS: dict[type[Group], Callable[[Group], st.SearchStrategy[tuple[float, ...]]]] = {
     Trivial: lambda group: st.just(()),
     Cyclic: lambda group: st.tuples(turns(group.order or 1)),
@@ -78,9 +79,15 @@ CHARTS: dict[type[Group], Callable[[Group], st.SearchStrategy[tuple[float, ...]]
 }
 
 
+def sampled(group: Group) -> st.SearchStrategy[tuple[float, ...]]:
+    """Coordinates of elements within what a group samples, which its contract gives."""
+    uniform = st.tuples(*[st.floats(0, 1, exclude_max=True)] * group.coordinates)
+    return uniform.map(lambda drawn: tuple(group.log(group.at(torch.tensor(drawn, dtype=torch.float64))).tolist()))
+
+
 def chart(group: Group) -> st.SearchStrategy[tuple[float, ...]]:
-    """Coordinates of elements."""
-    return CHARTS[type(group)](group)
+    """Coordinates of elements: from all of the chart where it is known here."""
+    return CHARTS.get(type(group), sampled)(group)
 
 
 def element(group: Group, drawn: tuple[float, ...]) -> Tensor:
@@ -109,6 +116,21 @@ def same(group: Group, actual: Tensor, expected: Tensor, size: float) -> None:
     """Raise unless the matrices agree, and where the group has components or angles, these."""
     near(group.matrix(actual), group.matrix(expected), size)
     near(group.describe(actual), group.describe(expected), size / norm(group, expected) * condition(group, expected))
+
+
+class New(GL2):
+    """A group without a line in `CHARTS`."""
+
+
+@given(data=st.data())
+def test_a_group_without_a_chart_here_is_drawn_from_by_its_contract(data: st.DataObject) -> None:
+    for group in (New(), Product((New(), Trivial(2)))):
+        g = element(group, data.draw(chart(group)))
+        near(
+            group.act(group.inverse(g), group.act(g, torch.ones(2, dtype=torch.float64))),
+            torch.ones(2),
+            condition(group, g),
+        )
 
 
 @pytest.mark.parametrize("name", GROUPS)

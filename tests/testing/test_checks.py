@@ -288,6 +288,7 @@ WRONG_ENGINES: dict[str, tuple[Engine, int, str]] = {
         1,
         "reference must state amounts of work",
     ),
+    "sums-unsaid": (replace(ENGINES["direct"], sums=False), 1, "direct multiplies every tap .*: say so, `sums=True`"),
 }
 
 

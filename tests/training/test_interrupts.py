@@ -11,12 +11,31 @@ from omniconv.training import EXIT_CODE
 from omniconv.training.interrupts import Interrupts
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_noted_as_the_reason(number: signal.Signals) -> None:
     with Interrupts() as found:
         assert found.reason == ""
         os.kill(os.getpid(), number)
         assert found.reason == f"received {number.name}"
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_request_by_hand_stops_at_once(first: signal.Signals) -> None:
+    with Interrupts() as found:
+        os.kill(os.getpid(), first)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert found.reason == f"received {first.name}"
+
+
+def test_what_runs_in_the_background_ignores_ctrl_c_as_before() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as found:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert found.reason == ""
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("failing", [False, True])

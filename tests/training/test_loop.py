@@ -515,7 +515,7 @@ def test_a_run_that_is_stopped_at_every_step_gives_the_bits_of_one_that_is_not(t
             else:
                 break
         assert record
-        assert all(f"A checkpoint is in {folder}; resume to go on." in message for message in told)
+        assert all(f"A checkpoint is in {folder}; resume to go on: " in message for message in told)
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         found.append((without_times(lines), weights(model)))
     assert found[0][0] == found[1][0]

@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bits(
     check_equal(tmp_path, steps=4 * epochs)
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_with_the_same_bits(
     tmp_path: Path, number: str
 ) -> None:
@@ -85,5 +85,5 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_with_the_sa
     assert ends == [EXIT_CODE] * 3
     told = (tmp_path / "broken" / "stopped.txt").read_text()
     assert told.startswith(f"received {number} after step ")
-    assert f"A checkpoint is in {tmp_path / 'broken'}; resume to go on." in told
+    assert f"A checkpoint is in {tmp_path / 'broken'}; resume to go on: omniconv resume " in told
     check_equal(tmp_path, steps=24)
