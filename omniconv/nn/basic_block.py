@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from omniconv._references import RESNET_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
 from omniconv.domains import Times
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, relu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -88,6 +89,7 @@ class BasicBlock(Steps, Cited, nn.Module):
         times: Times | None = None,
         condition: Condition | None = None,
     ) -> Signal:
+        check_signal(x, self.conv_1.in_channels, mask)
         x = observed(x, mask)
         again = None if times is None else times.united()
         measure = None if again is None else again.measure

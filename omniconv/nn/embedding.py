@@ -51,6 +51,10 @@ class TokenEmbedding(nn.Module):
     def _check_ids(self, x: Any) -> None:
         if not isinstance(x, Tensor) or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
             raise TypeError(f"`x` must be a tensor of integers, the ids of tokens; got {describe(x)}.")
+        if not x.ndim:
+            raise ValueError(
+                f"`x` must be (batch, *size), the ids of tokens; got {describe(x)}. Add axes with `x[None]`."
+            )
         if not x.is_cpu or torch.compiler.is_compiling() or not x.numel():
             return
         lowest, highest = (int(end) for end in torch.aminmax(x))

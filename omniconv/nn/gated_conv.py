@@ -13,6 +13,7 @@ from omniconv._references import HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
 from omniconv.domains import Grid, Times
 from omniconv.kernels import HyenaFilter, KernelFactory, Table
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Affine, Chain, Channels, Filter, Part, Product, Sum
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -89,6 +90,7 @@ class GatedConv(Steps, Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
+        check_signal(x, self.channels, mask)
         x = self.short(observed(self.project(observed(x, mask)), mask), **where)
         *gates, value = x.unflatten(1, (self.order + 1, self.channels)).unbind(1)
         for gate, conv, skip in zip(gates[:0:-1], self.long, self.skip, strict=True):

@@ -12,6 +12,7 @@ from omniconv._references import HYENA_PAPER, LAUGHING_HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
 from omniconv.kernels import HyenaFilter, KernelFactory
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Picked, Product, Repeated, Sum, Total
 from omniconv.nn.conv import Conv
 from omniconv.nn.gated_conv import scaled, scaling, short_conv
@@ -88,6 +89,7 @@ class MultiHeadConv(Steps, Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
+        check_signal(x, self.channels, mask)
         x = observed(self.short(observed(self.project(observed(x, mask)), mask), **where), mask)
         query, key, value = x.unflatten(1, (3, self.n_filters, self.head_width)).transpose(2, 3).unbind(1)
         product = (key[:, :, None] * value[:, None]).flatten(0, 2)  # (batch i j, m, *size): one signal per entry

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from omniconv._errors import check_integer, check_number
 from omniconv._typing import Mask, Signal
+from omniconv.nn._checks import check_placed, check_signal
 from omniconv.nn.causal import Affine, Normalized, Part
 from omniconv.nn.masks import observed
 
@@ -53,6 +54,7 @@ class Standardize(nn.Module):
             getattr(self, name).copy_(given)
 
     def forward(self, x: Signal) -> Signal:
+        check_signal(x, self.channels)
         shape = (-1, *[1] * (x.ndim - 2))
         return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
 
@@ -74,16 +76,18 @@ class BatchNorm(_BatchNorm):
     synchronized = False
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2 or input.shape[1] != self.num_features:
-            raise ValueError(f"`x` must be (batch, {self.num_features}, *size); got shape {tuple(input.shape)}.")
+        """Nothing is left to check: `forward` did."""
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
+        check_signal(x, self.num_features, mask)
+        like = self.running_mean if self.weight is None else self.weight
+        if like is not None:
+            check_placed(x, like)
         x = observed(x, mask)  # what lies behind the mask may be NaN, which no weight of zero removes
         own = self.training or self.running_mean is None  # statistics of this batch
         synchronized = self.synchronized and self.training
         if not own or (mask is None and not synchronized):
             return super().forward(x)
-        self._check_input_dim(x)
         mean, variance, count = observed_moments(x, mask, synchronized)
         self._track(mean.detach(), variance.detach(), count)
         shape = (-1, *[1] * (x.ndim - 2))
@@ -180,6 +184,8 @@ class LayerNorm(nn.GroupNorm):
         super().__init__(1, channels, device=device, dtype=dtype)
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
+        check_signal(x, self.num_channels, mask)
+        check_placed(x, self.weight)
         if mask is None and measure is None:
             return super().forward(x)
         axes = list(range(1, x.ndim))
@@ -229,8 +235,7 @@ class ChannelNorm(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
-        if x.ndim < 2 or x.shape[1] != self.channels:
-            raise ValueError(f"`x` must be (batch, {self.channels}, *size); got shape {tuple(x.shape)}.")
+        check_signal(x, self.channels, mask)
         exact = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(1, -1)
         weight, bias = self.weight.to(exact.dtype), self.bias.to(exact.dtype)
         return F.layer_norm(exact, (self.channels,), weight, bias, self.eps).movedim(-1, 1).to(x.dtype)

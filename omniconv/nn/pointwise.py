@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, describe
+from omniconv._errors import check_floating_tensor, check_integer, describe
 from omniconv._typing import Signal
 from omniconv.nn.causal import Affine, Part
 
@@ -47,6 +47,7 @@ class Pointwise(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Signal) -> Signal:
+        check_floating_tensor("x", x)
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, *size); got {describe(x)}.")
         y = mixed(self.weight.to(x.dtype), x.flatten(2))

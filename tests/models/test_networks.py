@@ -366,3 +366,17 @@ def test_what_are_no_ids_is_named(name: str) -> None:
         NETWORKS[name](2, 3, 8, tokens=0)
     with pytest.raises(ValueError, match=r"`mask` must be \(batch, \*size\), here \(1, 8\)"):
         model(torch.zeros(1, 8, dtype=torch.long), mask=torch.ones(1, 7, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool])
+def test_integers_are_no_signal(dtype: torch.dtype) -> None:
+    """Constants of the data would be rounded to integers: a standard deviation below one to zero."""
+    model = CCNN(1, 2, 8, blocks=1, width=4).eval()
+    model.standardize.set([0.5], [0.25])
+    with pytest.raises(TypeError, match=r"`x` must hold floating-point numbers; got a .* tensor .*\.float\(\)"):
+        model(torch.tensor([[[0, 1, 2, 0, 1, 2, 0, 1]]]).to(dtype))
+
+
+def test_an_empty_signal_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`x` must have at least one sample on every axis; got .*\(2, 1, 0\)"):
+        CCNN(1, 2, 8, blocks=1, width=4)(torch.zeros(2, 1, 0))

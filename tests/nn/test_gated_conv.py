@@ -503,7 +503,7 @@ def test_bad_signals_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=r"`x` must be \(batch, 4, \*size\); got a float32 tensor of shape \(4, 8\)"):
         layer(torch.zeros(4, 8))
     for shape in ((2, 4, 3), (4,), (2,)):
-        with pytest.raises(ValueError, match=r"`x` must be \(batch, 3, \*size\); got shape"):
+        with pytest.raises(ValueError, match=r"`x` must be \(batch, 3, \*size\); got a float"):
             ChannelNorm(3)(torch.zeros(shape))
 
 
