@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_choice, check_floating_tensor, check_integer, check_number, describe
 from omniconv._references import GCNN_PAPER, Cited, Reference
-from omniconv._typing import PerAxis, Signal, Taps, check_reach, per_axis
+from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
@@ -104,6 +104,7 @@ class GroupLayer(Cited, Refreshed):
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
         self.ball = not keeps_axes(group)
         self.engine = check_choice("engine", engine, ("auto", *ENGINES))
+        check_bool("bias", bias)
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         where = {"reach": (self.reach,) * self.dim, "causal": (False,) * self.dim, **place}
         self.support = build_support(support if self.reach else Full, self.dim, where)

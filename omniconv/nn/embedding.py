@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_integer, describe
+from omniconv._place import check_place
 from omniconv._typing import Signal, Tokens
 
 
@@ -38,6 +39,7 @@ class TokenEmbedding(nn.Module):
         self.tokens, self.channels = check_integer("tokens", tokens), check_integer("channels", channels)
         if padding is not None and check_integer("padding", padding, minimum=0) >= self.tokens:
             raise ValueError(f"`padding` must be an id below `tokens` (={self.tokens}); got {padding}.")
+        check_place(device, dtype)
         self.vectors = nn.Embedding(self.tokens, self.channels, padding, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from omniconv._errors import check_integer
 from omniconv._typing import Mask, Signal
 from omniconv.nn._checks import check_samples, check_signal
 from omniconv.nn.causal import Affine, Mean, Part
@@ -59,6 +60,8 @@ class Head(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        check_integer("channels", channels)
+        check_integer("out_features", out_features)
         own = Pointwise(channels, out_features, device=device, dtype=dtype) if readout is None else readout
         self.readout: Pointwise | TiedReadout = own
 

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from omniconv._errors import check_integer, check_number
-from omniconv._typing import Mask, Signal
+from omniconv._place import check_place
+from omniconv._typing import Mask, Signal, check_bool
 from omniconv.nn._checks import check_placed, check_signal
 from omniconv.nn.causal import Affine, Normalized, Part
 from omniconv.nn.masks import observed
@@ -36,6 +37,7 @@ class Standardize(nn.Module):
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         super().__init__()
         self.channels = check_integer("channels", channels)
+        check_place(device, dtype)
         self.register_buffer("mean", torch.zeros(channels, device=device, dtype=dtype))
         self.register_buffer("std", torch.ones(channels, device=device, dtype=dtype))
 
@@ -67,6 +69,7 @@ class BatchNorm(_BatchNorm):
 
     `forward(x, mask=None, measure=None)`: positions (batch, *size) that are False count for nothing in the statistics
     of training; the others all count alike, whatever their `measure`.
+    The arguments are those of torch's layers; raises `ValueError` or `TypeError` that names the argument.
     `synchronized`: whether statistics are taken over the batches of all processes (see `synchronize`).
 
     >>> BatchNorm(4)(torch.zeros(2, 4, 8, 8, 8)).shape
@@ -74,6 +77,27 @@ class BatchNorm(_BatchNorm):
     """
 
     synchronized = False
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        check_place(device, dtype)
+        super().__init__(
+            check_integer("num_features", num_features),
+            check_number("eps", eps, low=0.0, closed=True),
+            None if momentum is None else check_number("momentum", momentum, low=0.0, high=1.0, closed=True),
+            check_bool("affine", affine),
+            check_bool("track_running_stats", track_running_stats),
+            device,
+            dtype,
+        )
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Nothing is left to check: `forward` did."""
@@ -181,7 +205,8 @@ class LayerNorm(nn.GroupNorm):
     """
 
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
-        super().__init__(1, channels, device=device, dtype=dtype)
+        check_place(device, dtype)
+        super().__init__(1, check_integer("channels", channels), device=device, dtype=dtype)
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
         check_signal(x, self.num_channels, mask)
@@ -225,6 +250,7 @@ class ChannelNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        check_place(device, dtype)
         self.channels, self.eps = check_integer("channels", channels), check_number("eps", eps, low=0.0)
         self.weight = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_floating_tensor, check_integer, describe
-from omniconv._typing import Signal
+from omniconv._place import check_place
+from omniconv._typing import Signal, check_bool
 from omniconv.nn.causal import Affine, Part
 
 
@@ -35,6 +36,8 @@ class Pointwise(nn.Module):
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_channels = check_integer("out_channels", out_channels)
+        check_bool("bias", bias)
+        check_place(device, dtype)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
