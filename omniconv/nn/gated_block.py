@@ -11,6 +11,7 @@ from omniconv._errors import check_integer, check_probability
 from omniconv._references import HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
+from omniconv.nn._chained import check_part
 from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, gelu
 from omniconv.nn.gated_conv import GatedConv
@@ -43,6 +44,7 @@ class GatedBlock(Steps, Cited, nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        check_part("mixer", mixer, GatedConv, MultiHeadConv)
         check_integer("expansion", expansion)
         self.depth = check_integer("depth", depth)
         place: dict[str, Any] = {"device": mixer.skip.device, "dtype": mixer.skip.dtype}
