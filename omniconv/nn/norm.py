@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from omniconv._errors import check_integer, check_module, check_number
+from omniconv._errors import check_integer, check_module, check_number, describe
 from omniconv._place import check_place
+from omniconv._precision import HALF
 from omniconv._typing import Mask, Signal, check_bool
 from omniconv.nn._checks import check_placed, check_signal
 from omniconv.nn.causal import Affine, Normalized, Part
@@ -64,6 +66,11 @@ class Standardize(nn.Module):
         return f"{self.channels}"
 
 
+def suits(x: Tensor, own: Tensor) -> bool:
+    """Whether the norms of torch take this signal with such parameters."""
+    return x.dtype == own.dtype or (x.dtype in HALF and own.dtype == torch.float32)
+
+
 class BatchNorm(_BatchNorm):
     """`torch.nn.BatchNorm1d`, `2d` and `3d` in one: each channel over the batch and all positions.
 
@@ -110,7 +117,15 @@ class BatchNorm(_BatchNorm):
         x = observed(x, mask)  # what lies behind the mask may be NaN, which no weight of zero removes
         own = self.training or self.running_mean is None  # statistics of this batch
         synchronized = self.synchronized and self.training
-        if not own or (mask is None and not synchronized):
+        alike = like is None or suits(x, like)
+        if not own and not alike:
+            return self._by_running_statistics(x)
+        if not own or (mask is None and not synchronized and alike):
+            if own and x.shape[0] * math.prod(x.shape[2:]) == 1:
+                raise ValueError(
+                    "`x` must have more than one value per channel in training, to have a variance; got "
+                    f"{describe(x)}. Give more samples, or call `eval()`."
+                )
             return super().forward(x)
         mean, variance, count = observed_moments(x, mask, synchronized)
         self._track(mean.detach(), variance.detach(), count)
@@ -120,6 +135,11 @@ class BatchNorm(_BatchNorm):
             scale = scale * self.weight.to(scale.dtype)
         y = (x - mean.reshape(shape)) * scale.reshape(shape)
         return (y + self.bias.to(y.dtype).reshape(shape) if self.affine else y).to(x.dtype)
+
+    def _by_running_statistics(self, x: Signal) -> Signal:
+        """The norm at evaluation, for a signal of another precision than the parameters'."""
+        values = (self.running_mean, self.running_var, self.weight, self.bias)
+        return F.batch_norm(x, *(None if v is None else v.to(x.dtype) for v in values), eps=self.eps)  # type: ignore[arg-type, misc]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -213,7 +233,9 @@ class LayerNorm(nn.GroupNorm):
         check_signal(x, self.num_channels, mask)
         check_placed(x, self.weight)
         if mask is None and measure is None:
-            return super().forward(x)
+            if suits(x, self.weight):
+                return super().forward(x)
+            return F.group_norm(x, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         axes = list(range(1, x.ndim))
         exact = observed(x, mask).to(torch.promote_types(x.dtype, torch.float32))
         weight = exact.new_ones(x.shape[0], *x.shape[2:]) if measure is None else measure.to(exact.dtype)
