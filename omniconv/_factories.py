@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from omniconv._errors import describe
+from omniconv._place import check_place
 
 
 def build(factory: Any, kind: Any, name: str, sizes: tuple[int, ...], where: dict[str, Any]) -> Any:
@@ -18,6 +19,7 @@ def build(factory: Any, kind: Any, name: str, sizes: tuple[int, ...], where: dic
     Raises `TypeError` for no factory of that kind, `ValueError` for a part that is not as it was asked for.
     """
     check_factory(factory, kind, name)
+    check_place(where.get("device"), where.get("dtype"))
     part = factory(*sizes, **where)
     if not isinstance(part, kind):
         raise TypeError(

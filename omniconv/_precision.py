@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omniconv._place import check_dtype
+
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -27,5 +29,6 @@ class AtLeastFloat32(nn.Module):
 
 
 def at_least_float32(dtype: torch.dtype | None) -> torch.dtype | None:
-    """The dtype, or float32 where it is of half precision."""
+    """The dtype, or float32 where it is of half precision; raises `TypeError` for one that is not floating-point."""
+    check_dtype(dtype)
     return torch.float32 if dtype in HALF else dtype

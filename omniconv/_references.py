@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from omniconv._errors import check_module
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -315,6 +317,7 @@ def cite(model: nn.Module) -> str:
     >>> print(oc.cite(oc.Conv1d(1, 1, 8, kernel=oc.SIREN, support=oc.Full)).splitlines()[0])
     @misc{omniconv,
     """
+    check_module("model", model)
     found = {OMNICONV: None} | {
         reference: None for module in model.modules() if isinstance(module, Cited) for reference in module.references
     }

@@ -168,7 +168,7 @@ SUPPORTS: dict[str, SupportFactory] = {
     "product": partial(Product, factors=(Gaussian, partial(Sigmoid, offset=0.3))),
 }
 
-__all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "layer_and_input"]
+__all__ = ["ENGINES", "KERNELS", "LAYERS", "SUPPORTS", "TAKES", "layer_and_input"]
 
 TOKENS = 7
 small = partial(Gabor, hidden=4, depth=1)
@@ -376,6 +376,22 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "ccnn-2d": (lambda: oc.CCNN(1, 2, (3, 4), blocks=1, width=2, kernel=small, dtype=F64).eval(), (1, 1, 3, 4)),
 }
+
+EVERYWHERE = ("more axes", "no samples")
+"""Of layers that look at every position for itself: any number of axes, and no positions for none."""
+
+TAKES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("conv-dense", "conv-circular", "conv1d", "conv-recurrent", "conv2d", "conv3d"), ("no batch",)),
+    # Streams run these in float64 too, for whoever wants a reference.
+    **dict.fromkeys(("pointwise", "standardize", "channel-norm", "dense"), (*EVERYWHERE, "float64")),
+    **dict.fromkeys(("layer-norm", "batch-norm", "shared-mlp"), EVERYWHERE),
+    "pool": (*EVERYWHERE, "float64"),  # a cloud may be empty: of nothing the mean is zero
+    "last": ("more axes", "float64"),
+    "downsample": ("no batch", "more axes", "more channels"),
+    "group-project": ("no batch", "more channels", *EVERYWHERE),
+    "token-embedding": ("no batch", *EVERYWHERE),
+}
+"""By name of the layer, what it takes of `omniconv.testing.layers.bad_signals`; else it refuses them all."""
 
 
 def layer_and_input(name: str) -> tuple[nn.Module, Tensor]:

@@ -17,8 +17,15 @@ import omniconv.supports
 from omniconv.groups import Group
 from omniconv.kernels import Kernel
 from omniconv.supports import Support
-from omniconv.testing import check_engine, check_group, check_kernel, check_layer, check_support
-from tests.cases import ENGINES, GROUPS, KERNELS, LAYERS, SUPPORTS, layer_and_input
+from omniconv.testing import (
+    check_bad_signals,
+    check_engine,
+    check_group,
+    check_kernel,
+    check_layer,
+    check_support,
+)
+from tests.cases import ENGINES, GROUPS, KERNELS, LAYERS, SUPPORTS, TAKES, layer_and_input
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -39,6 +46,11 @@ def test_engine_obeys_the_laws(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_obeys_the_laws(name: str) -> None:
     check_layer(*layer_and_input(name))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_refuses_what_is_no_signal(name: str) -> None:
+    check_bad_signals(*layer_and_input(name), TAKES.get(name, ()))
 
 
 @pytest.mark.parametrize("name", GROUPS)

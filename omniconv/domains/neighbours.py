@@ -187,6 +187,10 @@ def nearest_nodes(positions: Points, resolution: PerAxis[int], count: int, *, ma
     [2, 3]
     """
     check_integer("count", count)
+    if not isinstance(positions, Tensor) or positions.ndim != 3 or not positions.dtype.is_floating_point:
+        raise ValueError(
+            f"`positions` must be (batch, points, dim), floating-point numbers; got {describe(positions)}."
+        )
     sizes = per_axis("resolution", resolution, positions.shape[-1], lambda n, v: check_integer(n, v, minimum=2))
     (points, seen), _ = check_clouds(positions, positions, mask, mask)
     batch, number, _ = points.shape
@@ -198,7 +202,11 @@ def nearest_nodes(positions: Points, resolution: PerAxis[int], count: int, *, ma
 
 
 def lattice(resolution: Sequence[int], device: torch.device | None = None) -> Annotated[Tensor, "*resolution dim"]:
-    """The nodes of `nearest_nodes`, in float64."""
+    """The nodes of `nearest_nodes`, in float64; at least 2 per axis."""
+    if not isinstance(resolution, Sequence) or isinstance(resolution, str) or not resolution:  # type: ignore[unreachable]
+        raise TypeError(f"`resolution` must be a sequence of integers, nodes per axis; got {describe(resolution)}.")
+    for n in resolution:
+        check_integer("resolution", n, minimum=2)
     axes = [torch.linspace(-1, 1, n, dtype=torch.float64, device=device) for n in resolution]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 

@@ -52,6 +52,7 @@ class Problem:
         causal, boundary = directions(x, taps, causal, boundary)
         if training is None:
             training = x.requires_grad or taps.requires_grad
+        training = check_bool("training", training)
         return problem_of_shapes(x.shape, taps.shape, causal, boundary, x.dtype, x.device.type, training)
 
     def __hash__(self) -> int:

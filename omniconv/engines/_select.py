@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
-from omniconv._errors import EngineError, check_choice
+from omniconv._errors import EngineError, check_choice, describe
 from omniconv.engines._costs import adjoint_seconds, rates, run_seconds
 from omniconv.engines._engine import Engine
 from omniconv.engines._problem import Problem
@@ -31,6 +32,7 @@ def select_engine(problem: Problem, engine: str = "auto") -> Engine:
     Raises `ValueError` for an unknown name, and `EngineError` (a `ValueError`) that quotes the reason if the named
     engine cannot run the problem.
     """
+    check_problem(problem)
     problem = shortened(problem)
     if check_engine_name(engine) != "auto":
         return named(problem, engine)
@@ -75,6 +77,12 @@ def check_engine_name(engine: str) -> str:
     return check_choice("engine", engine, ("auto", *ENGINES))
 
 
+def check_problem(problem: Any) -> None:
+    """Raise `TypeError` for what is no problem."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"`problem` must be an omniconv.Problem, as from Problem.of(x, taps); got {describe(problem)}.")
+
+
 def explain_engine(problem: Problem) -> str:
     """A table of every engine with its predicted time, or its reason for refusing; the choice is marked.
 
@@ -85,6 +93,7 @@ def explain_engine(problem: Problem) -> str:
     >>> table.splitlines()[0].split()
     ['engine', 'convolution', 'remark']
     """
+    check_problem(problem)
     short, training = shortened(problem), problem.training
     head = ("engine", "convolution", *(("gradient of signal", "of taps") if training else ()), "remark")
     chosen = [select_engine(problem), *(select_adjoint(problem, "auto", True, True) if training else ())]

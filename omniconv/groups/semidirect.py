@@ -32,6 +32,10 @@ class SemidirectProduct:
 
     group: Group
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.group, Group):
+            raise TypeError(f"`group` must be an omniconv.groups.Group, as SO2(); got {describe(self.group)}.")
+
     def compose(self, g: Pairs, h: Pairs) -> Pairs:
         """The product gh, which acts as h and then g."""
         return self._shift("g", g) + self.group.act(g[1], self._shift("h", h)), self.group.compose(g[1], h[1])

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_number, check_probability, describe
+from omniconv._errors import check_floating_tensor, check_integer, check_number, check_probability, describe
 from omniconv._references import Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, Tokens, check_bool, per_axis
 from omniconv.domains import Cloud, Times
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.models._pretrained import Pretrained
 from omniconv.nn import Conv, DenseHead, LastHead, PoolHead, Standardize, TokenEmbedding, check_mask, observed
+from omniconv.nn._checks import check_samples
 from omniconv.nn.causal import Chain, Filter, Layer, Part, Window
 from omniconv.nn.heads import Head
 
@@ -241,7 +242,8 @@ class Network(Cited, Pretrained, ABC):
             )
         if any(step != 1.0 for step in self.spacing) or self.embedding is not None:
             raise ValueError("`positions` are for the model itself, no view at another resolution, and for no tokens.")
-        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[1] != self.in_channels:
+        check_floating_tensor("x", x)
+        if x.ndim != 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, points); got {describe(x)}.")
         if mask is not None and isinstance(positions, Cloud):
             raise ValueError("`mask` must be that of the `Cloud`, where positions come as one; got both.")
@@ -259,11 +261,14 @@ class Network(Cited, Pretrained, ABC):
         if self.embedding is not None:
             if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 1:
                 raise ValueError(f"`x` must be ids (batch, *size), {self.grid.dim} axes in size; got {describe(x)}.")
-            return
-        if not isinstance(x, Tensor) or x.ndim != self.grid.dim + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"`x` must be (batch, {self.in_channels}, *size) with {self.grid.dim} axes in size; got {describe(x)}."
-            )
+        else:
+            check_floating_tensor("x", x)
+            if x.ndim != self.grid.dim + 2 or x.shape[1] != self.in_channels:
+                raise ValueError(
+                    f"`x` must be (batch, {self.in_channels}, *size) with {self.grid.dim} axes in size; got "
+                    f"{describe(x)}."
+                )
+        check_samples(x, self.grid.dim)
 
     def _check_mask(self, mask: Mask, x: Signal) -> None:
         check_mask(mask, x)

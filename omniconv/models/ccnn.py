@@ -119,6 +119,14 @@ class CCNN(Network):
             raise ValueError(
                 f"`samples` are those of a `group`, and there is none; got {samples!r}. Give a group, or none."
             )
+        if group is not None:
+            if not isinstance(group, Group):
+                raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
+            if span is not None:
+                raise ValueError(
+                    f"`span` is the unit of `times` and `positions`, and a network on a `group` takes none of "
+                    f"them; got {span!r}. Leave it out."
+                )
         self.group = group
         self.stem: Conv  # on a group, a LiftingConv
         if group is None:

@@ -81,6 +81,8 @@ class WaveletNet(Network):
         blocks, width = check_integer("blocks", blocks), check_integer("width", width)
         self.pools = check_integer("pools", pools)
         dropped = check_probability("dropout", dropout)
+        for name, value in (("lift_reach", lift_reach), ("reach", reach)):
+            check_integer(name, value, minimum=0)
         group = Scaling(1, high=2.0**scales)
         options: dict[str, Any] = {"kernel": kernel, "support": support, "engine": engine}
         spread: dict[str, Any] = {

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_number, describe
+from omniconv._errors import check_choice, check_floating_tensor, check_integer, check_number, describe
 from omniconv._references import GCNN_PAPER, Cited, Reference
-from omniconv._typing import PerAxis, Signal, Taps, check_reach, per_axis
+from omniconv._typing import PerAxis, Signal, Taps, check_bool, check_reach, per_axis
 from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
 from omniconv.groups import Count, Group, Product, Samples
 from omniconv.kernels import SIREN, Kernel, KernelFactory
-from omniconv.nn._checks import check_placed
+from omniconv.nn._checks import check_placed, check_samples
 from omniconv.nn._group_steps import GroupSignal, Maker, Step
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._parts import build_kernel, build_support
@@ -104,6 +104,7 @@ class GroupLayer(Cited, Refreshed):
         self.reach = max(n // 2 for n in self.grid.size) if reach is None else check_reach("reach", reach)
         self.ball = not keeps_axes(group)
         self.engine = check_choice("engine", engine, ("auto", *ENGINES))
+        check_bool("bias", bias)
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         where = {"reach": (self.reach,) * self.dim, "causal": (False,) * self.dim, **place}
         self.support = build_support(support if self.reach else Full, self.dim, where)
@@ -321,10 +322,12 @@ class GroupLayer(Cited, Refreshed):
     def _check_signal(self, x: Any, axes: str, count: int | None) -> None:
         """Raise unless `x` has the axes of the layer's inputs."""
         extra = self.dim + (2 if count is None else 3)
-        fits = isinstance(x, Tensor) and x.ndim == extra and x.shape[1] == self.in_channels
+        check_floating_tensor("x", x)
+        fits = x.ndim == extra and x.shape[1] == self.in_channels
         if not fits or (count is not None and x.shape[2] != count):
             sizes = "".join(f", size_{axis}" for axis in range(self.dim))
             raise ValueError(f"`x` must be (batch, {self.in_channels}{axes}{sizes}); got {describe(x)}.")
+        check_samples(x, self.dim)
         check_placed(x, self.gain)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omniconv._errors import check_probability
 from omniconv._references import RESNET_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool
 from omniconv.domains import Times
+from omniconv.nn._chained import check_part, check_parts
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, relu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -25,7 +28,7 @@ class BasicBlock(Steps, Cited, nn.Module):
     None is x itself. `dropout`: probability, [0, 1). `rectify`: False in FlexNet, True in CKCNN.
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
     `lowpass`, `times` and `condition` are as in `Conv`.
-    Raises `ValueError` if the channels do not fit together.
+    Raises `ValueError` or `TypeError` that names the argument, where parts are none or their channels do not fit.
 
     >>> import torch
     >>> from omniconv.nn import Conv1d
@@ -50,14 +53,25 @@ class BasicBlock(Steps, Cited, nn.Module):
         rectify: bool = False,
     ):
         super().__init__()
+        check_part("conv_1", conv_1, Conv)
+        check_part("norm_1", norm_1)
+        check_part("conv_2", conv_2, Conv)
+        check_part("norm_2", norm_2)
+        check_part("shortcut", shortcut, Pointwise, optional=True)
+        check_parts(("conv_1", conv_1), ("norm_1", norm_1), ("conv_2", conv_2), ("norm_2", norm_2))
         self.conv_1, self.norm_1, self.conv_2, self.norm_2 = conv_1, norm_1, conv_2, norm_2
-        self.shortcut, self.dropout = shortcut, nn.Dropout(dropout)
+        self.shortcut, self.dropout = shortcut, nn.Dropout(check_probability("dropout", dropout))
         self.rectify = check_bool("rectify", rectify)
         skipped = conv_1.in_channels if shortcut is None else shortcut.out_channels
         if skipped != conv_2.out_channels:
             raise ValueError(
                 f"`shortcut` must lead to the channels of `conv_2`, {conv_2.out_channels}; it leads to {skipped}. "
                 f"Give shortcut=Pointwise({conv_1.in_channels}, {conv_2.out_channels})."
+            )
+        if shortcut is not None and shortcut.in_channels != conv_1.in_channels:
+            raise ValueError(
+                f"`shortcut` must take the {conv_1.in_channels} channels that `conv_1` takes; it takes "
+                f"{shortcut.in_channels}."
             )
 
     def reset_parameters(self) -> None:
@@ -88,6 +102,7 @@ class BasicBlock(Steps, Cited, nn.Module):
         times: Times | None = None,
         condition: Condition | None = None,
     ) -> Signal:
+        check_signal(x, self.conv_1.in_channels, mask)
         x = observed(x, mask)
         again = None if times is None else times.united()
         measure = None if again is None else again.measure

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omniconv._errors import check_probability
 from omniconv._references import CCNN_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Cloud, Times
+from omniconv.nn._chained import check_part, check_parts
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, gelu
 from omniconv.nn.conv import Conv
 from omniconv.nn.masks import observed
@@ -22,6 +24,7 @@ class ResidualBlock(Steps, Cited, nn.Module):
     `norm`, `conv`, `linear`: modules that keep the number of channels. `dropout`: probability, [0, 1).
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
     `lowpass`, `times`, `positions` and `condition` are as in `Conv`.
+    Raises `ValueError` or `TypeError` that names the argument, where parts are none or their channels do not fit.
 
     Romero et al. 2022 (CCNN).
     """
@@ -30,7 +33,12 @@ class ResidualBlock(Steps, Cited, nn.Module):
 
     def __init__(self, norm: BatchNorm | LayerNorm, conv: Conv, linear: Pointwise, dropout: float = 0.0):
         super().__init__()
-        self.norm, self.conv, self.linear, self.dropout = norm, conv, linear, nn.Dropout(dropout)
+        check_part("norm", norm)
+        check_part("conv", conv, Conv)
+        check_part("linear", linear)
+        check_parts(("norm", norm), ("conv", conv), ("linear", linear), back=True)
+        self.norm, self.conv, self.linear = norm, conv, linear
+        self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
     def reset_parameters(self) -> None:
         """Draw the parameters of all parts anew."""

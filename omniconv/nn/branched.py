@@ -53,8 +53,12 @@ class Branched(Cited, nn.Module):
                 '`conv` must have mixing "dense" or "depthwise": what mixes the channels is no part of one kernel. Put '
                 "a Pointwise after a depthwise Branched."
             )
-        if not isinstance(branches, Sequence):
+        if not isinstance(branches, Sequence) or isinstance(branches, str):  # type: ignore[unreachable]
             raise TypeError(f"`branches` must be a list of pairs (kernel size, dilation); got {describe(branches)}.")
+        if not branches:
+            raise ValueError(
+                "`branches` must have one pair (kernel size, dilation) at least; got none. Use `conv` alone."
+            )
         self.dim, plain = conv.dim, not check_bool("norm", norm)
         self.convs = nn.ModuleList(
             [conv, *(make_branch(conv, branch, plain, f"branches[{index}]") for index, branch in enumerate(branches))]

@@ -131,6 +131,7 @@ class Conv(Steps, Refreshed):
                 f'`out_channels` (={out_channels}). Use mixing="separable" to change the number.'
             )
         check_directions(self.causal, self.grid.boundary)
+        check_bool("bias", bias)
         channels = in_channels * out_channels if mixing == "dense" else in_channels
         where: dict[str, Any] = {"reach": self.reach, "causal": self.causal, "device": device, "dtype": dtype}
         self.kernel = build_kernel(kernel, self.dim, channels, where)

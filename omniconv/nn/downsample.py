@@ -7,7 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, describe
+from omniconv._errors import check_choice, check_floating_tensor, check_integer, describe
+from omniconv.nn._checks import check_samples
 
 POOLS: dict[str, dict[int, Any]] = {
     "max": {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d},
@@ -37,8 +38,10 @@ class Downsample(nn.Module):
             raise ValueError(f"`dim` must be at most 3; got {dim}.")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or x.ndim < self.dim + 2:
+        check_floating_tensor("x", x)
+        if x.ndim < self.dim + 2:
             raise ValueError(f"`x` must be (batch, channels, *size), {self.dim} axes in size; got {describe(x)}.")
+        check_samples(x, self.dim)
         size = x.shape[-self.dim :]
         window = tuple(3 if n % 2 else 2 for n in size)
         margin = tuple(n % 2 for n in size)

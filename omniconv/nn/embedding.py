@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_integer, describe
+from omniconv._place import check_place
 from omniconv._typing import Signal, Tokens
 
 
@@ -38,6 +39,7 @@ class TokenEmbedding(nn.Module):
         self.tokens, self.channels = check_integer("tokens", tokens), check_integer("channels", channels)
         if padding is not None and check_integer("padding", padding, minimum=0) >= self.tokens:
             raise ValueError(f"`padding` must be an id below `tokens` (={self.tokens}); got {padding}.")
+        check_place(device, dtype)
         self.vectors = nn.Embedding(self.tokens, self.channels, padding, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -52,6 +54,10 @@ class TokenEmbedding(nn.Module):
         """Raise what `forward` raises for ids that it does not take."""
         if not isinstance(x, Tensor) or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
             raise TypeError(f"`x` must be a tensor of integers, the ids of tokens; got {describe(x)}.")
+        if not x.ndim:
+            raise ValueError(
+                f"`x` must be (batch, *size), the ids of tokens; got {describe(x)}. Add axes with `x[None]`."
+            )
         if not x.is_cpu or torch.compiler.is_compiling() or not x.numel():
             return
         lowest, highest = (int(end) for end in torch.aminmax(x))

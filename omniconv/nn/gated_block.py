@@ -11,6 +11,8 @@ from omniconv._errors import check_integer, check_probability
 from omniconv._references import HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
+from omniconv.nn._chained import check_part
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Same, Sum, gelu
 from omniconv.nn.gated_conv import GatedConv
 from omniconv.nn.masks import observed
@@ -42,6 +44,7 @@ class GatedBlock(Steps, Cited, nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        check_part("mixer", mixer, GatedConv, MultiHeadConv)
         check_integer("expansion", expansion)
         self.depth = check_integer("depth", depth)
         place: dict[str, Any] = {"device": mixer.skip.device, "dtype": mixer.skip.dtype}
@@ -72,6 +75,7 @@ class GatedBlock(Steps, Cited, nn.Module):
         times: Times | None = None,
         condition: Condition | None = None,
     ) -> Signal:
+        check_signal(x, self.mixer.channels, mask)
         x = observed(x, mask)
         y = self.mixer(self.norm_1(x), spacing, mask, lowpass=lowpass, times=times, condition=condition)
         y = x + self.dropout(y)

@@ -13,8 +13,9 @@ from omniconv._references import HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
 from omniconv.domains import Grid, Times
 from omniconv.kernels import HyenaFilter, KernelFactory, Table
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Affine, Chain, Channels, Filter, Part, Product, Sum
-from omniconv.nn.conv import Conv
+from omniconv.nn.conv import Conv, strict_precision
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.nn.stepper import Steps
@@ -33,6 +34,8 @@ class GatedConv(Steps, Cited, nn.Module):
     odd on axes that are not causal.
     `forward(x, spacing=None, mask=None)`: positions (batch, *size) that are False count for nothing; `spacing`,
     `lowpass`, `times` and `condition` are as in `Conv`.
+    Products of float16 signals are taken in float32, to the end: what float16 cannot hold there is infinite, never NaN,
+    as long as the projections W x and what `short` makes of them stay below 65504.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> GatedConv(4, 32)(torch.zeros(2, 4, 20)).shape
@@ -89,12 +92,13 @@ class GatedConv(Steps, Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
+        check_signal(x, self.channels, mask)
         x = self.short(observed(self.project(observed(x, mask)), mask), **where)
-        *gates, value = x.unflatten(1, (self.order + 1, self.channels)).unbind(1)
+        *gates, value = of_wide_range(x).unflatten(1, (self.order + 1, self.channels)).unbind(1)
         for gate, conv, skip in zip(gates[:0:-1], self.long, self.skip, strict=True):
             value = observed(gate * value, mask)
             value = conv(value, condition=condition, **where) + scaled(value, skip)
-        return self.mix(gates[0] * value)
+        return mixed_to(self.mix, gates[0] * value, x.dtype)
 
     def _ends(self) -> tuple[int, int, Tensor]:
         return self.channels, self.channels, self.skip
@@ -118,6 +122,19 @@ def short_conv(channels: int, size: PerAxis[int], taps: int, where: dict[str, An
         raise ValueError(f"`short` must be odd where an axis is not causal, for a tap in the middle; got {taps}.")
     reach = tuple(taps - 1 if only else taps // 2 for only in past)
     return Conv(channels, channels, size, kernel=Table, support=Full, reach=reach, **where)
+
+
+def of_wide_range(x: Signal) -> Signal:
+    """The signal in float32 where it is in float16, whose largest number products of a few hundreds go beyond."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def mixed_to(mix: Pointwise, x: Signal, dtype: torch.dtype) -> Signal:
+    """`mix(x)`, and where float16 was widened for products back in it: what is larger becomes infinite, never NaN."""
+    if dtype != torch.float16:
+        return mix(x)
+    with strict_precision(x.device):
+        return mix(x).to(dtype)
 
 
 def scaled(x: Signal, scale: Tensor) -> Signal:

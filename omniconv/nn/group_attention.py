@@ -76,5 +76,6 @@ class GroupAttention(Cited, nn.Module):
         return torch.sigmoid(self.spatial(both, inputs, inputs))
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
+        self.squeeze.check_input(x, inputs)
         marked = self.channel_map(x, inputs) * x
         return x - self.spatial_map(marked, inputs) * marked

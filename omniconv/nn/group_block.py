@@ -9,6 +9,7 @@ from omniconv._errors import check_probability
 from omniconv._references import GROUP_ATTENTION_PAPER, PARTIAL_PAPER, RESNET_PAPER, Cited
 from omniconv._typing import PerAxis
 from omniconv.groups import Samples
+from omniconv.nn._chained import check_part, check_parts
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn.group_attention import GroupAttention
 from omniconv.nn.group_conv import GroupConv
@@ -28,7 +29,7 @@ class GroupBasicBlock(Cited, nn.Module):
 
     `draw(inputs)`: the elements at which the output is to be computed. `forward(x, inputs=None, outputs=None)`: with
     the `Samples` of x, None for the grid, and `draw`n outputs.
-    Raises `ValueError` if the channels do not fit together.
+    Raises `ValueError` or `TypeError` that names the argument, where parts are none or their channels do not fit.
 
     >>> import torch
     >>> from omniconv.groups import SO2
@@ -54,10 +55,22 @@ class GroupBasicBlock(Cited, nn.Module):
         attention_2: GroupAttention | None = None,
     ):
         super().__init__()
+        for name, part, kinds in (
+            ("conv_1", conv_1, [GroupConv]),
+            ("norm_1", norm_1, []),
+            ("conv_2", conv_2, [GroupConv]),
+            ("norm_2", norm_2, []),
+        ):
+            check_part(name, part, *kinds)
+        check_part("shortcut", shortcut, GroupConv, optional=True)
+        check_part("attention_1", attention_1, GroupAttention, optional=True)
+        check_part("attention_2", attention_2, GroupAttention, optional=True)
         self.conv_1, self.norm_1, self.conv_2, self.norm_2 = conv_1, norm_1, conv_2, norm_2
         self.shortcut, self.dropout = shortcut, nn.Dropout(check_probability("dropout", dropout))
         self.attention_1, self.attention_2 = attention_1, attention_2
         check_chain(conv_1, conv_2)
+        first = (("attention_1", attention_1), ("conv_1", conv_1), ("norm_1", norm_1))
+        check_parts(*first, ("attention_2", attention_2), ("conv_2", conv_2), ("norm_2", norm_2))
         if shortcut is None and conv_2.partial is not None:
             raise ValueError(
                 "`shortcut` must be a GroupConv of reach 0 where `conv_2` is partial: x itself can only be added at "
@@ -68,6 +81,11 @@ class GroupBasicBlock(Cited, nn.Module):
             raise ValueError(
                 f"`shortcut` must lead to the channels of `conv_2`, {conv_2.out_channels}; it leads to {skipped}. Give "
                 "it a GroupConv of reach 0."
+            )
+        if shortcut is not None and shortcut.in_channels != conv_1.in_channels:
+            raise ValueError(
+                f"`shortcut` must take the {conv_1.in_channels} channels that `conv_1` takes; it takes "
+                f"{shortcut.in_channels}."
             )
 
     def reset_parameters(self) -> None:
@@ -119,6 +137,10 @@ class GroupConvBlock(nn.Module):
         attention: GroupAttention | None = None,
     ):
         super().__init__()
+        check_part("conv", conv, GroupConv)
+        check_part("norm", norm)
+        check_part("attention", attention, GroupAttention, optional=True)
+        check_parts(("attention", attention), ("conv", conv), ("norm", norm))
         self.conv, self.norm, self.attention = conv, norm, attention
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
@@ -151,8 +173,12 @@ class GroupResidualBlock(Cited, nn.Module):
 
     def __init__(self, norm: BatchNorm | LayerNorm, conv: GroupConv, linear: Pointwise, dropout: float = 0.0):
         super().__init__()
+        check_part("norm", norm)
+        check_part("conv", conv, GroupConv)
+        check_part("linear", linear)
         if conv.in_channels != conv.out_channels or conv.partial is not None:
             raise ValueError("`conv` must keep the number of channels and the elements; got one that does not.")
+        check_parts(("norm", norm), ("conv", conv), ("linear", linear), back=True)
         self.norm, self.conv, self.linear = norm, conv, linear
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
@@ -175,7 +201,7 @@ class GroupSelfAttentionBlock(Cited, nn.Module):
 
     `norm_1`, `attention`, `norm_2`, `narrow`, `widen`: in this order. `shortcut`: to the channels of the attention;
     None is x itself. `dropout`: probability, [0, 1). `forward(x, inputs=None)`: with the `Samples` of x.
-    Raises `ValueError` if the channels do not fit together.
+    Raises `ValueError` or `TypeError` that names the argument, where parts are none or their channels do not fit.
 
     Romero and Cordonnier 2021.
     """
@@ -194,6 +220,18 @@ class GroupSelfAttentionBlock(Cited, nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        for name, part, kinds in (
+            ("norm_1", norm_1, []),
+            ("attention", attention, [GroupSelfAttention]),
+            ("norm_2", norm_2, []),
+            ("narrow", narrow, []),
+            ("widen", widen, []),
+        ):
+            check_part(name, part, *kinds)
+        check_part("shortcut", shortcut, Pointwise, optional=True)
+        ahead = (("norm_2", norm_2), ("narrow", narrow), ("widen", widen))
+        check_parts(("norm_1", norm_1), ("attention", attention), *ahead)
+        check_parts(*ahead, back=True)
         self.norm_1, self.attention, self.norm_2 = norm_1, attention, norm_2
         self.narrow, self.widen, self.shortcut = narrow, widen, shortcut
         self.dropout = nn.Dropout(check_probability("dropout", dropout))

@@ -219,9 +219,13 @@ class GroupConv(GroupLayer):
         *,
         spacing: PerAxis[float] | None = None,
     ) -> GroupSignal:
+        return self.run(x, self.check_input(x, inputs), outputs, spacing)
+
+    def check_input(self, x: Any, inputs: Samples | None) -> Samples:
+        """The elements of `x` on the device of the layer; raises unless these and `x` are what the layer takes."""
         inputs = self._placed("inputs", self.inputs if inputs is None else inputs)
         self._check_signal(x, f", {len(inputs)}", len(inputs))
-        return self.run(x, inputs, outputs, spacing)
+        return inputs
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, factorization={self.factorization!r}, partial={self.partial is not None}"

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_probability, describe
+from omniconv._errors import check_floating_tensor, check_integer, check_probability, describe
 from omniconv._references import GROUP_ATTENTION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, check_reach, per_axis
 from omniconv.domains.grid import Grid
 from omniconv.groups import Count, Group, Samples
 from omniconv.kernels import KernelFactory
-from omniconv.nn._checks import check_placed
+from omniconv.nn._checks import check_placed, check_samples
 from omniconv.nn._group_layer import SHARP
 from omniconv.nn._group_steps import GroupSignal
 from omniconv.nn._parts import build_kernel
@@ -136,10 +136,13 @@ class SelfAttention(Cited, nn.Module):
             self.samples = self.samples.to(self.project.weight.device)
         return self
 
-    def _check_signal(self, x: Any, axes: str, fits: bool) -> None:
-        if not fits or x.shape[1] != self.in_channels:
+    def _check_signal(self, x: Any, axes: str, count: int | None) -> None:
+        check_floating_tensor("x", x)
+        fits = x.ndim == self.grid.dim + (2 if count is None else 3) and x.shape[1] == self.in_channels
+        if not fits or (count is not None and x.shape[2] != count):
             sizes = "".join(f", size_{axis}" for axis in range(self.grid.dim))
             raise ValueError(f"`x` must be (batch, {self.in_channels}{axes}{sizes}); got {describe(x)}.")
+        check_samples(x, self.grid.dim)
         check_placed(x, self.project.weight)
 
     def extra_repr(self) -> str:
@@ -170,7 +173,7 @@ class LiftingSelfAttention(SelfAttention):
         return self.encoding(where.positions).unsqueeze(1)
 
     def forward(self, x: Signal, outputs: Samples | None = None) -> GroupSignal:
-        self._check_signal(x, "", isinstance(x, Tensor) and x.ndim == self.grid.dim + 2)
+        self._check_signal(x, "", None)
         outputs = self._placed("outputs", outputs)
         one = Samples(outputs.elements[:1], outputs.weights.new_ones(1))
         return self._attend(x.unsqueeze(2), one, outputs)
@@ -209,8 +212,7 @@ class GroupSelfAttention(SelfAttention):
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
         inputs = self._placed("inputs", inputs)
-        fits = isinstance(x, Tensor) and x.ndim == self.grid.dim + 3 and x.shape[2] == len(inputs)
-        self._check_signal(x, f", {len(inputs)}", fits)
+        self._check_signal(x, f", {len(inputs)}", len(inputs))
         return self._attend(x, inputs, inputs)
 
 

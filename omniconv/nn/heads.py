@@ -7,7 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from omniconv._errors import check_integer
 from omniconv._typing import Mask, Signal
+from omniconv.nn._checks import check_samples, check_signal
 from omniconv.nn.causal import Affine, Mean, Part
 from omniconv.nn.embedding import TokenEmbedding
 from omniconv.nn.masks import observed
@@ -58,6 +60,8 @@ class Head(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        check_integer("channels", channels)
+        check_integer("out_features", out_features)
         own = Pointwise(channels, out_features, device=device, dtype=dtype) if readout is None else readout
         self.readout: Pointwise | TiedReadout = own
 
@@ -76,6 +80,7 @@ class PoolHead(Head):
     """
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
+        check_signal(x, self.readout.in_channels, mask)
         if mask is None and measure is None and x.shape[2:].numel() > 0:  # of nothing there is no mean
             return self.readout(x.flatten(2).mean(-1, keepdim=True)).squeeze(-1)
         x = observed(x, mask).flatten(2)
@@ -99,6 +104,8 @@ class LastHead(Head):
     ordered = True
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
+        check_signal(x, self.readout.in_channels, mask)
+        check_samples(x, x.ndim - 2)
         if mask is None:
             return self.readout(x.flatten(2)[..., -1:]).squeeze(-1)
         seen = mask.flatten(1)
@@ -114,4 +121,5 @@ class DenseHead(Head):
     """
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Tensor:
+        check_signal(x, self.readout.in_channels, mask)
         return observed(self.readout(observed(x, mask)), mask)

@@ -18,6 +18,8 @@ def check_mask(mask: Any, x: Signal) -> None:
     expected = (x.shape[0], *x.shape[2:])
     if tuple(mask.shape) != expected:
         raise ValueError(f"`mask` must be (batch, *size), here {expected}; got shape {tuple(mask.shape)}.")
+    if mask.device != x.device:
+        raise ValueError(f"`mask` must be on the device of `x`, {x.device}; got {mask.device}. Move one with `.to()`.")
 
 
 def observed(x: Signal, mask: Mask | None) -> Signal:

@@ -12,9 +12,10 @@ from omniconv._references import HYENA_PAPER, LAUGHING_HYENA_PAPER, Cited
 from omniconv._typing import Condition, Mask, PerAxis, Signal
 from omniconv.domains import Times
 from omniconv.kernels import HyenaFilter, KernelFactory
+from omniconv.nn._checks import check_signal
 from omniconv.nn.causal import Chain, Filter, Part, Picked, Product, Repeated, Sum, Total
 from omniconv.nn.conv import Conv
-from omniconv.nn.gated_conv import scaled, scaling, short_conv
+from omniconv.nn.gated_conv import mixed_to, of_wide_range, scaled, scaling, short_conv
 from omniconv.nn.masks import observed
 from omniconv.nn.pointwise import Pointwise
 from omniconv.nn.stepper import Steps
@@ -30,7 +31,7 @@ class MultiHeadConv(Steps, Cited, nn.Module):
     `n_filters`, `head_width`: at least 1. `short`: taps per axis of a table on all projections, at least 1, odd on axes
     that are not causal.
     `size`, `kernel`, `support`, `reach`, `causal`, `boundary`, `engine`: as in `Conv`, for the long convolution.
-    `forward(x, spacing=None, mask=None)` as in `GatedConv`.
+    `forward(x, spacing=None, mask=None)` and float16 as in `GatedConv`.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> MultiHeadConv(3, 2, 32)(torch.zeros(2, 6, 20)).shape
@@ -88,8 +89,11 @@ class MultiHeadConv(Steps, Cited, nn.Module):
         condition: Condition | None = None,
     ) -> Signal:
         where: dict[str, Any] = {"spacing": spacing, "lowpass": lowpass, "times": times}
+        check_signal(x, self.channels, mask)
         x = observed(self.short(observed(self.project(observed(x, mask)), mask), **where), mask)
-        query, key, value = x.unflatten(1, (3, self.n_filters, self.head_width)).transpose(2, 3).unbind(1)
+        query, key, value = (
+            of_wide_range(x).unflatten(1, (3, self.n_filters, self.head_width)).transpose(2, 3).unbind(1)
+        )
         product = (key[:, :, None] * value[:, None]).flatten(0, 2)  # (batch i j, m, *size): one signal per entry
         # Every entry of a sample has its times and its condition.
         entries = self.head_width**2
@@ -101,7 +105,7 @@ class MultiHeadConv(Steps, Cited, nn.Module):
         kept = self.long(product, **own) + scaled(product, self.skip)
         kept = kept.unflatten(0, (-1, self.head_width, self.head_width))
         y = (kept * query[:, :, None]).sum(1)  # (batch, j, m, *size)
-        return self.mix(y.transpose(1, 2).flatten(1, 2))
+        return mixed_to(self.mix, y.transpose(1, 2).flatten(1, 2), x.dtype)
 
     def _ends(self) -> tuple[int, int, Tensor]:
         return self.channels, self.channels, self.skip

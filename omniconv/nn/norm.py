@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from omniconv._errors import check_integer, check_number
-from omniconv._typing import Mask, Signal
+from omniconv._errors import check_integer, check_module, check_number, describe
+from omniconv._place import check_place
+from omniconv._precision import HALF
+from omniconv._typing import Mask, Signal, check_bool
+from omniconv.nn._checks import check_placed, check_signal
 from omniconv.nn.causal import Affine, Normalized, Part
 from omniconv.nn.masks import observed
 
@@ -35,6 +39,7 @@ class Standardize(nn.Module):
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         super().__init__()
         self.channels = check_integer("channels", channels)
+        check_place(device, dtype)
         self.register_buffer("mean", torch.zeros(channels, device=device, dtype=dtype))
         self.register_buffer("std", torch.ones(channels, device=device, dtype=dtype))
 
@@ -53,6 +58,7 @@ class Standardize(nn.Module):
             getattr(self, name).copy_(given)
 
     def forward(self, x: Signal) -> Signal:
+        check_signal(x, self.channels)
         shape = (-1, *[1] * (x.ndim - 2))
         return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
 
@@ -60,11 +66,17 @@ class Standardize(nn.Module):
         return f"{self.channels}"
 
 
+def suits(x: Tensor, own: Tensor) -> bool:
+    """Whether the norms of torch take this signal with such parameters."""
+    return x.dtype == own.dtype or (x.dtype in HALF and own.dtype == torch.float32)
+
+
 class BatchNorm(_BatchNorm):
     """`torch.nn.BatchNorm1d`, `2d` and `3d` in one: each channel over the batch and all positions.
 
     `forward(x, mask=None, measure=None)`: positions (batch, *size) that are False count for nothing in the statistics
     of training; the others all count alike, whatever their `measure`.
+    The arguments are those of torch's layers; raises `ValueError` or `TypeError` that names the argument.
     `synchronized`: whether statistics are taken over the batches of all processes (see `synchronize`).
 
     >>> BatchNorm(4)(torch.zeros(2, 4, 8, 8, 8)).shape
@@ -73,17 +85,48 @@ class BatchNorm(_BatchNorm):
 
     synchronized = False
 
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        check_place(device, dtype)
+        super().__init__(
+            check_integer("num_features", num_features),
+            check_number("eps", eps, low=0.0, closed=True),
+            None if momentum is None else check_number("momentum", momentum, low=0.0, high=1.0, closed=True),
+            check_bool("affine", affine),
+            check_bool("track_running_stats", track_running_stats),
+            device,
+            dtype,
+        )
+
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2 or input.shape[1] != self.num_features:
-            raise ValueError(f"`x` must be (batch, {self.num_features}, *size); got shape {tuple(input.shape)}.")
+        """Nothing is left to check: `forward` did."""
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
+        check_signal(x, self.num_features, mask)
+        like = self.running_mean if self.weight is None else self.weight
+        if like is not None:
+            check_placed(x, like)
         x = observed(x, mask)  # what lies behind the mask may be NaN, which no weight of zero removes
         own = self.training or self.running_mean is None  # statistics of this batch
         synchronized = self.synchronized and self.training
-        if not own or (mask is None and not synchronized):
+        alike = like is None or suits(x, like)
+        if not own and not alike:
+            return self._by_running_statistics(x)
+        if not own or (mask is None and not synchronized and alike):
+            if own and x.shape[0] * math.prod(x.shape[2:]) == 1:
+                raise ValueError(
+                    "`x` must have more than one value per channel in training, to have a variance; got "
+                    f"{describe(x)}. Give more samples, or call `eval()`."
+                )
             return super().forward(x)
-        self._check_input_dim(x)
         mean, variance, count = observed_moments(x, mask, synchronized)
         self._track(mean.detach(), variance.detach(), count)
         shape = (-1, *[1] * (x.ndim - 2))
@@ -92,6 +135,11 @@ class BatchNorm(_BatchNorm):
             scale = scale * self.weight.to(scale.dtype)
         y = (x - mean.reshape(shape)) * scale.reshape(shape)
         return (y + self.bias.to(y.dtype).reshape(shape) if self.affine else y).to(x.dtype)
+
+    def _by_running_statistics(self, x: Signal) -> Signal:
+        """The norm at evaluation, for a signal of another precision than the parameters'."""
+        values = (self.running_mean, self.running_var, self.weight, self.bias)
+        return F.batch_norm(x, *(None if v is None else v.to(x.dtype) for v in values), eps=self.eps)  # type: ignore[arg-type, misc]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
@@ -163,6 +211,7 @@ def synchronize(model: nn.Module) -> None:
     Then several processes compute what one does with all their batches together. Every process has to call the network
     equally often. Without several processes this changes nothing.
     """
+    check_module("model", model)
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     for module in model.modules():
         if isinstance(module, BatchNorm):
@@ -177,11 +226,16 @@ class LayerNorm(nn.GroupNorm):
     """
 
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
-        super().__init__(1, channels, device=device, dtype=dtype)
+        check_place(device, dtype)
+        super().__init__(1, check_integer("channels", channels), device=device, dtype=dtype)
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
+        check_signal(x, self.num_channels, mask)
+        check_placed(x, self.weight)
         if mask is None and measure is None:
-            return super().forward(x)
+            if suits(x, self.weight):
+                return super().forward(x)
+            return F.group_norm(x, 1, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         axes = list(range(1, x.ndim))
         exact = observed(x, mask).to(torch.promote_types(x.dtype, torch.float32))
         weight = exact.new_ones(x.shape[0], *x.shape[2:]) if measure is None else measure.to(exact.dtype)
@@ -219,6 +273,7 @@ class ChannelNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        check_place(device, dtype)
         self.channels, self.eps = check_integer("channels", channels), check_number("eps", eps, low=0.0)
         self.weight = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
@@ -229,8 +284,7 @@ class ChannelNorm(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
-        if x.ndim < 2 or x.shape[1] != self.channels:
-            raise ValueError(f"`x` must be (batch, {self.channels}, *size); got shape {tuple(x.shape)}.")
+        check_signal(x, self.channels, mask)
         exact = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(1, -1)
         weight, bias = self.weight.to(exact.dtype), self.bias.to(exact.dtype)
         return F.layer_norm(exact, (self.channels,), weight, bias, self.eps).movedim(-1, 1).to(x.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from omniconv._errors import check_number, describe
+from omniconv._place import check_place
 from omniconv._precision import AtLeastFloat32, at_least_float32
 from omniconv._references import PARTIAL_PAPER, Cited
 from omniconv._tags import Tag, Tagged
@@ -65,6 +66,7 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
             raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
         self.begin = check_number("begin", begin, low=0.0, high=1.0)
         self.temperature = check_number("temperature", temperature, low=0.0)
+        check_place(device, dtype)
         grid = sampled(group, samples)
         self._by_factors = chooses_by_factors(group)
         coordinates = group.log(grid.elements)

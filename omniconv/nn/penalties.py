@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._errors import check_choice, check_integer, check_module, check_number
 from omniconv._typing import Taps, check_bool
 from omniconv.engines.fft import fast_length
 from omniconv.nn._group_layer import GroupLayer
@@ -32,7 +32,7 @@ def kernel_norm(model: nn.Module) -> Tensor:
 
     After Romero et al. 2022 (CKConv, FlexConv), who add the norm.
     """
-    on_groups = (module for module in model.modules() if isinstance(module, GroupLayer))
+    on_groups = (module for module in parts_of(model) if isinstance(module, GroupLayer))
     every = itertools.chain(
         (layer.taps().square().sum() for layer in convolutions(model)),
         (taps.square().sum() for layer in on_groups for taps, _ in layer.flattened(layer.inputs, layer.samples)),
@@ -137,7 +137,7 @@ def admissibility(model: nn.Module) -> Tensor:
 
     Romero et al. 2024 (Wavelet Networks).
     """
-    layers = (module for module in model.modules() if isinstance(module, GroupLayer) and module.reach > 0)
+    layers = (module for module in parts_of(model) if isinstance(module, GroupLayer) and module.reach > 0)
     return summed(
         layer.flattened(layer.inputs, layer.samples)[-1][0].flatten(2).sum(2).square().mean() for layer in layers
     )
@@ -164,18 +164,24 @@ def regrowth(model: nn.Module) -> Tensor:
 
 def relaxation(model: nn.Module) -> Tensor:
     """The sum over relaxed layers of s^2: a pull towards symmetry."""
-    amounts = (m.amount for m in model.modules() if isinstance(m, (Modulation, NonStationaryConv)))
+    amounts = (m.amount for m in parts_of(model) if isinstance(m, (Modulation, NonStationaryConv)))
     return summed(amount.square() for amount in amounts)
 
 
 def parts(model: nn.Module) -> Iterator[Partial]:
     """Every learned part of a group in a model."""
-    return (module for module in model.modules() if isinstance(module, Partial))
+    return (module for module in parts_of(model) if isinstance(module, Partial))
 
 
 def convolutions(model: nn.Module) -> Iterator[Conv]:
     """Every convolution in a model."""
-    return (module for module in model.modules() if isinstance(module, Conv))
+    return (module for module in parts_of(model) if isinstance(module, Conv))
+
+
+def parts_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Every module of a model, or an error where that is none."""
+    check_module("model", model)
+    return model.modules()
 
 
 def summed(terms: Iterator[Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, describe
-from omniconv._typing import Signal
+from omniconv._errors import check_floating_tensor, check_integer, describe
+from omniconv._place import check_place
+from omniconv._typing import Signal, check_bool
 from omniconv.nn.causal import Affine, Part
 
 
@@ -35,6 +36,8 @@ class Pointwise(nn.Module):
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_channels = check_integer("out_channels", out_channels)
+        check_bool("bias", bias)
+        check_place(device, dtype)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
@@ -47,6 +50,7 @@ class Pointwise(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Signal) -> Signal:
+        check_floating_tensor("x", x)
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, *size); got {describe(x)}.")
         y = mixed(self.weight.to(x.dtype), x.flatten(2))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from omniconv._errors import check_integer, check_probability, describe
 from omniconv._typing import Signal
+from omniconv.nn._checks import check_signal
 from omniconv.nn.norm import BatchNorm
 from omniconv.nn.pointwise import Pointwise
 
@@ -41,9 +42,8 @@ class SharedMLP(nn.Module):
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         if not isinstance(widths, (tuple, list)):
             raise TypeError(f"`widths` must be a sequence of integers, one per layer; got {describe(widths)}.")
-        steps = pairwise(
-            (check_integer("in_channels", in_channels), *(check_integer("widths", width) for width in widths))
-        )
+        self.in_channels = check_integer("in_channels", in_channels)
+        steps = pairwise((self.in_channels, *(check_integer("widths", width) for width in widths)))
         self.maps = nn.ModuleList(Pointwise(a, b, bias=False, **place) for a, b in steps)  # a norm has the bias
         self.norms = nn.ModuleList(BatchNorm(width, **place) for width in widths)
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
@@ -54,6 +54,7 @@ class SharedMLP(nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Signal, mask: Tensor | None = None) -> Signal:
+        check_signal(x, self.in_channels, mask)
         positions = x.shape[0] * math.prod(x.shape[2:])
         if self.training and self.maps and positions < 2:
             raise ValueError(

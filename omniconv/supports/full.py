@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from omniconv._errors import check_positions
+from omniconv._errors import check_number, check_positions
 from omniconv._typing import PerAxis, Positions, Weights
 from omniconv.supports._support import Support
 
@@ -39,4 +39,5 @@ class Full(Support):
         return True
 
     def extent(self, threshold: float) -> tuple[float, ...]:
+        check_number("threshold", threshold, low=0.0, high=1.0)
         return (1.0,) * self.dim

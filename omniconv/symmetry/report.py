@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, describe, require
+from omniconv._errors import check_integer, check_module, describe, require
 from omniconv._typing import Signal
 from omniconv.groups import Count, Elements, Group, Samples, transform
 from omniconv.groups._signals import NEAR, nearest
@@ -118,13 +118,14 @@ def equivariance_report(
     >>> bool(report.errors.max() < 1e-4)  # quarter turns
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module; got {describe(model)}.")
+    check_module("model", model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
     if group is None:
         if not layers:
             raise ValueError("`group` must be given for a model without group layers.")
         group = next(iter(layers.values())).group
+    if not isinstance(group, Group):
+        raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {describe(group)}.")
     if not isinstance(x, Tensor) or x.ndim != group.dim + 2:
         raise ValueError(f"`x` must be (batch, channels, *size), {group.dim} axes in size; got {describe(x)}.")
     modes = [(module, module.training) for module in model.modules()]

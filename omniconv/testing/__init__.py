@@ -8,6 +8,7 @@ from omniconv.testing.equivariance import EQUIVARIANCE as EQUIVARIANCE
 from omniconv.testing.equivariance import assert_equivariant as assert_equivariant
 from omniconv.testing.groups import check_group as check_group
 from omniconv.testing.kernels import check_kernel as check_kernel
+from omniconv.testing.layers import check_bad_signals as check_bad_signals
 from omniconv.testing.layers import check_layer as check_layer
 from omniconv.testing.supports import check_support as check_support
 
@@ -17,6 +18,7 @@ __all__ = [
     "TOLERANCE",
     "assert_close",
     "assert_equivariant",
+    "check_bad_signals",
     "check_engine",
     "check_group",
     "check_kernel",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+from collections.abc import Callable, Collection
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,3 +81,81 @@ def check_low_precision(layer: nn.Module, x: Tensor) -> None:
     # Rounded parameters change large phases, so that only autocast, which keeps them, is near the exact output.
     error = ((cast.double() - exact).norm() / scale).item()
     expect(error < 0.02 and bool(low.isfinite().all()), f"bfloat16 output is off by {error:.1e}")
+
+
+def check_bad_signals(layer: nn.Module, x: Tensor, takes: Collection[str] = ()) -> None:
+    """Raise `AssertionError` unless `layer` refuses what is no signal like `x`, by an error that names its argument.
+
+    `None`, a list, numbers of another kind, axes or channels too few or too many, no samples, and float64 where it
+    computes in float32; and where its `forward` has a `mask`: a list, numbers, and masks of other lengths and batches.
+    All are to raise `ValueError` or `TypeError` with `x` or `mask` in the message.
+    `takes`: what of `bad_signals` this layer takes all the same; then it must return finite numbers.
+
+    >>> from omniconv.nn import Pointwise
+    >>> check_bad_signals(Pointwise(2, 3), torch.randn(2, 2, 5), takes=("more axes", "no samples", "float64"))
+    """
+    layer = copy.deepcopy(layer).float()
+    x = x.float() if x.is_floating_point() else x
+    bad = bad_signals(x)
+    if not any(value.is_floating_point() for value in chain(layer.parameters(), layer.buffers())):
+        bad.pop("float64", None)  # nothing in it has a precision
+    for what in takes:
+        y = layer(bad.pop(what))
+        expect(isinstance(y, Tensor) and bool(y.isfinite().all()), f"{what}: the layer must return finite numbers")
+    for what, signal in bad.items():
+        expect_refused(layer, "x", what, (signal,), {})
+    if "mask" in inspect.signature(layer.forward).parameters:
+        several = torch.cat([x, x])
+        for what, mask in bad_masks(several).items():
+            expect_refused(layer, "mask", what, (several,), {"mask": mask})
+
+
+def bad_signals(x: Tensor) -> dict[str, Any]:
+    """What is no signal like `x`, by name."""
+    several = x.flatten()
+    found: dict[str, Any] = {
+        "none": None,
+        "a list": x.tolist(),
+        "integers": x.long() if x.is_floating_point() else x.float(),
+        "booleans": x > 0,
+        "no axes": several[0],
+        "no batch": x[0],
+        "more axes": x[..., None],
+        "no samples": x[..., :0],
+    }
+    if x.ndim > 2:
+        found["one axis"] = several
+        found["more channels"] = torch.cat([x, x[:, :1]], 1)
+    if x.is_floating_point():
+        found["float64"] = x.double()
+    return found
+
+
+def bad_masks(x: Tensor) -> dict[str, Any]:
+    """What is no mask of the signals, or ids, `x`, two at least."""
+    right = torch.ones(x.shape[0], *x.shape[2 if x.is_floating_point() else 1 :], dtype=torch.bool)
+    return {
+        "a list": right.tolist(),
+        "numbers": 0.5 * right,
+        "integers": right.long(),
+        "shorter": right[..., :-1],
+        "longer": torch.cat([right, right[..., :1]], -1),
+        "one for all": right[:1],
+        "more signals": torch.cat([right, right[:1]]),
+        "more axes": right[..., None],
+    }
+
+
+def expect_refused(
+    layer: Callable[..., Any], name: str, what: str, signals: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Raise `AssertionError` unless the call raises `ValueError` or `TypeError` that names the argument."""
+    asked = f"{what} as `{name}` must raise ValueError or TypeError that names `{name}`"
+    try:
+        layer(*signals, **options)
+    except (ValueError, TypeError) as error:
+        expect(f"`{name}`" in str(error), f"{asked}; its message is: {error}")
+    except Exception as error:
+        raise AssertionError(f"{asked}; got {type(error).__name__}: {error}") from error
+    else:
+        raise AssertionError(f"{asked}; it was taken")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -255,3 +257,25 @@ def test_bad_input() -> None:
         nearest_nodes(points, (3, 1), 1)
     with pytest.raises(ValueError, match="`backend` must be one of"):
         nearest(points, points, 1, backend="faiss")
+
+
+@pytest.mark.parametrize(
+    ("resolution", "error", "message"),
+    [
+        ((), TypeError, "`resolution` must be a sequence of integers"),
+        (3, TypeError, "`resolution` must be a sequence of integers"),
+        ("33", TypeError, "`resolution` must be a sequence of integers"),
+        ((1.5,), TypeError, "`resolution` must be an integer"),
+        ((0, 2), ValueError, "`resolution` must be at least 2; got 0"),
+        ((3, 1), ValueError, "`resolution` must be at least 2; got 1"),
+    ],
+)
+def test_a_lattice_has_two_nodes_per_axis(resolution: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        lattice(resolution)
+
+
+@pytest.mark.parametrize("positions", [None, [[0.0]], torch.zeros(3, 2), torch.zeros(1, 3, 2, dtype=torch.long)])
+def test_positions_of_nearest_nodes_are_named(positions: Any) -> None:
+    with pytest.raises(ValueError, match=r"`positions` must be \(batch, points, dim\)"):
+        nearest_nodes(positions, 5, 2)

@@ -168,3 +168,12 @@ def test_every_device_is_explained_on_any_machine(size: tuple[int, ...]) -> None
         asked = Problem(1, 1, 1, True, size, (3,) * len(size), (False,) * len(size), ("zero",) * len(size),
                         torch.float32, device, True)  # fmt: skip
         assert explain_engine(asked).count("*") >= 1
+
+
+def test_what_is_no_problem_is_named() -> None:
+    for wrong in (None, "fft", 3):
+        for function in (explain_engine, select_engine):
+            with pytest.raises(TypeError, match=r"`problem` must be an omniconv.Problem, as from Problem.of"):
+                function(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`training` must be True or False; got str 'yes'"):
+        Problem.of(torch.zeros(1, 1, 8), torch.zeros(1, 3), training="yes")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -314,3 +315,9 @@ class Reversed(O2):
 def test_the_laws_find_what_is_wrong(group: Group, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
         check_group(group)
+
+
+@pytest.mark.parametrize("group", [None, "SO2", SO2])
+def test_a_semidirect_product_is_of_a_group(group: Any) -> None:
+    with pytest.raises(TypeError, match=r"`group` must be an omniconv.groups.Group"):
+        SemidirectProduct(group)

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from omniconv import CCNN, CKCNN, SIREN, Conv, FlexNet
+from omniconv.groups import SO2
 from omniconv.kernels import Conditional, HyenaFilter
-from omniconv.models import Hyena, MultiHyena, Network
+from omniconv.models import Hyena, MultiHyena, Network, WaveletNet, create_model, register_model
+from omniconv.models._registry import MODELS
 from omniconv.nn import BatchNorm, ChannelNorm, LayerNorm
 
 F64 = torch.float64
@@ -366,3 +368,51 @@ def test_what_are_no_ids_is_named(name: str) -> None:
         NETWORKS[name](2, 3, 8, tokens=0)
     with pytest.raises(ValueError, match=r"`mask` must be \(batch, \*size\), here \(1, 8\)"):
         model(torch.zeros(1, 8, dtype=torch.long), mask=torch.ones(1, 7, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool])
+def test_integers_are_no_signal(dtype: torch.dtype) -> None:
+    """Constants of the data would be rounded to integers: a standard deviation below one to zero."""
+    model = CCNN(1, 2, 8, blocks=1, width=4).eval()
+    model.standardize.set([0.5], [0.25])
+    with pytest.raises(TypeError, match=r"`x` must hold floating-point numbers; got a .* tensor .*\.float\(\)"):
+        model(torch.tensor([[[0, 1, 2, 0, 1, 2, 0, 1]]]).to(dtype))
+
+
+def test_an_empty_signal_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`x` must have at least one sample on every axis; got .*\(2, 1, 0\)"):
+        CCNN(1, 2, 8, blocks=1, width=4)(torch.zeros(2, 1, 0))
+
+
+def test_a_network_on_a_group_has_no_span() -> None:
+    options: dict[str, Any] = {"blocks": 1, "width": 4, "samples": 4}
+    with pytest.raises(ValueError, match=r"`span` is the unit of .* a network on a `group` takes none"):
+        CCNN(1, 2, (6, 6), group=SO2(), span=99.0, **options)
+    with pytest.raises(TypeError, match=r"`group` must be an omniconv.groups.Group"):
+        CCNN(1, 2, (6, 6), group="SO2", **options)  # type: ignore[arg-type]
+
+
+def test_a_reach_of_wavelets_is_named() -> None:
+    with pytest.raises(ValueError, match="`lift_reach` must be at least 0; got -1"):
+        WaveletNet(1, 2, 32, lift_reach=-1)
+    with pytest.raises(TypeError, match="`reach` must be an integer"):
+        WaveletNet(1, 2, 32, reach=1.5)  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_taken_stays() -> None:
+    def mine() -> nn.Module:
+        return nn.Identity()
+
+    for name in ("ccnn_4_140", "flextcn_2", "flexnet_5"):
+        with pytest.raises(ValueError, match=f"`name` must be a new one; '{name}' is taken by omniconv"):
+            register_model(mine, name)
+    with pytest.raises(TypeError, match="`builder` must be a function"):
+        register_model("ccnn", "other")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="`name` must be a string"):
+        register_model(partial(mine))
+    try:
+        register_model(mine, "mine")
+        register_model(mine, "mine")  # a cell of a notebook that is run again
+        assert isinstance(create_model("mine"), nn.Identity)
+    finally:
+        del MODELS["mine"]

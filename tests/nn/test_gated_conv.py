@@ -503,7 +503,7 @@ def test_bad_signals_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=r"`x` must be \(batch, 4, \*size\); got a float32 tensor of shape \(4, 8\)"):
         layer(torch.zeros(4, 8))
     for shape in ((2, 4, 3), (4,), (2,)):
-        with pytest.raises(ValueError, match=r"`x` must be \(batch, 3, \*size\); got shape"):
+        with pytest.raises(ValueError, match=r"`x` must be \(batch, 3, \*size\); got a float"):
             ChannelNorm(3)(torch.zeros(shape))
 
 
@@ -526,3 +526,23 @@ def test_short_is_the_number_of_taps(short: int, causal: bool) -> None:
         assert "`short`" in str(error)  # noqa: PT017
     else:
         assert layer.short.taps().shape == (6, short)
+
+
+@pytest.mark.parametrize("size", [8, (6, 5)], ids=["1d", "2d"])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("make", [GatedConv, partial(GatedConv, order=3), partial(MultiHeadConv, 1)])
+def test_products_beyond_half_precision_are_never_nan(make: Callable[..., Any], autocast: bool, size: Any) -> None:
+    """Of float16 signals of a thousand, products are a million, and float16 ends at 65504."""
+    torch.manual_seed(0)
+    layer = make(3, size, causal=False, kernel=filters)
+    sizes = (size,) if isinstance(size, int) else size
+    for scale in (1.0, 1e3, 1e4):
+        x = torch.full((1, 3, *sizes), scale).half()
+        with torch.autocast("cpu", torch.float16, enabled=autocast):
+            y = layer(x)
+        assert y.dtype == torch.float16
+        assert not y.isnan().any()
+        exact = layer(x.float())
+        fits = exact.abs() < 6e4
+        error = (y.float() - exact)[fits].norm() / exact.abs().clamp(min=1e-6)[fits].norm().clamp(min=1e-6)
+        assert error < 0.02 or not fits.any()

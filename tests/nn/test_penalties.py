@@ -5,14 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from omniconv import SIREN, Conv, Conv1d, Conv2d, Full, Gabor, Gaussian, Table
+from omniconv import SIREN, Conv, Conv1d, Conv2d, Full, Gabor, Gaussian, Table, cite
 from omniconv.kernels import Bumps, FourierNet, KernelFactory
-from omniconv.nn import Pointwise, aliasing, all_pass, kernel_norm
+from omniconv.nn import (
+    Pointwise,
+    admissibility,
+    aliasing,
+    all_pass,
+    kernel_norm,
+    narrowness,
+    refresh,
+    regrowth,
+    relaxation,
+    synchronize,
+)
 from omniconv.supports import Decay
 from tests.cases import KERNELS
 
@@ -310,3 +322,16 @@ def test_kernels_that_know_nothing_are_refused_unless_another_one_knows() -> Non
 def test_bad_arguments_are_named(make: Callable[[Conv], Tensor], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(Conv1d(1, 1, 8))
+
+
+@pytest.mark.parametrize("model", [None, "a", [Conv1d(1, 1, 8)], Conv1d], ids=["none", "text", "list", "class"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(admissibility, aliasing, all_pass, cite, kernel_norm, narrowness, refresh, regrowth, relaxation),
+        synchronize,
+    ],
+)
+def test_what_is_no_model_is_named(function: Callable[[Any], Any], model: Any) -> None:
+    with pytest.raises(TypeError, match=r"`model` must be a torch.nn.Module; got"):
+        function(model)

@@ -219,3 +219,8 @@ def test_signals_that_move_are_compared_moved() -> None:
     model = oc.CCNN(1, 2, (9, 9), blocks=1, width=4, group=SO2(), samples=4, reach=2, head="dense", dtype=F64)
     report = equivariance_report(model, smooth(9), count=4)
     assert report.errors.max() < 1e-12
+
+
+def test_what_is_no_group_is_named() -> None:
+    with pytest.raises(TypeError, match=r"`group` must be an omniconv.groups.Group"):
+        equivariance_report(nn.Identity(), torch.zeros(1, 1, 5, 5), "a")  # type: ignore[arg-type]

@@ -24,7 +24,15 @@ from omniconv.engines import ENGINES, Engine, Problem
 from omniconv.kernels import SIREN, Bumps, KernelFactory, Modal, Modes
 from omniconv.nn import BatchNorm, Pointwise
 from omniconv.supports import Gaussian, SupportFactory
-from omniconv.testing import TOLERANCE, assert_close, check_engine, check_kernel, check_layer, check_support
+from omniconv.testing import (
+    TOLERANCE,
+    assert_close,
+    check_bad_signals,
+    check_engine,
+    check_kernel,
+    check_layer,
+    check_support,
+)
 from omniconv.testing.kernels import grid_positions
 
 # assert_close
@@ -1010,6 +1018,62 @@ WRONG_LAYERS: dict[str, tuple[type[nn.Module], type[Exception] | tuple[type[Exce
     "inexact": (Cancelling, AssertionError, r"bfloat16 output is off by \d"),
     "overflow": (Overflowing, AssertionError, r"bfloat16 output is off by \d"),
 }
+
+
+class Unchecked(nn.Module):
+    """Twice the signal, whatever it is."""
+
+    def forward(self, x: Any) -> Any:
+        return 2 * x if isinstance(x, Tensor) else x
+
+
+class Unnamed(Pointwise):
+    """Says that something is wrong, and not what."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise ValueError("the signal is not one")
+        return super().forward(x)
+
+
+class MaskOfAnyKind(Pointwise):
+    """Takes whatever comes as a mask, and looks at no number of it."""
+
+    def forward(self, x: Tensor, mask: Any = None) -> Tensor:
+        return super().forward(x)
+
+
+class MaskOfTorch(Pointwise):
+    """Leaves it to the framework to complain of a mask."""
+
+    def forward(self, x: Tensor, mask: Any = None) -> Tensor:
+        y = super().forward(x)
+        return y if mask is None else y * torch.logical_and(mask, mask)[:, None]
+
+
+POINTWISE = ("more axes", "no samples", "float64")
+
+
+@pytest.mark.parametrize(
+    ("make", "takes", "message"),
+    [
+        (lambda: Unchecked(), (), "none as `x` must raise ValueError or TypeError that names `x`; it was taken"),
+        (lambda: Unnamed(2, 2), POINTWISE, "none as `x` must raise .*; its message is: the signal is not one"),
+        (lambda: MaskOfAnyKind(2, 2), POINTWISE, "a list as `mask` must raise .*; it was taken"),
+        (lambda: MaskOfTorch(2, 2), POINTWISE, "numbers as `mask` must raise|a list as `mask` must raise"),
+        (lambda: Pointwise(2, 2), ("more axes", "no samples"), "float64 as `x` must raise .*; it was taken"),
+    ],
+    ids=["unchecked", "unnamed", "any-mask", "mask-of-torch", "another-precision"],
+)
+def test_check_bad_signals_refuses(make: Callable[[], nn.Module], takes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_bad_signals(make(), sample_input(), takes)
+
+
+def test_what_a_layer_takes_has_to_be_taken() -> None:
+    check_bad_signals(Pointwise(2, 2), sample_input(), POINTWISE)
+    with pytest.raises(ValueError, match="`x` must be"):
+        check_bad_signals(Pointwise(2, 2), sample_input(), (*POINTWISE, "more channels"))
 
 
 def sample_input() -> Tensor:
