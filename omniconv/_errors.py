@@ -23,6 +23,10 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not a finite number; the message names where that began."""
 
 
+class SampleError(ValueError, OSError):
+    """A sample of a collection cannot be read; the message names it. Its cause is what reading it raised."""
+
+
 class Interrupted(Exception):  # noqa: N818, it is no error
     """Training was asked to stop, and wrote a checkpoint to go on from."""
 

@@ -16,6 +16,7 @@ from omniconv._sharding import is_sharded, whole
 from omniconv.data import Samples
 from omniconv.data.timed import mean_gap
 from omniconv.training.architecture import Architecture
+from omniconv.training.loading import read_sample
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
 from omniconv.training.recipe import Recipe
@@ -138,13 +139,14 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
 
     Positions of points are no channels here, and points that have nothing else keep their constant. Raises
     `ValueError` that names the first sample with a value that is not finite, unless it is NaN in a series with times,
-    and for a channel that is never observed.
+    and for a channel that is never observed; `SampleError` that names a sample that cannot be read.
     """
     count, total, squares = np.zeros((3, samples.channels))
     gaps_allowed = samples.times is not None
     shift = np.full(samples.channels, np.nan)  # the first value that was observed: it keeps the squares from cancelling
     for index in evenly_chosen(samples):
-        flat = samples[int(index)].reshape(samples.channels, -1).astype(np.float64)
+        signal = read_sample(samples.__getitem__, samples, int(index))
+        flat = signal.reshape(samples.channels, -1).astype(np.float64)
         seen = ~np.isnan(flat)
         if np.isinf(flat).any() or not (gaps_allowed or seen.all()):
             raise ValueError(

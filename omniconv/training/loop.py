@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from omniconv.data import Samples
 from omniconv.models import Network
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
-from omniconv.training.batches import Batch, BatchPlan, StepSampler, loader
+from omniconv.training.batches import Batch, BatchPlan, StepSampler
 from omniconv.training.checkpoints import (
     Checkpoint,
     list_checkpoints,
@@ -33,6 +33,7 @@ from omniconv.training.checkpoints import (
 from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
 from omniconv.training.evaluation import outputs_of
 from omniconv.training.interrupts import Interrupts
+from omniconv.training.loading import RETRIES, TIMEOUT, loader
 from omniconv.training.logs import Logs
 from omniconv.training.objective import Objective
 from omniconv.training.optimizer import build_optimizer, warmup_cosine
@@ -54,7 +55,9 @@ class Run:
     checkpoint there, from the beginning if there is none. `every`: steps between checkpoints; None: about
     `seconds` between them. `keep`: how many of the last are kept. `time_limit`: seconds after which to stop with a
     checkpoint. `trackers`: of accelerate, such as "tensorboard" and "wandb". `device`: "auto" or "cpu". `progress`:
-    whether to show it.
+    whether to show it. `read_timeout`: seconds after which a process that reads (`workers` of the recipe) and gives no
+    batch is started anew; without such processes nothing ends a read that hangs. `read_retries`: how often that is
+    done for a batch, or if the process dies, and how often a sample is read again whose reading raises `OSError`.
     """
 
     folder: Path | None = None
@@ -66,6 +69,8 @@ class Run:
     trackers: tuple[str, ...] = ()
     device: str = "auto"
     progress: bool = False
+    read_timeout: float = TIMEOUT
+    read_retries: int = RETRIES
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -79,6 +84,8 @@ class Run:
         check_choice("device", self.device, ("auto", "cpu"))
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, low=0.0, closed=True)
+        check_number("read_timeout", self.read_timeout, low=0.0)
+        check_integer("read_retries", self.read_retries, minimum=0)
 
 
 def train(
@@ -102,9 +109,9 @@ def train(
     P processes with batches of B compute what one does with batches of P * B, but for drop-out and augmentation: each
     draws its own.
 
-    Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
-    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit,
-    `CheckpointError` if one can be neither written nor read.
+    Raises `ValueError` for samples that do not fit, `SampleError` that names one that cannot be read, `NonFiniteError`
+    for a loss or gradient that is not finite (the batch is kept in the run's folder), `Interrupted` after a checkpoint
+    on SIGTERM, SIGUSR1 or the time limit, `CheckpointError` if one can be neither written nor read.
     """
     return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
 
@@ -186,7 +193,7 @@ class Loop:
             stack.enter_context(torch.random.fork_rng(self._devices()))
             progress = stack.enter_context(progress_for(self.run.progress and self.rank == 0))
             self.model.train()
-            batches = iter(self._batches())
+            batches = stack.enter_context(closing(self._batches()))
             saved = time.monotonic()
             while self.step < self.steps and not self._waited_enough():
                 began = time.monotonic()
@@ -276,7 +283,11 @@ class Loop:
         with self.parts.average.applied():
             refresh(self.model)
             outputs = outputs_of(
-                self.model, self.validation, batch_size=self.recipe.batch_size, forward=self.parts.objective
+                self.model,
+                self.validation,
+                batch_size=self.recipe.batch_size,
+                forward=self.parts.objective,
+                read_retries=self.run.read_retries,
             )
             figures = self.task.metrics(outputs, np.asarray(self.validation.targets))
             loss = self.task.losses(outputs, self.held_out.to(outputs.device)).mean().item()
@@ -305,9 +316,10 @@ class Loop:
         device = self.accelerator.device
         return [device.index or 0] if device.type == "cuda" else []
 
-    def _batches(self) -> Any:
+    def _batches(self) -> Generator[Batch]:
         sampler = StepSampler(self.plan, self.step, self.steps, self.rank, self.processes, parts=self.recipe.accumulate)
-        return loader(self.samples, sampler, self.recipe.workers)
+        timeout, retries = self.run.read_timeout, self.run.read_retries
+        return loader(self.samples, sampler, self.recipe.workers, timeout=timeout, retries=retries)
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         if self.processes == 1:
