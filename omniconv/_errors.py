@@ -73,10 +73,19 @@ def check_number(name: str, value: Any, low: float, high: float = math.inf, *, c
 
 
 def check_probability(name: str, value: Any) -> float:
-    """Return a probability of dropping as a float, or raise unless it is in [0, 1)."""
+    """Return a probability that must not be 1, as of dropping, as a float, or raise unless it is in [0, 1)."""
     if (number := check_number(name, value, low=0.0, closed=True)) >= 1.0:
         raise ValueError(f"`{name}` must be a probability below 1; got {value!r}.")
     return number
+
+
+def check_instance(name: str, value: Any, kind: type[Any], *, remedy: str = "") -> None:
+    """Raise `TypeError` unless `value` is of that kind; `remedy`: what to do, as a sentence."""
+    if not isinstance(value, kind):
+        called = f"torch.nn.{kind.__name__}" if kind is torch.nn.Module else kind.__name__
+        article = "" if called.endswith("s") else "an " if called[0] in "AEIOU" else "a "
+        got = type(value).__name__ if isinstance(value, torch.nn.Module) else describe(value)[:80]
+        raise TypeError(f"`{name}` must be {article}{called}; got {got}." + (f" {remedy}" if remedy else ""))
 
 
 def check_positions(positions: Any, dim: int) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import NonFiniteError, check_integer
+from omniconv._errors import NonFiniteError, check_instance, check_integer
 from omniconv._typing import Signal
 from omniconv.data import Samples
 from omniconv.training.batches import evaluation_batches
 from omniconv.training.loading import RETRIES, loader
 from omniconv.training.progress import Progress, Silent
+
+AS_SAMPLES = "Wrap arrays in ArraySamples, or read files with read."
+"""What to do with something else."""
 
 
 @torch.no_grad()
@@ -35,6 +38,8 @@ def outputs_of(
     cannot be read, after `read_retries` more tries where a disk or a worker fails.
     `forward`: what to call instead of the model, such as what wraps it on several processes. The model keeps its mode.
     """
+    check_instance("model", model, nn.Module)
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
     check_integer("batch_size", batch_size)
     check_integer("workers", workers, minimum=0)
     check_integer("read_retries", read_retries, minimum=0)
@@ -81,8 +86,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
     """Share of samples (n, channels, *size) whose largest output is their label (n,); the model keeps its mode.
 
-    Raises `ValueError` for inputs and labels of different counts, or none.
+    Raises `ValueError` for inputs and labels of different counts, or none, and a `batch_size` below 1.
     """
+    check_instance("model", model, nn.Module)
+    check_integer("batch_size", batch_size)
     if len(inputs) != len(labels) or len(labels) == 0:
         raise ValueError(
             f"`inputs` and `labels` must have one entry per sample, at least one; got {len(inputs)} and {len(labels)}."

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omniconv._errors import check_number, require
+from omniconv._errors import check_instance, check_number, require
 from omniconv._sharding import is_sharded, whole
 from omniconv.data import Samples
 from omniconv.data.timed import mean_gap
 from omniconv.training.architecture import Architecture
+from omniconv.training.evaluation import AS_SAMPLES
 from omniconv.training.loading import read_sample
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
@@ -43,6 +44,12 @@ def fit(
     `validation`: the share of samples, stratified, that is held out to choose the best epoch, [0, 1), or samples of its
     own; 0 trains on all and keeps the last weights. The rest as in `train`, whose errors this raises too.
     """
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
+    check_instance("task", task, Task, remedy="Infer one from targets with infer_task.")
+    check_instance("architecture", architecture, Architecture, remedy="choose(samples) gives one.")
+    check_instance("recipe", recipe, Recipe, remedy="choose(samples) gives one.")
+    if run is not None:
+        check_instance("run", run, Run, remedy="Write Run(folder=...).")
     began = time.monotonic()
     held_out: Samples | None = None
     if isinstance(validation, Samples):

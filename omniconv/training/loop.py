@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, check_choice, check_integer, check_number
+from omniconv._errors import (
+    CheckpointError,
+    Interrupted,
+    NonFiniteError,
+    check_choice,
+    check_instance,
+    check_integer,
+    check_number,
+)
 from omniconv.data import Samples
 from omniconv.models import Network
 from omniconv.nn import refresh, synchronize
@@ -31,7 +39,7 @@ from omniconv.training.checkpoints import (
     write_checkpoint,
 )
 from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
-from omniconv.training.evaluation import outputs_of
+from omniconv.training.evaluation import AS_SAMPLES, outputs_of
 from omniconv.training.interrupts import Interrupts
 from omniconv.training.loading import RETRIES, TIMEOUT, loader
 from omniconv.training.logs import Logs
@@ -41,7 +49,7 @@ from omniconv.training.parts import Best, Parts
 from omniconv.training.processes import make_accelerator
 from omniconv.training.progress import progress_for
 from omniconv.training.recipe import Recipe
-from omniconv.training.tasks import Task
+from omniconv.training.tasks import Task, check_network_of
 
 Report = Callable[[int, int, float], None]
 Record = list[dict[str, float]]
@@ -109,17 +117,27 @@ def train(
     P processes with batches of B compute what one does with batches of P * B, but for drop-out and augmentation: each
     draws its own.
 
-    Raises `ValueError` for samples that do not fit, `SampleError` that names one that cannot be read, `NonFiniteError`
+    Raises `ValueError` or `TypeError` for what does not fit, such as a network with other outputs than the task needs,
+    `SampleError` that names one that cannot be read, `NonFiniteError`
     for a loss or gradient that is not finite (the batch is kept in the run's folder), `Interrupted` after a checkpoint
     on SIGTERM, SIGUSR1 or the time limit, `CheckpointError` if one can be neither written nor read.
     """
-    return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
+    recipe, run = Recipe() if recipe is None else recipe, Run() if run is None else run
+    check_instance("model", model, nn.Module)
+    check_instance("task", task, Task, remedy="Infer one from targets with infer_task.")
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
+    check_instance("recipe", recipe, Recipe)
+    check_instance("run", run, Run, remedy="Write Run(folder=...).")
+    if validation is not None:
+        check_instance("validation", validation, Samples, remedy=AS_SAMPLES)
+    return Loop(model, task, samples, validation, recipe, run, report).complete()
 
 
-def check_network(model: nn.Module, samples: Samples, smallest: int) -> None:
-    """Raise unless the network takes such samples, in batches of as few as that."""
+def check_network(model: nn.Module, task: Task, samples: Samples, smallest: int) -> None:
+    """Raise unless the network takes such samples, in batches of as few as that, and gives what the task needs."""
     if not isinstance(model, Network):
         return
+    check_network_of(model, task)
     if samples.space and not model.takes_positions:
         raise ValueError(f"`samples` must be signals on a grid, or series, for {type(model).__name__}; got clouds.")
     if smallest < model.least_batch:
@@ -158,7 +176,7 @@ class Loop:
                 f"a batch of {smallest} of the {len(samples)} samples is less than one per process and part "
                 f"({needed}). Lower `accumulate` or use fewer processes."
             )
-        check_network(model, samples, smallest // needed)
+        check_network(model, task, samples, smallest // needed)
         self.identity = self._identity()
         checkpoint = self._checkpoint_to_resume()
         self.parts = self._make_parts()
