@@ -230,6 +230,6 @@ def test_import_time_keeps_every_time_that_it_measured(tmp_path: Path, monkeypat
     assert sorted(data["times"]) == ["omniconv", "torch"]
     assert all(len(times) == 3 and min(times) > 0 for times in data["times"].values())
     assert data["torch"] == torch.__version__
-    assert data["command"] == f"python benchmarks/import_time.py --repeats 3 --out {tmp_path}"
+    assert data["command"] == f"python benchmarks/import_time.py --out {tmp_path} --repeats 3"
     assert imported.count("import omniconv") == imported.count("import torch") >= 3
     assert "import omniconv" in (tmp_path / "import_time.md").read_text()
