@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from importlib import import_module
 from numbers import Integral, Real
+from os import PathLike, fspath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -88,6 +91,13 @@ def check_instance(name: str, value: Any, kind: type[Any], *, remedy: str = "") 
         raise TypeError(f"`{name}` must be {article}{called}; got {got}." + (f" {remedy}" if remedy else ""))
 
 
+def check_path(name: str, value: Any) -> Path:
+    """Return `value` as a path, or raise `TypeError` unless it is one, or a string."""
+    if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
+        raise TypeError(f"`{name}` must be a path; got {describe(value)}. Give a string or a pathlib.Path.")
+    return Path(value)
+
+
 def check_positions(positions: Any, dim: int) -> None:
     """Raise unless `positions` are floating-point numbers of shape `*points dim`."""
     check_floating_tensor("positions", positions)
@@ -103,10 +113,16 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def require(package: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, or raise `ImportError` that names the extra to install."""
+    """Import an optional package, or raise `ImportError` that names the extra to install.
+
+    Some packages draw numbers when they are imported, from the generator that a user may have seeded: not from here.
+    """
+    drawn = random.getstate()
     try:
         return import_module(package)
     except ImportError as error:
         raise ImportError(
             f"{purpose} needs the package {package.split('.')[0]!r}. Install it with: pip install 'omniconv[{extra}]'"
         ) from error
+    finally:
+        random.setstate(drawn)

@@ -106,6 +106,19 @@ def test_import_leaves_the_global_generator_alone() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("package", ["sklearn.model_selection", "accelerate", "rich.progress"])
+def test_packages_that_are_imported_late_leave_the_global_generators_alone(package: str) -> None:
+    code = f"""
+import random, numpy, torch
+from omniconv._errors import require
+before = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
+require({package!r}, extra="train", purpose="a test")
+assert (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_cite_lists_the_papers_of_the_parts_once() -> None:
     text = oc.cite(oc.CCNN(1, 2, 8, blocks=2, width=4, kernel=oc.Gabor))
     for key in ("omniconv", "romero2022ccnn", "romero2022flexconv", "fathony2021multiplicative"):

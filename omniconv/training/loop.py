@@ -24,6 +24,7 @@ from omniconv._errors import (
     check_instance,
     check_integer,
     check_number,
+    check_path,
 )
 from omniconv.data import Samples
 from omniconv.models import Network
@@ -82,7 +83,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.folder is not None:
-            object.__setattr__(self, "folder", Path(self.folder))
+            object.__setattr__(self, "folder", check_path("folder", self.folder))
         elif self.resume or self.every is not None or self.trackers:
             raise ValueError("`resume`, `every` and `trackers` need a `folder` to read from or write to.")
         if self.every is not None:
