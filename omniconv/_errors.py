@@ -30,6 +30,10 @@ class SampleError(ValueError, OSError):
     """A sample of a collection cannot be read; the message names it. Its cause is what reading it raised."""
 
 
+class StepMemoryError(MemoryError):
+    """A step of a training needs more memory than there is; the message says which smaller one to take."""
+
+
 class Interrupted(Exception):  # noqa: N818, it is no error
     """Training was asked to stop, and wrote a checkpoint to go on from."""
 

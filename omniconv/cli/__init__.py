@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, require
+from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, StepMemoryError, require
 
 __all__ = ["main"]
 
@@ -60,5 +60,5 @@ def main() -> None:
 
         sys.stderr.write(f"omniconv: {stop}\n")
         sys.exit(EXIT_CODE)
-    except (CheckpointError, ImportError, NonFiniteError, OSError, ValueError, TypeError) as error:
+    except (CheckpointError, ImportError, NonFiniteError, OSError, StepMemoryError, ValueError, TypeError) as error:
         sys.exit(f"omniconv: {error}")

@@ -4,6 +4,7 @@ from omniconv._errors import CheckpointError as CheckpointError
 from omniconv._errors import Interrupted as Interrupted
 from omniconv._errors import NonFiniteError as NonFiniteError
 from omniconv._errors import SampleError as SampleError
+from omniconv._errors import StepMemoryError as StepMemoryError
 from omniconv.training.architecture import Architecture as Architecture
 from omniconv.training.architecture import choose as choose
 from omniconv.training.augmentation import CloudAugmentation as CloudAugmentation
@@ -52,6 +53,7 @@ __all__ = [
     "Regression",
     "Run",
     "SampleError",
+    "StepMemoryError",
     "Task",
     "accuracy",
     "build_optimizer",

@@ -20,6 +20,7 @@ from omniconv._errors import (
     CheckpointError,
     Interrupted,
     NonFiniteError,
+    StepMemoryError,
     check_choice,
     check_instance,
     check_integer,
@@ -44,6 +45,7 @@ from omniconv.training.evaluation import AS_SAMPLES, outputs_of
 from omniconv.training.interrupts import Interrupts
 from omniconv.training.loading import RETRIES, TIMEOUT, loader
 from omniconv.training.logs import Logs
+from omniconv.training.memory import ran_out, smaller_step
 from omniconv.training.objective import Objective
 from omniconv.training.optimizer import build_optimizer, warmup_cosine
 from omniconv.training.parts import Best, Parts
@@ -119,9 +121,10 @@ def train(
     draws its own.
 
     Raises `ValueError` or `TypeError` for what does not fit, such as a network with other outputs than the task needs,
-    `SampleError` that names one that cannot be read, `NonFiniteError`
-    for a loss or gradient that is not finite (the batch is kept in the run's folder), `Interrupted` after a checkpoint
-    on SIGTERM, SIGUSR1 or the time limit, `CheckpointError` if one can be neither written nor read.
+    `SampleError` that names one that cannot be read, `NonFiniteError` for a loss or gradient that is not finite (the
+    batch is kept in the run's folder), `StepMemoryError` that says which smaller step to take if memory runs out,
+    `Interrupted` after a checkpoint on SIGTERM, SIGUSR1 or the time limit, `CheckpointError` if one can be neither
+    written nor read.
     """
     recipe, run = Recipe() if recipe is None else recipe, Run() if run is None else run
     check_instance("model", model, nn.Module)
@@ -216,7 +219,7 @@ class Loop:
             saved = time.monotonic()
             while self.step < self.steps and not self._waited_enough():
                 began = time.monotonic()
-                row = self._take_step(batches)
+                row = self._take_affordable_step(batches)
                 if self.step % self.plan.batches == 0:
                     row |= self._validate()
                 self._log({**row, "seconds": round(time.monotonic() - began, 6)})
@@ -233,6 +236,24 @@ class Loop:
             self._save()
             self.parts.keep_best()
         return self.record
+
+    def _take_affordable_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """`_take_step`; raises `StepMemoryError` that says which smaller step to take, if memory does not suffice."""
+        try:
+            return self._take_step(batches)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            epoch, position = divmod(self.step, self.plan.batches)
+            chosen = self.plan.epoch(epoch)[position][self.rank :: self.processes]
+            advice = smaller_step(
+                math.ceil(len(chosen) / self.recipe.accumulate),
+                tuple(int(length) for length in self.samples.sizes[chosen].max(0)),
+                batch_size=self.recipe.batch_size,
+                accumulate=self.recipe.accumulate,
+                fewest=len(self.samples) // self.plan.batches // self.processes,
+            )
+            raise StepMemoryError(f"step {self.step + 1} needs more memory than there is: {advice}") from error
 
     def _take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One step of the optimiser; its row of the record."""
