@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from importlib import import_module
 from numbers import Integral, Real
+from os import PathLike, fspath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +24,14 @@ class CheckpointError(OSError):
 
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is not a finite number; the message names where that began."""
+
+
+class SampleError(ValueError, OSError):
+    """A sample of a collection cannot be read; the message names it. Its cause is what reading it raised."""
+
+
+class StepMemoryError(MemoryError):
+    """A step of a training needs more memory than there is; the message says which smaller one to take."""
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
@@ -75,10 +86,26 @@ def check_number(name: str, value: Any, low: float, high: float = math.inf, *, c
 
 
 def check_probability(name: str, value: Any) -> float:
-    """Return a probability of dropping as a float, or raise unless it is in [0, 1)."""
+    """Return a probability that must not be 1, as of dropping, as a float, or raise unless it is in [0, 1)."""
     if (number := check_number(name, value, low=0.0, closed=True)) >= 1.0:
         raise ValueError(f"`{name}` must be a probability below 1; got {value!r}.")
     return number
+
+
+def check_instance(name: str, value: Any, kind: type[Any], *, remedy: str = "") -> None:
+    """Raise `TypeError` unless `value` is of that kind; `remedy`: what to do, as a sentence."""
+    if not isinstance(value, kind):
+        called = f"torch.nn.{kind.__name__}" if kind is torch.nn.Module else kind.__name__
+        article = "" if called.endswith("s") else "an " if called[0] in "AEIOU" else "a "
+        got = type(value).__name__ if isinstance(value, torch.nn.Module) else describe(value)[:80]
+        raise TypeError(f"`{name}` must be {article}{called}; got {got}." + (f" {remedy}" if remedy else ""))
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return `value` as a path, or raise `TypeError` unless it is one, or a string."""
+    if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
+        raise TypeError(f"`{name}` must be a path; got {describe(value)}. Give a string or a pathlib.Path.")
+    return Path(value)
 
 
 def check_positions(positions: Any, dim: int) -> None:
@@ -96,10 +123,16 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def require(package: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, or raise `ImportError` that names the extra to install."""
+    """Import an optional package, or raise `ImportError` that names the extra to install.
+
+    Some packages draw numbers when they are imported, from the generator that a user may have seeded: not from here.
+    """
+    drawn = random.getstate()
     try:
         return import_module(package)
     except ImportError as error:
         raise ImportError(
             f"{purpose} needs the package {package.split('.')[0]!r}. Install it with: pip install 'omniconv[{extra}]'"
         ) from error
+    finally:
+        random.setstate(drawn)

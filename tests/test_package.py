@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
+import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 import omniconv as oc
+from omniconv.engines._costs import measured_file
 
 PUBLIC = [
     "CCNN", "CKCNN", "Conv", "Conv1d", "Conv2d", "Conv3d", "EngineError", "FlexNet", "Full", "Gabor", "Gaussian",
@@ -68,6 +72,28 @@ def test_import_loads_nothing_but_torch_numpy_and_safetensors() -> None:
     assert third_party <= {"omniconv", "safetensors", "torch", "numpy"}, f"import omniconv also loads {third_party}"
 
 
+def seconds_over_torch() -> float:
+    """What `import omniconv` takes in a fresh process that has imported torch; byte code is kept, as users have it."""
+    code = "import time, torch; began = time.perf_counter(); import omniconv; print(time.perf_counter() - began)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(Path(oc.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_importing_takes_at_most_three_tenths_of_a_second_over_torch() -> None:
+    seconds_over_torch()  # compiles
+    assert statistics.median(seconds_over_torch() for _ in range(5)) <= 0.3
+
+
+def test_what_was_measured_on_this_machine_decides_no_test() -> None:
+    folder = Path(os.environ["XDG_CACHE_HOME"])
+    assert folder.parent == Path(tempfile.gettempdir())
+    assert folder.is_dir()
+    assert not any(measured_file(device).exists() for device in ("cpu", "cuda"))
+    assert measured_file("cpu").is_relative_to(folder)
+
+
 def test_type_checkers_see_the_types() -> None:
     assert (Path(oc.__file__).parent / "py.typed").exists()
 
@@ -78,6 +104,19 @@ def test_import_leaves_the_global_generator_alone() -> None:
         "assert torch.equal(state, torch.get_rng_state())"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["sklearn.model_selection", "accelerate", "rich.progress"])
+def test_packages_that_are_imported_late_leave_the_global_generators_alone(package: str) -> None:
+    code = f"""
+import random, numpy, torch
+from omniconv._errors import require
+before = random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
+require({package!r}, extra="train", purpose="a test")
+assert (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_cite_lists_the_papers_of_the_parts_once() -> None:

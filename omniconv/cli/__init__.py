@@ -9,7 +9,7 @@ import sys
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, require
+from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, StepMemoryError, require
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
         sys.exit(READER_GONE)
-    except (CheckpointError, ImportError, NonFiniteError, OSError, ValueError, TypeError) as error:
+    except (CheckpointError, ImportError, NonFiniteError, OSError, StepMemoryError, ValueError, TypeError) as error:
         sys.exit(f"omniconv: {in_options(str(error), command)}")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omniconv._errors import require
+from omniconv._errors import check_integer, check_number, require
 from omniconv._typing import Signal
 from omniconv.data.clouds import CloudSamples
 from omniconv.data.samples import ArraySamples, Samples
@@ -68,12 +68,21 @@ def load_digits(*, test_share: float = 0.2, seed: int = 0) -> Digits:
     the pixels that are not white, at (row, column), with their grey value.
     Every view has one channel and is centred and scaled by the mean and standard deviation of its training part; the
     points have the grey values of the image.
-    `test_share`: held-out share, stratified by digit. `seed`: of the split.
+    `test_share`: held-out share, (0, 1), stratified by digit. `seed`: of the split, at least 0. Raises `ValueError` or
+    `TypeError` for others, and for shares that leave no digit of some class on one side.
     """
+    if check_number("test_share", test_share, low=0.0) >= 1:
+        raise ValueError(f"`test_share` must be a share below 1; got {test_share!r}.")
+    check_integer("seed", seed, minimum=0)
     datasets: Any = require("sklearn.datasets", extra="estimators", purpose="the digits data set")
     selection: Any = require("sklearn.model_selection", extra="estimators", purpose="the digits data set")
     grey, labels = datasets.load_digits(return_X_y=True)
-    parts = selection.train_test_split(grey, labels, test_size=test_share, random_state=seed, stratify=labels)
+    try:
+        parts = selection.train_test_split(grey, labels, test_size=test_share, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise ValueError(
+            f"`test_share` must leave a digit of every class on either side; got {test_share!r}. Give one nearer 1/2."
+        ) from error
     train, test, train_labels, test_labels = (torch.from_numpy(part) for part in parts)
     views = tuple(
         make_view(name, size, causal, factors, train, test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from omniconv._errors import check_number
 from omniconv.estimators._base import CCNNEstimator
 from omniconv.training import Classification, CloudAugmentation
 
@@ -28,7 +30,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     `blocks`, `width`: residual blocks and their channels. `support_width`: initial width of the learned supports, in
     samples. `causal`: whether the network may look at the past only. `dropout`: [0, 1).
     `epochs`, `batch_size`, `lr`, `weight_decay`: of the training.
-    `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1].
+    `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1).
     `validation`: share of the training samples that chooses the best epoch, [0, 1); 0 trains on all. `patience`: epochs
     without improvement after which training ends, 0 for never.
     `missing`: what NaN means: "raise", "absent" (not observed at that time; series only), "interpolate" (linearly in
@@ -112,10 +114,7 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         self.classes_, encoded = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y must hold at least two classes; got one class only, {self.classes_[0]!r}.")
-        weights = None
-        if self.class_weight is not None:
-            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
-            weights = weights / weights[encoded].mean()  # 1 on average: the learning rate keeps its meaning
+        weights = self._weights(labels, encoded)
         samples.targets = labels
         task = Classification(
             tuple(self.classes_.tolist()),
@@ -124,6 +123,23 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
         )
         self._fit(samples, task)
         return self
+
+    def _weights(self, labels: Array, encoded: Array) -> Array | None:
+        """How much a sample of every class counts; raises unless `class_weight` says so, with numbers of at least 0."""
+        given = self.class_weight
+        if given is None:
+            return None
+        if given != "balanced" and not isinstance(given, Mapping):
+            raise ValueError(
+                f'`class_weight` must be None, "balanced" or a dict from labels to numbers; got {given!r}.'
+            )
+        if isinstance(given, Mapping):
+            for label, weight in given.items():
+                check_number(f"class_weight[{label!r}]", weight, low=0.0, closed=True)
+        weights: Array = compute_class_weight(given, classes=self.classes_, y=labels)
+        if not weights.any():
+            raise ValueError("`class_weight` must not be 0 for all classes: nothing would be learned.")
+        return weights / weights[encoded].mean()  # 1 on average: the learning rate keeps its meaning
 
     def predict_proba(self, X: Any, *, times: Any = None, positions: Any = None) -> Array:  # noqa: N803
         """The probability of every class, (n, classes), in the order of `classes_`."""

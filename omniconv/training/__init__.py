@@ -3,6 +3,8 @@
 from omniconv._errors import CheckpointError as CheckpointError
 from omniconv._errors import Interrupted as Interrupted
 from omniconv._errors import NonFiniteError as NonFiniteError
+from omniconv._errors import SampleError as SampleError
+from omniconv._errors import StepMemoryError as StepMemoryError
 from omniconv.training.architecture import Architecture as Architecture
 from omniconv.training.architecture import choose as choose
 from omniconv.training.augmentation import CloudAugmentation as CloudAugmentation
@@ -50,6 +52,8 @@ __all__ = [
     "Recipe",
     "Regression",
     "Run",
+    "SampleError",
+    "StepMemoryError",
     "Task",
     "accuracy",
     "build_optimizer",

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from omniconv._errors import check_choice, check_integer, check_number
+from omniconv._errors import check_choice, check_instance, check_integer, check_number, check_probability
 from omniconv._typing import check_bool
 from omniconv.data import Samples
 from omniconv.kernels import SIREN
 from omniconv.models import CCNN, GriddedNet, Network
 from omniconv.supports import Gaussian
+from omniconv.training.evaluation import AS_SAMPLES
 from omniconv.training.recipe import Recipe
 
 Chosen = TypeVar("Chosen", "Architecture", Recipe)
@@ -62,7 +63,7 @@ class Architecture:
         check_number("bandwidth", self.bandwidth, low=0.0)
         check_bool("causal", self.causal)
         check_choice("head", self.head, ("pool", "last"))
-        check_number("dropout", self.dropout, low=0.0, closed=True)
+        check_probability("dropout", self.dropout)
         check_integer("resolution", self.resolution, minimum=2)
 
     @property
@@ -137,13 +138,16 @@ def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) ->
     """The network and the recipe for these samples.
 
     `effort`: "quick" (seconds for a few hundred series), "standard" (about a minute on two cores) or "strong" (several
-    times that). Epochs are as many as go through a fixed number of positions, within bounds.
+    times that). Epochs are as many as go through a fixed number of positions, within bounds. `processes`: at least 1;
+    the batch is shared out among them. Raises `ValueError` or `TypeError` for what is none of these.
 
     >>> from omniconv.data import ArraySamples
     >>> network, recipe = choose(ArraySamples(np.zeros((200, 1, 427))), "standard")
     >>> network.width, recipe.epochs, recipe.batch_size
     (48, 93, 32)
     """
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
+    check_integer("processes", processes)
     width, blocks, positions = EFFORTS[check_choice("effort", effort, tuple(EFFORTS))]
     least, most = EPOCHS[effort]
     volume = float(samples.sizes.prod(1).sum())

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from omniconv._typing import Mask, Signal
 from omniconv.data import Samples
-from omniconv.training.interrupts import SIGNALS
 
 Array = NDArray[Any]
 
@@ -153,25 +150,6 @@ def collate(items: list[tuple[Array, int, Array | None]], space: int = 0) -> Bat
     observed = ~signals.isnan()
     observed = observed if mask is None else observed & mask[:, None]
     return Batch(torch.where(observed, signals, 0.0), observed, indices, pad(instants)[0][:, 0])
-
-
-def ignore_signals(worker: int) -> None:
-    """Leave requests to stop to the training process: it finishes the step, and its workers end with it."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def loader(samples: Samples, sampler: Any, workers: int) -> DataLoader[Any]:
-    """Batches of `samples` in the order of `sampler`."""
-    own = torch.Generator().manual_seed(0)  # torch draws a seed for its workers, and would take a global one
-    return DataLoader(
-        Signals(samples),
-        batch_sampler=sampler,
-        collate_fn=partial(collate, space=samples.space),
-        num_workers=workers,
-        worker_init_fn=ignore_signals,
-        generator=own,
-    )
 
 
 def evaluation_batches(samples: Samples, batch_size: int) -> list[list[int]]:

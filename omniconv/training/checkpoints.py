@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from omniconv._errors import CheckpointError
+from omniconv._errors import CheckpointError, check_integer, check_path
 from omniconv._files import flush_folder, write_flushed
 
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 NAME = re.compile(r"step-(\d{9})")
+STEPS = 10**9
+"""So many have a name."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,16 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def write_checkpoint(folder: Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+def write_checkpoint(folder: str | Path, step: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write `folder/step-000000042`: safetensors, JSON and SHA256SUMS, which `sha256sum --check` understands.
 
     The files are written to a temporary folder and flushed to the disk; then the folder is renamed, so that there never
     is half a checkpoint under that name. Raises `CheckpointError` if the folder cannot be written or the disk is full;
-    earlier checkpoints are not touched.
+    earlier checkpoints are not touched. `step`: [0, 10^9), else `ValueError`.
     """
+    folder = check_path("folder", folder)
+    if check_integer("step", step, minimum=0) >= STEPS:
+        raise ValueError(f"`step` must be below {STEPS:,}; got {step}.")
     target = folder / f"step-{step:09d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     contents = {
@@ -72,8 +77,9 @@ def sums_of(contents: Mapping[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()).encode()
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """The checkpoint in that folder; raises `CheckpointError` that says what is wrong with a damaged one."""
+    path = check_path("path", path)
     try:
         contents = {name: (path / name).read_bytes() for name in (TENSORS, STATE)}
         if (path / SUMS).read_bytes() != sums_of(contents):
@@ -92,11 +98,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
 
 
-def read_latest(folder: Path) -> Checkpoint:
+def read_latest(folder: str | Path) -> Checkpoint:
     """The newest sound checkpoint of a folder; warns about every damaged one that it passes over.
 
     Raises `CheckpointError` if there is none.
     """
+    folder = check_path("folder", folder)
     problems = []
     for path in reversed(list_checkpoints(folder)):
         try:

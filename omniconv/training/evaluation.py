@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import NonFiniteError, check_integer
+from omniconv._errors import NonFiniteError, check_instance, check_integer
 from omniconv._typing import Signal
 from omniconv.data import Samples
-from omniconv.training.batches import evaluation_batches, loader
+from omniconv.training.batches import evaluation_batches
+from omniconv.training.loading import RETRIES, loader
 from omniconv.training.progress import Progress, Silent
+
+AS_SAMPLES = "Wrap arrays in ArraySamples, or read files with read."
+"""What to do with something else."""
 
 
 @torch.no_grad()
@@ -25,21 +29,31 @@ def outputs_of(
     workers: int = 0,
     forward: Callable[..., Any] | None = None,
     progress: Progress | None = None,
+    read_retries: int = RETRIES,
 ) -> Tensor:
     """What `model` makes of every sample, (n, out_features), on the model's device, in the order of the samples.
 
     Samples of similar size are computed together, padded and masked; a sample's outputs do not depend on its company.
-    Raises `NonFiniteError` that names the first sample whose outputs are not finite.
+    Raises `NonFiniteError` that names the first sample whose outputs are not finite, `SampleError` that names one that
+    cannot be read, after `read_retries` more tries where a disk or a worker fails.
     `forward`: what to call instead of the model, such as what wraps it on several processes. The model keeps its mode.
     """
+    check_instance("model", model, nn.Module)
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
     check_integer("batch_size", batch_size)
+    check_integer("workers", workers, minimum=0)
+    check_integer("read_retries", read_retries, minimum=0)
     batches = evaluation_batches(samples, batch_size)
     like = next(model.parameters(), torch.zeros(()))
     device, dtype = like.device, torch.promote_types(like.dtype, torch.float32)
     compute = model if forward is None else forward
     parts, order = [], []
-    with evaluating(model), progress or Silent() as shown:
-        for number, batch in enumerate(loader(samples, batches, workers), 1):
+    with (
+        evaluating(model),
+        progress or Silent() as shown,
+        closing(loader(samples, batches, workers, retries=read_retries)) as loaded,
+    ):
+        for number, batch in enumerate(loaded, 1):
             moved = batch.to(device)
             if moved.positions is not None:  # as exactly as the signals, for sums over clouds that are padded
                 moved = moved._replace(positions=moved.positions.to(dtype))
@@ -72,8 +86,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def accuracy(model: nn.Module, inputs: Signal, labels: Tensor, *, batch_size: int = 256) -> float:
     """Share of samples (n, channels, *size) whose largest output is their label (n,); the model keeps its mode.
 
-    Raises `ValueError` for inputs and labels of different counts, or none.
+    Raises `ValueError` for inputs and labels of different counts, or none, and a `batch_size` below 1.
     """
+    check_instance("model", model, nn.Module)
+    check_integer("batch_size", batch_size)
     if len(inputs) != len(labels) or len(labels) == 0:
         raise ValueError(
             f"`inputs` and `labels` must have one entry per sample, at least one; got {len(inputs)} and {len(labels)}."

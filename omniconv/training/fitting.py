@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omniconv._errors import check_number, require
+from omniconv._errors import check_instance, check_number, require
 from omniconv._sharding import is_sharded, whole
 from omniconv.data import Samples
 from omniconv.data.timed import mean_gap
 from omniconv.training.architecture import Architecture
+from omniconv.training.evaluation import AS_SAMPLES
+from omniconv.training.loading import read_sample
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
 from omniconv.training.recipe import Recipe
@@ -42,6 +44,12 @@ def fit(
     `validation`: the share of samples, stratified, that is held out to choose the best epoch, [0, 1), or samples of its
     own; 0 trains on all and keeps the last weights. The rest as in `train`, whose errors this raises too.
     """
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
+    check_instance("task", task, Task, remedy="Infer one from targets with infer_task.")
+    check_instance("architecture", architecture, Architecture, remedy="choose(samples) gives one.")
+    check_instance("recipe", recipe, Recipe, remedy="choose(samples) gives one.")
+    if run is not None:
+        check_instance("run", run, Run, remedy="Write Run(folder=...).")
     began = time.monotonic()
     held_out: Samples | None = None
     if isinstance(validation, Samples):
@@ -138,13 +146,14 @@ def statistics(samples: Samples) -> tuple[Array, Array]:
 
     Positions of points are no channels here, and points that have nothing else keep their constant. Raises
     `ValueError` that names the first sample with a value that is not finite, unless it is NaN in a series with times,
-    and for a channel that is never observed.
+    and for a channel that is never observed; `SampleError` that names a sample that cannot be read.
     """
     count, total, squares = np.zeros((3, samples.channels))
     gaps_allowed = samples.times is not None
     shift = np.full(samples.channels, np.nan)  # the first value that was observed: it keeps the squares from cancelling
     for index in evenly_chosen(samples):
-        flat = samples[int(index)].reshape(samples.channels, -1).astype(np.float64)
+        signal = read_sample(samples.__getitem__, samples, int(index))
+        flat = signal.reshape(samples.channels, -1).astype(np.float64)
         seen = ~np.isnan(flat)
         if np.isinf(flat).any() or not (gaps_allowed or seen.all()):
             raise ValueError(

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TextIO
 
+from omniconv._errors import check_path
 from omniconv._files import write_whole
 
 
@@ -46,11 +47,12 @@ class Logs:
         self._lines.close()
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
+def read_log(path: str | Path) -> list[dict[str, float]]:
     """The rows of a `log.jsonl`; a last line that a kill cut off is left out. Empty if there is no such file.
 
     Raises `ValueError` that names the file and the line for damage elsewhere.
     """
+    path = check_path("path", path)
     rows: list[dict[str, float]] = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):

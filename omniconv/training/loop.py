@@ -7,8 +7,8 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import CheckpointError, Interrupted, NonFiniteError, check_choice, check_integer, check_number
+from omniconv._errors import (
+    CheckpointError,
+    Interrupted,
+    NonFiniteError,
+    StepMemoryError,
+    check_choice,
+    check_instance,
+    check_integer,
+    check_number,
+    check_path,
+)
 from omniconv.data import Samples
 from omniconv.models import Network
 from omniconv.nn import refresh, synchronize
 from omniconv.training.average import Average
-from omniconv.training.batches import Batch, BatchPlan, StepSampler, loader
+from omniconv.training.batches import Batch, BatchPlan, StepSampler
 from omniconv.training.checkpoints import (
     Checkpoint,
     list_checkpoints,
@@ -32,16 +42,18 @@ from omniconv.training.checkpoints import (
     write_checkpoint,
 )
 from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
-from omniconv.training.evaluation import outputs_of
+from omniconv.training.evaluation import AS_SAMPLES, outputs_of
 from omniconv.training.interrupts import Interrupts
+from omniconv.training.loading import RETRIES, TIMEOUT, loader
 from omniconv.training.logs import Logs
+from omniconv.training.memory import ran_out, smaller_step
 from omniconv.training.objective import Objective
 from omniconv.training.optimizer import build_optimizer, warmup_cosine
 from omniconv.training.parts import Best, Parts
 from omniconv.training.processes import make_accelerator
 from omniconv.training.progress import progress_for
 from omniconv.training.recipe import Recipe
-from omniconv.training.tasks import Task
+from omniconv.training.tasks import Task, check_network_of
 
 Report = Callable[[int, int, float], None]
 Record = list[dict[str, float]]
@@ -55,7 +67,9 @@ class Run:
     checkpoint there, from the beginning if there is none. `every`: steps between checkpoints; None: about
     `seconds` between them. `keep`: how many of the last are kept. `time_limit`: seconds after which to stop with a
     checkpoint. `trackers`: of accelerate, such as "tensorboard" and "wandb". `device`: "auto" or "cpu". `progress`:
-    whether to show it.
+    whether to show it. `read_timeout`: seconds after which a process that reads (`workers` of the recipe) and gives no
+    batch is started anew; without such processes nothing ends a read that hangs. `read_retries`: how often that is
+    done for a batch, or if the process dies, and how often a sample is read again whose reading raises `OSError`.
     """
 
     folder: Path | None = None
@@ -67,10 +81,12 @@ class Run:
     trackers: tuple[str, ...] = ()
     device: str = "auto"
     progress: bool = False
+    read_timeout: float = TIMEOUT
+    read_retries: int = RETRIES
 
     def __post_init__(self) -> None:
         if self.folder is not None:
-            object.__setattr__(self, "folder", Path(self.folder))
+            object.__setattr__(self, "folder", check_path("folder", self.folder))
         elif self.resume or self.every is not None or self.trackers:
             raise ValueError("`resume`, `every` and `trackers` need a `folder` to read from or write to.")
         if self.every is not None:
@@ -80,6 +96,8 @@ class Run:
         check_choice("device", self.device, ("auto", "cpu"))
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, low=0.0, closed=True)
+        check_number("read_timeout", self.read_timeout, low=0.0)
+        check_integer("read_retries", self.read_retries, minimum=0)
 
 
 def train(
@@ -103,17 +121,28 @@ def train(
     P processes with batches of B compute what one does with batches of P * B, but for drop-out and augmentation: each
     draws its own.
 
-    Raises `ValueError` for samples that do not fit, `NonFiniteError` for a loss or gradient that is not finite (the
-    batch is kept in the run's folder), `Interrupted` after a checkpoint on SIGTERM, SIGUSR1, SIGINT or the time limit,
-    `CheckpointError` if one can be neither written nor read.
+    Raises `ValueError` or `TypeError` for what does not fit, such as a network with other outputs than the task needs,
+    `SampleError` that names one that cannot be read, `NonFiniteError` for a loss or gradient that is not finite (the
+    batch is kept in the run's folder), `StepMemoryError` that says which smaller step to take if memory runs out,
+    `Interrupted` after a checkpoint on SIGTERM, SIGUSR1, SIGINT or the time limit, `CheckpointError` if one can be
+    neither written nor read.
     """
-    return Loop(model, task, samples, validation, recipe or Recipe(), run or Run(), report).complete()
+    recipe, run = Recipe() if recipe is None else recipe, Run() if run is None else run
+    check_instance("model", model, nn.Module)
+    check_instance("task", task, Task, remedy="Infer one from targets with infer_task.")
+    check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
+    check_instance("recipe", recipe, Recipe)
+    check_instance("run", run, Run, remedy="Write Run(folder=...).")
+    if validation is not None:
+        check_instance("validation", validation, Samples, remedy=AS_SAMPLES)
+    return Loop(model, task, samples, validation, recipe, run, report).complete()
 
 
-def check_network(model: nn.Module, samples: Samples, smallest: int) -> None:
-    """Raise unless the network takes such samples, in batches of as few as that."""
+def check_network(model: nn.Module, task: Task, samples: Samples, smallest: int) -> None:
+    """Raise unless the network takes such samples, in batches of as few as that, and gives what the task needs."""
     if not isinstance(model, Network):
         return
+    check_network_of(model, task)
     if samples.space and not model.takes_positions:
         raise ValueError(f"`samples` must be signals on a grid, or series, for {type(model).__name__}; got clouds.")
     if smallest < model.least_batch:
@@ -152,7 +181,7 @@ class Loop:
                 f"a batch of {smallest} of the {len(samples)} samples is less than one per process and part "
                 f"({needed}). Lower `accumulate` or use fewer processes."
             )
-        check_network(model, samples, smallest // needed)
+        check_network(model, task, samples, smallest // needed)
         self.identity = self._identity()
         checkpoint = self._checkpoint_to_resume()
         self.parts = self._make_parts()
@@ -187,11 +216,11 @@ class Loop:
             stack.enter_context(torch.random.fork_rng(self._devices()))
             progress = stack.enter_context(progress_for(self.run.progress and self.rank == 0))
             self.model.train()
-            batches = iter(self._batches())
+            batches = stack.enter_context(closing(self._batches()))
             saved = time.monotonic()
             while self.step < self.steps and not self._waited_enough():
                 began = time.monotonic()
-                row = self._take_step(batches)
+                row = self._take_affordable_step(batches)
                 if self.step % self.plan.batches == 0:
                     row |= self._validate()
                 self._log({**row, "seconds": round(time.monotonic() - began, 6)})
@@ -208,6 +237,24 @@ class Loop:
             self._save()
             self.parts.keep_best()
         return self.record
+
+    def _take_affordable_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """`_take_step`; raises `StepMemoryError` that says which smaller step to take, if memory does not suffice."""
+        try:
+            return self._take_step(batches)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            epoch, position = divmod(self.step, self.plan.batches)
+            chosen = self.plan.epoch(epoch)[position][self.rank :: self.processes]
+            advice = smaller_step(
+                math.ceil(len(chosen) / self.recipe.accumulate),
+                tuple(int(length) for length in self.samples.sizes[chosen].max(0)),
+                batch_size=self.recipe.batch_size,
+                accumulate=self.recipe.accumulate,
+                fewest=len(self.samples) // self.plan.batches // self.processes,
+            )
+            raise StepMemoryError(f"step {self.step + 1} needs more memory than there is: {advice}") from error
 
     def _take_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One step of the optimiser; its row of the record."""
@@ -277,7 +324,11 @@ class Loop:
         with self.parts.average.applied():
             refresh(self.model)
             outputs = outputs_of(
-                self.model, self.validation, batch_size=self.recipe.batch_size, forward=self.parts.objective
+                self.model,
+                self.validation,
+                batch_size=self.recipe.batch_size,
+                forward=self.parts.objective,
+                read_retries=self.run.read_retries,
             )
             figures = self.task.metrics(outputs, np.asarray(self.validation.targets))
             loss = self.task.losses(outputs, self.held_out.to(outputs.device)).mean().item()
@@ -306,9 +357,10 @@ class Loop:
         device = self.accelerator.device
         return [device.index or 0] if device.type == "cuda" else []
 
-    def _batches(self) -> Any:
+    def _batches(self) -> Generator[Batch]:
         sampler = StepSampler(self.plan, self.step, self.steps, self.rank, self.processes, parts=self.recipe.accumulate)
-        return loader(self.samples, sampler, self.recipe.workers)
+        timeout, retries = self.run.read_timeout, self.run.read_retries
+        return loader(self.samples, sampler, self.recipe.workers, timeout=timeout, retries=retries)
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         if self.processes == 1:

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omniconv._errors import check_instance
 from omniconv.data import Samples, TimedSamples
 from omniconv.models import Network, read_config
 from omniconv.nn import DenseHead
 from omniconv.training.card import model_card
-from omniconv.training.evaluation import outputs_of
+from omniconv.training.evaluation import AS_SAMPLES, outputs_of
 from omniconv.training.progress import progress_for
-from omniconv.training.tasks import Classification, Task, task_from
+from omniconv.training.tasks import Classification, Task, check_network_of, task_from
 
 Array = NDArray[Any]
 
@@ -28,15 +29,18 @@ class Predictor:
 
     Signals with another sampling rate than those of the training are taken as the same integral at that resolution.
     Predictions are computed in float64, where the device has it, so that neither padding nor the company in a batch
-    shows in them.
+    shows in them. Raises `TypeError` or `ValueError` for a network that the task does not fit.
     """
 
     def __init__(self, model: Network, task: Task, about: Mapping[str, Any] | None = None):
+        check_instance("model", model, Network)
+        check_instance("task", task, Task, remedy="Infer one from targets with infer_task.")
         if model.embedding is not None or isinstance(model.head, DenseHead):
             raise ValueError(
                 '`model` must take signals and have head="pool" or "last", to predict one target per signal. Call a '
                 "network of tokens, or with dense outputs, itself."
             )
+        check_network_of(model, task)
         self.model, self.task, self.about = model, task, dict(about or {})
 
     def outputs(self, samples: Samples, *, batch_size: int = 64, progress: bool = False) -> Tensor:
@@ -57,6 +61,7 @@ class Predictor:
 
     def check(self, samples: Samples) -> None:
         """Raise `ValueError` unless the network takes such samples."""
+        check_instance("samples", samples, Samples, remedy=AS_SAMPLES)
         self._check_times(samples)
         space = self.about.get("space", samples.space if self.model.takes_positions else 0)
         if (samples.space > 0) != (space > 0):

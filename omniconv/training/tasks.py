@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omniconv._errors import check_choice, check_number
+from omniconv._errors import check_choice, check_number, check_probability, describe
+from omniconv.models import Network
 
 Array = NDArray[Any]
 
@@ -59,7 +60,8 @@ class Task(ABC):
 class Classification(Task):
     """One of `classes`, labels of one kind in sorted order.
 
-    `weights`: how much a sample of each class counts in the loss, or None for 1. `label_smoothing`: [0, 1].
+    `weights`: how much a sample of each class counts in the loss, at least 0, or None for 1. `label_smoothing`: [0, 1).
+    Raises `ValueError` or `TypeError` that names what cannot be.
 
     >>> Classification(("ebb", "flow")).encode(np.array(["flow", "ebb"])).tolist()
     [1, 0]
@@ -73,15 +75,20 @@ class Classification(Task):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        plain = tuple(label.item() if isinstance(label, np.generic) else label for label in self.classes)
+        labels: Any = self.classes
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise TypeError(f"`classes` must be a tuple of labels; got {describe(labels)}.")
+        plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
         object.__setattr__(self, "classes", plain)
         if len(self.classes) < 2:
             raise ValueError(
                 f"`classes` must be at least two; got {list(self.classes)}. With one class there is nothing to learn."
             )
-        if self.weights is not None and len(self.weights) != len(self.classes):
-            raise ValueError(f"`weights` must be one per class, {len(self.classes)}; got {len(self.weights)}.")
-        check_number("label_smoothing", self.label_smoothing, low=0.0, high=1.0, closed=True)
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"`classes` must differ; got {list(self.classes)}. Give every label once.")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", check_weights(self.weights, len(self.classes)))
+        check_probability("label_smoothing", self.label_smoothing)
 
     @property
     def out_features(self) -> int:
@@ -98,6 +105,7 @@ class Classification(Task):
         return torch.tensor([positions[label] for label in labels], dtype=torch.int64)
 
     def losses(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        check_outputs(outputs, self)
         losses = F.cross_entropy(outputs, encoded, reduction="none", label_smoothing=self.label_smoothing)
         if self.weights is None:
             return losses
@@ -159,6 +167,7 @@ class Regression(Task):
         return torch.from_numpy((numbers.astype(np.float64) - self.mean) / self.std).float()
 
     def losses(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        check_outputs(outputs, self)
         return (outputs.squeeze(-1) - encoded).square()
 
     def predictions(self, outputs: Tensor) -> Array:
@@ -174,6 +183,36 @@ class Regression(Task):
 
     def described(self) -> dict[str, Any]:
         return {"name": self.name, "mean": self.mean, "std": self.std}
+
+
+def check_weights(weights: Any, classes: int) -> tuple[float, ...]:
+    """The weights of that many classes as floats; raises unless there is one for each, at least 0, and not all 0."""
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise TypeError(f"`weights` must be a tuple of numbers; got {describe(weights)}.")
+    numbers = tuple(check_number("weights", weight, low=0.0, closed=True) for weight in weights)
+    if len(numbers) != classes:
+        raise ValueError(f"`weights` must be one per class, {classes}; got {len(numbers)}.")
+    if not any(numbers):
+        raise ValueError("`weights` must not all be 0: nothing would be learned. Leave them out to count all alike.")
+    return numbers
+
+
+def check_network_of(model: Network, task: Task) -> None:
+    """Raise `ValueError` unless the network has as many outputs as the task needs."""
+    if model.out_features != task.out_features:
+        raise ValueError(
+            f"`model` must have {task.out_features} output{'s' if task.out_features > 1 else ''} for this {task.name}; "
+            f"got {type(model).__name__} with {model.out_features}. Build it with that many, or choose another task."
+        )
+
+
+def check_outputs(outputs: Tensor, task: Task) -> None:
+    """Raise `ValueError` unless there are as many outputs for every sample as the task needs."""
+    if outputs.ndim != 2 or outputs.shape[1] != task.out_features:
+        raise ValueError(
+            f"`model` must give (n, {task.out_features}) outputs for this {task.name}; got {tuple(outputs.shape)}. "
+            "Give it that many outputs, or choose another task."
+        )
 
 
 def infer_task(targets: Array, *, name: str = "auto", balanced: bool = False, label_smoothing: float = 0.0) -> Task:

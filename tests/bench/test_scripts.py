@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch._C._autograd import DeviceType
 
@@ -216,3 +217,19 @@ def test_a_way_of_a_long_step_that_is_wrong_is_refused(monkeypatch: pytest.Monke
     script["STEPS"]["wrong"] = lambda x, taps, cotangent: (x, cotangent, taps)
     with pytest.raises(ArithmeticError, match="wrong differs from float64"):
         script["check"]()
+
+
+def test_import_time_keeps_every_time_that_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    imported: list[str] = []
+    monkeypatch.setattr("subprocess.run", lambda command, check: imported.append(command[-1]))
+    with pytest.raises(SystemExit) as ended:
+        run("import_time", "--repeats", "3", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    assert not ended.value.code
+    data = json.loads((tmp_path / "import_time.json").read_text())
+    assert sorted(data["times"]) == ["omniconv", "torch"]
+    assert all(len(times) == 3 and min(times) > 0 for times in data["times"].values())
+    assert data["torch"] == torch.__version__
+    assert data["command"] == f"python benchmarks/import_time.py --out {tmp_path} --repeats 3"
+    assert imported.count("import omniconv") == imported.count("import torch") >= 3
+    assert "import omniconv" in (tmp_path / "import_time.md").read_text()

@@ -203,3 +203,20 @@ def test_finer_pixels_lie_on_the_line_between_the_centres_of_two() -> None:
     images = (3 * centres[:, None] - 2 * centres).expand(1, 1, 8, 8)
     finer = ((torch.arange(16, dtype=torch.float64) + 0.5) / 2).clamp(0.5, 7.5)
     torch.testing.assert_close(resampled(images, 2.0)[0, 0], 3 * finer[:, None] - 2 * finer)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"test_share": 0}, ValueError, "`test_share` must be finite and above 0; got 0"),
+        ({"test_share": 1.0}, ValueError, "`test_share` must be a share below 1; got 1.0"),
+        ({"test_share": "half"}, TypeError, "`test_share` must be a number; got str 'half'"),
+        ({"test_share": 0.001}, ValueError, r"`test_share` must leave a digit of every class .*; got 0.001"),
+        ({"test_share": 0.999}, ValueError, r"`test_share` must leave a digit of every class .*; got 0.999"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0; got -1"),
+        ({"seed": 1.5}, TypeError, "`seed` must be an integer; got float 1.5"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(options: dict[str, Any], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        load_digits(**options)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from omniconv.data import ArraySamples
-from omniconv.training.batches import Batch, BatchPlan, StepSampler, collate, evaluation_batches, loader, pad
+from omniconv.training.batches import BatchPlan, StepSampler, collate, evaluation_batches, pad
 
 
 def sizes(count: int, *, dim: int = 1, ragged: bool = True) -> NDArray[Any]:
@@ -128,16 +128,6 @@ def test_signals_of_one_size_are_stacked_without_a_mask(dim: int) -> None:
 def of_lengths(lengths: NDArray[Any]) -> ArraySamples:
     """A signal of every length, filled with its index."""
     return ArraySamples([np.full((1, length), index, np.float32) for index, length in enumerate(lengths)])
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_loader_gives_the_samples_that_the_sampler_asks_for_with_their_indices(workers: int) -> None:
-    found = plan(20, 6)
-    samples, sampler = of_lengths(found.sizes[:, 0]), StepSampler(found, 2, 7)
-    batches: list[Batch] = list(loader(samples, sampler, workers))
-    assert [batch.indices.tolist() for batch in batches] == list(sampler)
-    for batch in batches:
-        assert torch.equal(batch.signals.amax((1, 2)).long(), batch.indices)
 
 
 def test_a_batch_moves_with_its_mask_and_without() -> None:

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,32 @@ def test_the_sums_are_those_of_the_usual_program(tmp_path: Path) -> None:
     (path / "state.json").write_text("{}")
     done = subprocess.run([program, "--check", "SHA256SUMS"], cwd=path, capture_output=True, text=True)
     assert done.returncode == 1
+
+
+def test_folders_may_be_strings(tmp_path: Path) -> None:
+    path = write_checkpoint(str(tmp_path), 7, STATE, TENSORS)
+    assert path == tmp_path / "step-000000007"
+    assert read_checkpoint(str(path)).state == read_latest(str(tmp_path)).state == STATE
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "told"),
+    [
+        (lambda folder: write_checkpoint(folder, -1, {}, {}), ValueError, "`step` must be at least 0; got -1"),
+        (
+            lambda folder: write_checkpoint(folder, 10**9, {}, {}),
+            ValueError,
+            "`step` must be below 1,000,000,000; got 1",
+        ),
+        (lambda folder: write_checkpoint(folder, 1.0, {}, {}), TypeError, "`step` must be an integer; got float 1.0"),  # type: ignore[arg-type]
+        (lambda folder: write_checkpoint(None, 1, {}, {}), TypeError, "`folder` must be a path; got NoneType None"),  # type: ignore[arg-type]
+        (lambda folder: read_checkpoint(3), TypeError, "`path` must be a path; got int 3"),  # type: ignore[arg-type]
+        (lambda folder: read_latest(None), TypeError, "`folder` must be a path; got NoneType None"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_names_no_checkpoint_is_refused(
+    tmp_path: Path, call: Callable[[Any], Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        call(tmp_path)
+    assert list(tmp_path.iterdir()) == []

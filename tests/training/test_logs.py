@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from omniconv.training.logs import Logs, read_log
 
 ROWS: list[dict[str, float]] = [
@@ -86,3 +88,10 @@ def test_without_a_log_there_are_no_rows(tmp_path: Path) -> None:
     assert logs.rows == []
     logs.close()
     assert (tmp_path / "log.jsonl").read_bytes() == b""
+
+
+def test_a_log_is_found_by_a_string_too(tmp_path: Path) -> None:
+    written(tmp_path, ROWS)
+    assert read_log(str(tmp_path / "log.jsonl")) == ROWS
+    with pytest.raises(TypeError, match="`path` must be a path; got int 3"):
+        read_log(3)  # type: ignore[arg-type]

@@ -15,10 +15,11 @@ from omniconv import CCNN
 from omniconv._errors import NonFiniteError
 from omniconv.data import ArraySamples, TimedSamples, without_gaps
 from omniconv.training import Architecture, Predictor, Recipe, Run, fit, infer_task, outputs_of, train
-from omniconv.training.batches import Batch, Signals, collate, loader
+from omniconv.training.batches import Batch, Signals, collate
 from omniconv.training.checkpoints import read_checkpoint
 from omniconv.training.diagnosis import first_bad_part
 from omniconv.training.fitting import reference_grid, split, statistics
+from omniconv.training.loading import loader
 from omniconv.training.objective import Objective
 from tests.training.makers import TASK, differing, network, waves, weights
 
