@@ -94,9 +94,9 @@ def test_the_layout_and_the_length_may_change_after_the_fit() -> None:
     for fitted in (by_matrix, by_channels):
         for same in (X, X[:, None], list(X)):
             np.testing.assert_array_equal(fitted.predict_proba(same), expected)
-        shorter = [fitted.predict_proba(cut) for cut in (X[:, None, :25], list(X[:, :25]))]
-        np.testing.assert_array_equal(*shorter)
-    np.testing.assert_array_equal(by_channels.predict_proba(X[:, :25]), shorter[0])
+        shorter = fitted.predict_proba(X[:, None, :25])
+        np.testing.assert_array_equal(fitted.predict_proba(list(X[:, :25])), shorter)
+    np.testing.assert_array_equal(by_channels.predict_proba(X[:, :25]), shorter)
     with pytest.raises(ValueError, match=r"has 25 features.*another length as \(n, 1, length\), or as a list"):
         by_matrix.predict(X[:, :25])
     assert not hasattr(by_matrix.fit(X[:, None], y), "n_features_in_")
