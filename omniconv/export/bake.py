@@ -100,9 +100,9 @@ def same(first: Samples, second: Samples) -> bool:
 def bake(model: nn.Module, x: Tensor | None = None) -> nn.Module:
     """A copy of the model in which every group convolution is made of `torch.nn.Conv1d`, `2d` or `3d`.
 
-    It computes what the model does in evaluation mode, on the reference spacing, for signals of any size; nothing of
-    the library is left in these layers but their order, so that any tool for plain networks takes it. `model` itself
-    and its state dict stay as they are.
+    It computes what the model does in evaluation mode, equal to rounding, on the reference spacing, for signals of any
+    size; nothing of the library is left in these layers but their order, so that any tool for plain networks takes it.
+    `model` itself and its state dict stay as they are.
 
     `model`: in evaluation mode. `x`: an input, by which the elements at which layers compute are found; None for a
     network of the library or a single layer.
