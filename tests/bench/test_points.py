@@ -87,6 +87,6 @@ def test_what_takes_more_is_not_said_to_take_less() -> None:
     results = [points.Result(way, 1024, 9, seconds, nbytes) for way, (seconds, nbytes) in found]
     measured = points.Measured("cpu", width=1, blocks=1, repeats=1, seconds=1.0, results=results)
     assert points.ratios(measured) == (
-        "At 1,024 points the lattice takes 2 times more time and 2 times less memory than all pairs at once; `PointConv` "
-        "takes 25 times less memory and 2 times less time than these."
+        "At 1,024 points the lattice takes 2 times more time and 2 times less memory than all pairs at once; "
+        "`PointConv` takes 25 times less memory and 2 times less time than these."
     )

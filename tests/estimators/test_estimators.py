@@ -95,7 +95,7 @@ def test_the_layout_and_the_length_may_change_after_the_fit() -> None:
         for same in (X, X[:, None], list(X)):
             np.testing.assert_array_equal(fitted.predict_proba(same), expected)
         shorter = [fitted.predict_proba(cut) for cut in (X[:, None, :25], list(X[:, :25]))]
-        np.testing.assert_array_equal(*shorter)
+        np.testing.assert_array_equal(shorter[0], shorter[1])
     np.testing.assert_array_equal(by_channels.predict_proba(X[:, :25]), shorter[0])
     with pytest.raises(ValueError, match=r"has 25 features.*another length as \(n, 1, length\), or as a list"):
         by_matrix.predict(X[:, :25])
