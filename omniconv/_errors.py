@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sized
 from importlib import import_module
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -11,7 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+
+LONG = 100
+"""Characters of a value, or items, beyond which a message says only what it is."""
 
 
 class EngineError(ValueError):
@@ -39,10 +44,30 @@ class Interrupted(Exception):  # noqa: N818, it is no error
 
 
 def describe(value: object) -> str:
-    """A short description of a value for error messages: dtype and shape of a tensor, else type and value."""
-    if isinstance(value, torch.Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+    """A short description of a value for error messages: dtype and shape of a tensor or array, else type and value.
+
+    >>> describe([0] * 1000)
+    'list of length 1000'
+    """
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+        return f"a {str(value.dtype).removeprefix('torch.')} {kind} of shape {tuple(value.shape)}"
+    told, name = shown(value), type(value).__name__
+    return told if told.startswith(f"{name} of ") else f"{name} {told}"
+
+
+def shown(value: object) -> str:
+    """The value as it is written, where that is one short line; else what it is, or its beginning.
+
+    >>> shown(0.5), shown("a" * 1000)
+    ('0.5', 'str of length 1000')
+    """
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 0:
+        return describe(value)
+    if isinstance(value, Sized) and not isinstance(value, torch.Tensor | np.ndarray) and len(value) > LONG:
+        return f"{type(value).__name__} of length {len(value)}"
+    told = " ".join(repr(value).split())
+    return told if len(told) <= LONG else f"{told[: LONG - 4]}..."
 
 
 def check_module(name: str, value: Any) -> None:
@@ -81,14 +106,14 @@ def check_number(name: str, value: Any, low: float, high: float = math.inf, *, c
     if not (math.isfinite(number) and (low < number or (closed and low == number)) and number <= high):
         bound = f"at least {low:g}" if closed else f"above {low:g}"
         bound += f" and at most {high:g}" if math.isfinite(high) else ""
-        raise ValueError(f"`{name}` must be finite and {bound}; got {value!r}.")
+        raise ValueError(f"`{name}` must be finite and {bound}; got {shown(value)}.")
     return number
 
 
 def check_probability(name: str, value: Any) -> float:
     """Return a probability that must not be 1, as of dropping, as a float, or raise unless it is in [0, 1)."""
     if (number := check_number(name, value, low=0.0, closed=True)) >= 1.0:
-        raise ValueError(f"`{name}` must be a probability below 1; got {value!r}.")
+        raise ValueError(f"`{name}` must be a probability below 1; got {shown(value)}.")
     return number
 
 
@@ -118,7 +143,7 @@ def check_positions(positions: Any, dim: int) -> None:
 def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return `value`, or raise `ValueError` with the list of what is allowed."""
     if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.")
     return str(value)
 
 

@@ -212,12 +212,21 @@ def ratios(measured: Measured) -> str:
         return ""
     found = {result.way: result for result in measured.results if result.points == shared}
     lattice, points, plain = (found[way] for way in WAYS)
-    time, memory = plain.seconds / lattice.seconds, plain.nbytes / lattice.nbytes
-    return (
-        f"At {shared:,} points the lattice takes {factor(time)} times less time and {factor(memory)} times less memory "
-        f"than all pairs at once; `PointConv` takes {plain.nbytes / points.nbytes:.1f} times less memory than these, "
-        f"and {points.seconds / plain.seconds:.2f} times the time."
+    told = (
+        compared(plain.seconds / lattice.seconds, "time"),
+        compared(plain.nbytes / lattice.nbytes, "memory"),
+        compared(plain.nbytes / points.nbytes, "memory"),
+        compared(plain.seconds / points.seconds, "time"),
     )
+    return (
+        f"At {shared:,} points the lattice takes {told[0]} and {told[1]} than all pairs at once; `PointConv` takes "
+        f"{told[2]} and {told[3]} than these."
+    )
+
+
+def compared(ratio: float, what: str) -> str:
+    """How much less than the other, or more: `ratio` is that of the other."""
+    return f"{factor(ratio)} times less {what}" if ratio >= 1 else f"{factor(1 / ratio)} times more {what}"
 
 
 def factor(value: float) -> str:

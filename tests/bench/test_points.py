@@ -80,3 +80,13 @@ def test_the_script_writes_its_results(tmp_path: Path, monkeypatch: pytest.Monke
     found = json.loads((tmp_path / "points.json").read_text())
     assert [(one["way"], one["points"]) for one in found["results"]] == CASES
     assert "benchmarks/points.py --points 20,40" in found["about"]["command"]
+
+
+def test_what_takes_more_is_not_said_to_take_less() -> None:
+    found = zip(points.WAYS, ((2.0, 50), (0.5, 4), (1.0, 100)), strict=True)
+    results = [points.Result(way, 1024, 9, seconds, nbytes) for way, (seconds, nbytes) in found]
+    measured = points.Measured("cpu", width=1, blocks=1, repeats=1, seconds=1.0, results=results)
+    assert points.ratios(measured) == (
+        "At 1,024 points the lattice takes 2 times more time and 2 times less memory than all pairs at once; "
+        "`PointConv` takes 25 times less memory and 2 times less time than these."
+    )

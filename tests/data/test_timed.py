@@ -103,7 +103,11 @@ def test_a_subset_of_samples_without_times_has_none() -> None:
         ("0123", TypeError, "`times` must be an array of numbers per series, or one for all; got str '0123'"),
         (b"0123", TypeError, "must be an array of numbers per series, or one for all; got bytes"),
         (3.0, TypeError, "must be an array of numbers per series, or one for all; got float 3.0"),
-        (np.array(3.0), TypeError, "must be an array of numbers per series, or one for all; got ndarray"),
+        (
+            np.array(3.0),
+            TypeError,
+            "must be an array of numbers per series, or one for all; got a float64 array of shape",
+        ),
         ({"p": [0, 1]}, TypeError, "must be an array of numbers per series, or one for all; got dict"),
         (["a", "b", "c"], TypeError, "`times` must be numbers in any one unit; those of all series are <U1"),
         ([[0, 1, 2], ["a", "b", "c"]], TypeError, "those of series 1 are <U1. Convert dates, for example to seconds"),

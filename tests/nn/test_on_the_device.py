@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from omniconv._constants import numbers
 from omniconv.kernels import Conditional
 from omniconv.nn import Conv, Conv1d, Conv2d, TokenEmbedding
 from omniconv.supports import Gaussian
+from omniconv.testing._device import met, stays
 from tests.cases import KERNELS, SUPPORTS
-
-CALLS = ("aten.lift_fresh", "aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal")
-"""A list that becomes a tensor; a number that the host asks for, or a size that depends on numbers."""
 
 DEVICES = ("cpu", "meta")
 """On the second, what comes from the host is of another device."""
@@ -27,29 +24,6 @@ PLACES: dict[str, Callable[..., Conv]] = {
     "1d": partial(Conv1d, 3, 4, 20, reach=5),
     "2d": partial(Conv2d, 3, 4, (9, 8), reach=(5, 3)),
 }
-
-
-class Between(TorchDispatchMode):
-    """Names of the calls with which host and device meet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(
-        self, call: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        moved = str(call) == "aten._to_copy.default" and kwargs.get("device", args[0].device) != args[0].device
-        if moved or str(call).startswith(CALLS):
-            self.seen.append(str(call))
-        return call(*args, **kwargs)
-
-
-def met(action: Callable[[], object]) -> list[str]:
-    with Between() as between:
-        action()
-    return between.seen
 
 
 def train(layer: Conv, device: str) -> None:
@@ -65,7 +39,7 @@ def test_every_kernel_stays_on_its_device(name: str, causal: bool, place: str) -
         pytest.skip("takes a condition")
     for device in DEVICES:
         layer = PLACES[place](kernel=KERNELS[name], causal=causal, device=device)
-        assert met(partial(train, layer, device)) == []
+        stays(partial(train, layer, device), f"a layer with {name}")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -73,7 +47,7 @@ def test_every_kernel_stays_on_its_device(name: str, causal: bool, place: str) -
 def test_every_support_stays_on_its_device(support: Any, place: str) -> None:
     for device in DEVICES:
         layer = PLACES[place](support=support, device=device)
-        assert met(partial(train, layer, device)) == []
+        stays(partial(train, layer, device), f"a layer with {support}")
 
 
 class Elsewhere(Tensor):

@@ -373,6 +373,27 @@ class ChannelsFirst(RightKernel):
         return super().forward(positions).movedim(-1, 0)
 
 
+class ListInForward(RightKernel):
+    """Makes a tensor of a list at every call."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions * torch.tensor([1.0] * self.dim, device=positions.device))
+
+
+class AsksForANumber(RightKernel):
+    """Has the host wait for the phases; a tensor without numbers has none to give."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions) * (1.0 if self.phase.is_meta else 1.0 + 0.0 * self.phase.sum().item())
+
+
+class TiedToTheGrid(RightKernel):
+    """Says that it is smooth, and changes its sign from one lag of the reference grid to the next."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return super().forward(positions) * (torch.pi * max(self.reach[0], 1) * positions[..., :1]).cos() * 2**0.5
+
+
 class Float32Only(RightKernel):
     def forward(self, positions: Tensor) -> Tensor:
         return super().forward(positions.float())
@@ -637,6 +658,14 @@ WRONG_KERNELS: dict[str, tuple[KernelFactory, int, type[Exception], str]] = {
         AssertionError,
         "bandwidths must have a derivative",
     ),
+    "from-the-host": (
+        ListInForward,
+        1,
+        AssertionError,
+        r"brings numbers from the host .*aten\.lift_fresh.*\. Multiply by Python numbers, or fill a tensor on the",
+    ),
+    "asks-the-device": (AsksForANumber, 1, AssertionError, r"asks .* for a number .*aten\._local_scalar_dense"),
+    "resolution": (TiedToTheGrid, 1, AssertionError, r"half the spacing .* differs by .*Lower the frequencies"),
     "tags": (UnknownTag, 1, AssertionError, r"parameter_tags must name parameters; unknown: \['frequencies'\]"),
 }
 
