@@ -76,6 +76,7 @@ class GroupAttention(Cited, nn.Module):
         return torch.sigmoid(self.spatial(both, inputs, inputs))
 
     def forward(self, x: GroupSignal, inputs: Samples | None = None) -> GroupSignal:
-        self.squeeze.check_input(x, inputs)
+        if isinstance(self.squeeze, GroupConv):  # a baked network has a plain convolution here
+            self.squeeze.check_input(x, inputs)
         marked = self.channel_map(x, inputs) * x
         return x - self.spatial_map(marked, inputs) * marked
