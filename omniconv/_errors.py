@@ -70,12 +70,6 @@ def shown(value: object) -> str:
     return told if len(told) <= LONG else f"{told[: LONG - 4]}..."
 
 
-def check_module(name: str, value: Any) -> None:
-    """Raise `TypeError` unless `value` is a module, such as a layer or a network."""
-    if not isinstance(value, torch.nn.Module):
-        raise TypeError(f"`{name}` must be a torch.nn.Module; got {describe(value)}.")
-
-
 def check_floating_tensor(name: str, value: Any) -> None:
     """Raise `TypeError` unless `value` is a tensor of real floating-point numbers."""
     if not isinstance(value, torch.Tensor):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from omniconv._errors import check_module
+from omniconv._errors import check_instance
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ def cite(model: nn.Module) -> str:
     >>> print(oc.cite(oc.Conv1d(1, 1, 8, kernel=oc.SIREN, support=oc.Full)).splitlines()[0])
     @misc{omniconv,
     """
-    check_module("model", model)
+    check_instance("model", model, nn.Module)
     found = {OMNICONV: None} | {
         reference: None for module in model.modules() if isinstance(module, Cited) for reference in module.references
     }

@@ -173,6 +173,9 @@ class Fit:
     workers: int = 0
     """Processes that read the samples."""
 
+    read_timeout: float = 300.0
+    """Seconds for which a batch of such a process is waited before another takes its place."""
+
     seed: int = 0
     """Of the weights, the order of the batches, drop-out and splits."""
 
@@ -228,6 +231,7 @@ class Fit:
             every=self.checkpoint_steps,
             keep=self.keep,
             time_limit=self.time_limit,
+            read_timeout=self.read_timeout,
             trackers=self.track,
             device=self.device,
             progress=True,

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from omniconv._errors import check_module
+from omniconv._errors import check_instance
 from omniconv.nn._kept_taps import KeptTaps
 
 
@@ -40,7 +40,7 @@ class Refreshed(nn.Module, ABC):
 
 def refresh(model: nn.Module) -> None:
     """`refresh()` of every convolution in `model`: call it after the parameters have changed."""
-    check_module("model", model)
+    check_instance("model", model, nn.Module)
     for module in model.modules():
         if isinstance(module, Refreshed):
             module.refresh()

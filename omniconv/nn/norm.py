@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from omniconv._errors import check_integer, check_module, check_number, describe
+from omniconv._errors import check_instance, check_integer, check_number, describe
 from omniconv._place import check_place
 from omniconv._precision import HALF
 from omniconv._typing import Mask, Signal, check_bool
@@ -211,7 +211,7 @@ def synchronize(model: nn.Module) -> None:
     Then several processes compute what one does with all their batches together. Every process has to call the network
     equally often. Without several processes this changes nothing.
     """
-    check_module("model", model)
+    check_instance("model", model, nn.Module)
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     for module in model.modules():
         if isinstance(module, BatchNorm):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_choice, check_integer, check_module, check_number
+from omniconv._errors import check_choice, check_instance, check_integer, check_number
 from omniconv._typing import Taps, check_bool
 from omniconv.engines.fft import fast_length
 from omniconv.nn._group_layer import GroupLayer
@@ -180,7 +180,7 @@ def convolutions(model: nn.Module) -> Iterator[Conv]:
 
 def parts_of(model: nn.Module) -> Iterator[nn.Module]:
     """Every module of a model, or an error where that is none."""
-    check_module("model", model)
+    check_instance("model", model, nn.Module)
     return model.modules()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_module, describe, require
+from omniconv._errors import check_instance, check_integer, describe, require
 from omniconv._typing import Signal
 from omniconv.groups import Count, Elements, Group, Samples, transform
 from omniconv.groups._signals import NEAR, nearest
@@ -118,7 +118,7 @@ def equivariance_report(
     >>> bool(report.errors.max() < 1e-4)  # quarter turns
     True
     """
-    check_module("model", model)
+    check_instance("model", model, nn.Module)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
     if group is None:
         if not layers:

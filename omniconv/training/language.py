@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer, check_number
+from omniconv._errors import check_instance, check_integer, check_number
 from omniconv.data.windows import Windows
 from omniconv.models import Network, Stepper
 from omniconv.nn import Conv
@@ -33,6 +33,7 @@ class NextToken(nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
+        check_instance("network", network, nn.Module)
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,6 +54,9 @@ class Language(Task):
     metric = "log_likelihood"
 
     tokens: int
+
+    def __post_init__(self) -> None:
+        check_integer("tokens", self.tokens, minimum=2)
 
     @property
     def out_features(self) -> int:

@@ -16,6 +16,8 @@ from omniconv.data import ArraySamples
 from omniconv.training import (
     Architecture,
     Classification,
+    Language,
+    NextToken,
     Predictor,
     Recipe,
     Regression,
@@ -101,6 +103,8 @@ def test_a_network_with_other_outputs_than_the_task_is_refused(call: Callable[[]
         (lambda: Predictor(network(), None), "`task` must be a Task; got NoneType None"),  # type: ignore[arg-type]
         (lambda: Predictor(network(), TASK).predict(3), "`samples` must be Samples; got int 3"),  # type: ignore[arg-type]
         (lambda: accuracy(None, torch.zeros(2, 1, 4), torch.zeros(2)), "`model` must be a torch.nn.Module"),  # type: ignore[arg-type]
+        (lambda: NextToken(None), "`network` must be a torch.nn.Module; got NoneType None"),  # type: ignore[arg-type]
+        (lambda: Language("a"), "`tokens` must be an integer; got str 'a'"),  # type: ignore[arg-type]
         (lambda: Classification("ab"), "`classes` must be a tuple of labels; got str 'ab'"),  # type: ignore[arg-type]
         (lambda: Classification(None), "`classes` must be a tuple of labels; got NoneType None"),  # type: ignore[arg-type]
         (lambda: Classification((0, 1), weights=3.0), "`weights` must be a tuple of numbers; got float 3.0"),  # type: ignore[arg-type]
@@ -115,6 +119,7 @@ def test_what_is_of_another_kind_is_refused_by_name(call: Callable[[], Any], tol
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda: Language(1), "`tokens` must be at least 2; got 1"),
         (lambda: Classification(("a", "a")), r"`classes` must differ; got \['a', 'a'\]"),
         (lambda: Classification((1, 1.0, 2)), r"`classes` must differ; got \[1, 1.0, 2\]"),
         (lambda: Classification((0, 1), weights=(-1.0, 1.0)), "`weights` must be finite and at least 0; got -1.0"),
