@@ -81,7 +81,7 @@ def test_a_network_with_other_outputs_than_the_task_is_refused(call: Callable[[]
         (trained(task=None), "`task` must be a Task; got NoneType None. .*infer_task"),
         (trained(task="classification"), "`task` must be a Task; got str 'classification'"),
         (trained(samples=None), "`samples` must be Samples; got NoneType None. .*ArraySamples"),
-        (trained(samples=np.zeros((2, 1, 4))), "`samples` must be Samples; got ndarray"),
+        (trained(samples=np.zeros((2, 1, 4))), "`samples` must be Samples; got a float64 array"),
         (trained(validation=3), "`validation` must be Samples; got int 3"),
         (trained(recipe=3), "`recipe` must be a Recipe; got int 3"),
         (trained(run=3), "`run` must be a Run; got int 3"),
