@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from omniconv._errors import require
+from omniconv._errors import SampleError, require
 from omniconv._files import write_whole
 from omniconv.cli._output import check_file, console, facts
 from omniconv.data import Samples, has_split, read, without_gaps
@@ -130,8 +130,11 @@ def gaps_settled() -> Iterator[None]:
     """While entered, says of NaN that nothing means what can be done here: it is no option of these commands."""
     try:
         yield
-    except GapError as error:
+    except (GapError, SampleError) as error:
+        found = error if isinstance(error, GapError) else error.__cause__  # a reader names the sample besides
+        if not isinstance(found, GapError):
+            raise
         raise ValueError(
-            f"{error.gap}. What that means is settled in the training: fit with `omniconv fit --missing interpolate`, "
+            f"{found.gap}. What that means is settled in the training: fit with `omniconv fit --missing interpolate`, "
             "mean or absent; or repair it."
         ) from error
