@@ -21,18 +21,24 @@ LONG = 4
 
 
 @lru_cache(maxsize=4096)
-def blocks(problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS) -> tuple[Block, ...]:
+def blocks(
+    problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS, batches: bool = False
+) -> tuple[Block, ...]:
     """Slices of (batch, channels) that cover all, of at most about `budget` samples where a channel takes `row`.
 
     One slice up to `whole` samples, where the taps mix channels, where there is no such cache, or, up to `LONG` times
     the budget, where channels are so long that fewer than `multiple` would fit. Otherwise whole signals as long as they
-    fit; then channels, a multiple of `multiple` at a time, the batch last, so that what belongs to the channels stays
-    in cache too.
+    fit, or with `batches` as many channels of the whole batch, a multiple of `multiple`, where there are that many;
+    then channels, a multiple of `multiple` at a time, the batch last, so that what belongs to the channels stays in
+    cache too.
     """
     every, rows = slice(None), budget // row
     whole = max(whole, budget if rows >= multiple else LONG * budget)
     if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= whole:
         return ((every, every),)
+    together = rows // problem.batch // multiple * multiple
+    if batches and together:
+        return tuple((every, slice(start, start + together)) for start in range(0, problem.in_channels, together))
     if rows >= problem.in_channels:
         step = rows // problem.in_channels
         return tuple((slice(start, start + step), every) for start in range(0, problem.batch, step))

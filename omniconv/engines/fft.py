@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines._blocks import beyond_cache, blocks
+from omniconv.engines._blocks import Block, beyond_cache, blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._float32 import full_float32
 from omniconv.engines._owned import owned
@@ -39,7 +39,7 @@ def prepare(taps: Taps, problem: Problem) -> Tensor:
 
 def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
     """y = F^-1(F x * F taps), in a frame long enough that no output meets what wraps around."""
-    start, slices = first_output(problem.origin, problem), blocks(problem, math.prod(frame(problem)), BLOCK)
+    start, slices = first_output(problem.origin, problem), slices_of(problem)
     if len(slices) == 1:
         return signal(mix(spectrum(x, problem), spectrum_taps, problem), start, problem)
     y = x.new_empty(problem.batch, problem.out_channels, *problem.size)
@@ -53,7 +53,7 @@ def bound(problem: Problem) -> Launch | None:
     """The four transforms and products of all signals at once, on one zero axis with a kernel per channel."""
     n, size = frame(problem), problem.size[-1]
     alone = problem.dim == 1 and problem.depthwise and not any(problem.circular)
-    if problem.device != "cpu" or not alone or len(blocks(problem, math.prod(n), BLOCK)) > 1:
+    if problem.device != "cpu" or not alone or len(slices_of(problem)) > 1:
         return None
     start, length = first_output(problem.origin, problem)[0], n[0]
     rfft, irfft = torch.fft.rfft, torch.fft.irfft
@@ -73,7 +73,7 @@ def adjoint(
     """
     back = tuple(k - 1 - o for k, o in zip(problem.kernel_size, problem.origin, strict=True))
     reversed_taps = reversed_spectrum(taps, back, problem) if need_x else None
-    start, slices = first_output(back, problem), blocks(problem, math.prod(frame(problem)), BLOCK)
+    start, slices = first_output(back, problem), slices_of(problem)
     if len(slices) == 1:
         dx, total = gradients_of(grad, x, reversed_taps, start, problem, need_taps)
         return dx, None if total is None else pick(total, problem)
@@ -89,6 +89,11 @@ def adjoint(
         if total is not None and part[1] is not None:
             total[channels] += part[1]
     return dx, None if total is None else pick(total, problem)
+
+
+def slices_of(problem: Problem) -> tuple[Block, ...]:
+    """The blocks: with the whole batch, so that the spectra of the channels' taps are read, and added up, in cache."""
+    return blocks(problem, math.prod(frame(problem)), BLOCK, batches=True)
 
 
 def gradients_of(
@@ -250,7 +255,7 @@ def transforms(problem: Problem, signals: int, placed: int, summed: tuple[int, .
     of its sums, of which there is one at each frequency.
     """
     n = frame(problem)
-    calls = len(blocks(problem, math.prod(n), BLOCK))
+    calls = len(slices_of(problem))
     taken = problem.size if not joint(problem) else n
     butterflies = placed * transform(problem.kernel_size, n)[0] + signals * transform(taken, n)[0]
     strided = placed * transform(problem.kernel_size, n)[1] + signals * transform(taken, n)[1]

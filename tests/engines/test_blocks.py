@@ -27,22 +27,30 @@ def problem(batch: int, channels: int) -> Problem:
     row=st.integers(1, 300),
     budget=st.integers(1, 3000),
     multiple=st.sampled_from([1, 8, 16]),
+    batches=st.booleans(),
 )
 def test_every_channel_of_every_signal_is_in_one_slice(
-    batch: int, channels: int, row: int, budget: int, multiple: int
+    batch: int, channels: int, row: int, budget: int, multiple: int, batches: bool
 ) -> None:
     count = torch.zeros(batch, channels)
-    for piece in blocks(problem(batch, channels), row, budget, multiple=multiple):
+    for piece in blocks(problem(batch, channels), row, budget, multiple=multiple, batches=batches):
         count[piece] += 1
     assert torch.equal(count, torch.ones_like(count))
 
 
+def test_slices_with_the_whole_batch_where_enough_channels_fit() -> None:
+    asked, every = problem(8, 110), slice(None)
+    expected = [(every, slice(start, start + 32)) for start in (0, 32, 64, 96)]
+    assert list(blocks(asked, 2048, 2**19, batches=True)) == expected
+    assert all(batch != every for batch, _ in blocks(asked, 2048, 2**16, batches=True))
+
+
 @pytest.mark.parametrize("engine", ["direct", "fft", "overlap_save"])
-@pytest.mark.parametrize(("batch", "channels"), [(9, 3), (2, 40)])
+@pytest.mark.parametrize(("batch", "channels"), [(9, 3), (2, 40), (1, 40)])
 def test_engines_in_slices_equal_the_reference(
     batch: int, channels: int, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slices of signals, and of channels."""
+    """Slices of signals, and of channels, with the whole batch or without."""
     for module, names in ((direct, ("BLOCK", "WHOLE")), (fft, ("BLOCK",)), (overlap_save, ("BLOCK",))):
         for name in names:
             monkeypatch.setattr(module, name, 16 * 1024 if module is overlap_save else 640)
@@ -51,7 +59,7 @@ def test_engines_in_slices_equal_the_reference(
     taps = torch.randn(channels, 17, dtype=torch.float64, requires_grad=True)
     asked = Problem.of(x, taps)
     assert len(direct.slices_of(asked)) > 1
-    assert len(blocks(asked, fft.frame(asked)[0], fft.BLOCK)) > 1
+    assert len(fft.slices_of(asked)) > 1
     assert len(blocks(asked, overlap_save.covered(asked), 16 * 1024, multiple=1)) > 1
 
     def results(name: str) -> tuple[Tensor, ...]:
