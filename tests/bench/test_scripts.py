@@ -221,7 +221,7 @@ def test_a_way_of_a_long_step_that_is_wrong_is_refused(monkeypatch: pytest.Monke
 def test_import_time_keeps_every_time_that_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     imported: list[str] = []
-    monkeypatch.setattr("subprocess.run", lambda command, check: imported.append(command[-1]))
+    monkeypatch.setattr("subprocess.run", lambda command, check, env: imported.append(command[-1]))
     with pytest.raises(SystemExit) as ended:
         run("import_time", "--repeats", "3", "--out", str(tmp_path), monkeypatch=monkeypatch)
     assert not ended.value.code

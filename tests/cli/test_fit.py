@@ -34,6 +34,7 @@ from omniconv.training import (
     Run,
     fit,
 )
+from omniconv.training.loading import TIMEOUT
 from omniconv.training.logs import read_log
 
 pytestmark = pytest.mark.timeout(280)
@@ -80,6 +81,7 @@ EVERY_OPTION: dict[str, Any] = {
     "precision": "bf16",
     "compile": True,
     "workers": 1,
+    "read_timeout": 30.0,
     "seed": 3,
     "device": "cpu",
     "checkpoint_steps": 10,
@@ -162,6 +164,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
                 continue  # made of the others, or of Python alone
             given = getattr(plain, field.name)
             assert given is None or given == getattr(library, field.name), field.name
+    assert plain.read_timeout == TIMEOUT
 
 
 def test_a_config_file_round_trips_every_option(tmp_path: Path) -> None:
