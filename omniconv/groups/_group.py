@@ -285,6 +285,12 @@ def whole(uniform: Tensor, count: int) -> Tensor:
     return (uniform * count + 4 * count * torch.finfo(uniform.dtype).eps).floor() / count
 
 
+def check_group(group: Any) -> None:
+    """Raise `TypeError` unless `group` is one."""
+    if not isinstance(group, Group):
+        raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {describe(group)}.")
+
+
 def check_order(group: Group, count: Count) -> int:
     """Return the count, or raise unless it is the order of the finite group."""
     if group.order is None or count != group.order:

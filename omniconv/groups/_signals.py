@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._errors import check_choice, check_floating_tensor, describe
-from omniconv.groups._group import Elements, Group, Samples
+from omniconv.groups._group import Elements, Group, Samples, check_group
 
 NEAR = 1e-6
 """Elements and matrices that differ by less are the same."""
@@ -30,8 +30,7 @@ def transform(
     [2.0, 4.0, 1.0, 3.0]
     """
     check_floating_tensor("x", x)
-    if not isinstance(group, Group):
-        raise TypeError(f"`group` must be an omniconv.groups.Group; got {describe(group)}.")
+    check_group(group)
     if samples is not None and not isinstance(samples, Samples):
         raise TypeError(f"`samples` must be omniconv.groups.Samples; got {describe(samples)}.")
     check_floating_tensor("g", g)

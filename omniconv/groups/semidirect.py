@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_floating_tensor, describe
-from omniconv.groups._group import Group
+from omniconv.groups._group import Group, check_group
 
 Pairs: TypeAlias = tuple[Tensor, Tensor]
 """A translation (*batch, dim), and an element of the group of linear maps."""
@@ -33,8 +33,7 @@ class SemidirectProduct:
     group: Group
 
     def __post_init__(self) -> None:
-        if not isinstance(self.group, Group):
-            raise TypeError(f"`group` must be an omniconv.groups.Group, as SO2(); got {describe(self.group)}.")
+        check_group(self.group)
 
     def compose(self, g: Pairs, h: Pairs) -> Pairs:
         """The product gh, which acts as h and then g."""

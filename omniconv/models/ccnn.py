@@ -14,6 +14,7 @@ from omniconv._references import CCNN_PAPER
 from omniconv._typing import Condition, Mask, PerAxis, Signal, check_bool, per_axis
 from omniconv.domains import Cloud
 from omniconv.groups import Count, Group
+from omniconv.groups._group import check_group
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._network import HEADS, Network
 from omniconv.models._published import published_kernel, published_support
@@ -115,18 +116,7 @@ class CCNN(Network):
         def linear() -> Pointwise:
             return Pointwise(width, width, **place)
 
-        if group is None and samples is not None:
-            raise ValueError(
-                f"`samples` are those of a `group`, and there is none; got {samples!r}. Give a group, or none."
-            )
-        if group is not None:
-            if not isinstance(group, Group):
-                raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
-            if span is not None:
-                raise ValueError(
-                    f"`span` is the unit of `times` and `positions`, and a network on a `group` takes none of "
-                    f"them; got {span!r}. Leave it out."
-                )
+        check_on_group(group, samples, span)
         self.group = group
         self.stem: Conv  # on a group, a LiftingConv
         if group is None:
@@ -211,6 +201,20 @@ class CCNN(Network):
         for block in self.blocks:
             x = block(x, spacing=where.spacing)
         return self.head(self.norm(x).mean(2))
+
+
+def check_on_group(group: Any, samples: Any, span: Any) -> None:
+    """Raise unless `group` is None or a group, and the arguments that depend on it fit."""
+    if group is None:
+        if samples is not None:
+            raise ValueError(f"`samples` are those of a `group`, and there is none; got {samples!r}. Give a group.")
+        return
+    check_group(group)
+    if span is not None:
+        raise ValueError(
+            f"`span` is the unit of `times` and `positions`, and a network on a `group` takes none of them; got "
+            f"{span!r}. Leave it out."
+        )
 
 
 @register_model

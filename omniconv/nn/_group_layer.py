@@ -18,6 +18,7 @@ from omniconv.domains.grid import Grid, check_spacing
 from omniconv.engines import ENGINES, convolve
 from omniconv.engines._shorten import fold
 from omniconv.groups import Count, Group, Product, Samples
+from omniconv.groups._group import check_group
 from omniconv.kernels import SIREN, Kernel, KernelFactory
 from omniconv.nn._checks import check_placed, check_samples
 from omniconv.nn._group_steps import GroupSignal, Maker, Step
@@ -85,8 +86,7 @@ class GroupLayer(Cited, Refreshed):
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
         self.out_channels = check_integer("out_channels", out_channels)
-        if not isinstance(group, Group):
-            raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
+        check_group(group)
         dim = len(size) if isinstance(size, Sequence) else group.dim
         self.grid = Grid(per_axis("size", size, dim, check_integer), 1.0, boundary)
         if self.grid.dim != group.dim:

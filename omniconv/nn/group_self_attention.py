@@ -16,6 +16,7 @@ from omniconv._references import GROUP_ATTENTION_PAPER, Cited
 from omniconv._typing import PerAxis, Signal, check_reach, per_axis
 from omniconv.domains.grid import Grid
 from omniconv.groups import Count, Group, Samples
+from omniconv.groups._group import check_group
 from omniconv.kernels import KernelFactory
 from omniconv.nn._checks import check_placed, check_samples
 from omniconv.nn._group_layer import SHARP
@@ -55,8 +56,7 @@ class SelfAttention(Cited, nn.Module):
         self.width = check_integer("width", out_channels if width is None else width)
         if self.width % heads:
             raise ValueError(f"`width` must be a multiple of `heads` (={heads}); got {self.width}.")
-        if not isinstance(group, Group):
-            raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
+        check_group(group)
         dim = len(size) if isinstance(size, Sequence) else group.dim
         self.grid = Grid(per_axis("size", size, dim, check_integer))
         if dim != group.dim:

@@ -11,6 +11,7 @@ from omniconv._precision import AtLeastFloat32, at_least_float32
 from omniconv._references import PARTIAL_PAPER, Cited
 from omniconv._tags import Tag, Tagged
 from omniconv.groups import Count, Group, Product, Samples
+from omniconv.groups._group import check_group
 from omniconv.nn._kept_taps import may_be_kept
 from omniconv.nn._poses import sampled
 from omniconv.nn._refreshed import Refreshed
@@ -62,8 +63,7 @@ class Partial(Cited, Tagged, AtLeastFloat32, Refreshed):
     ):
         super().__init__()
         self.group, self.count = group, samples
-        if not isinstance(group, Group):
-            raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {group!r}.")
+        check_group(group)
         self.begin = check_number("begin", begin, low=0.0, high=1.0)
         self.temperature = check_number("temperature", temperature, low=0.0)
         check_place(device, dtype)

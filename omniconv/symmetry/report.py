@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from omniconv._errors import check_instance, check_integer, describe, require
 from omniconv._typing import Signal
 from omniconv.groups import Count, Elements, Group, Samples, transform
+from omniconv.groups._group import check_group
 from omniconv.groups._signals import NEAR, nearest
 from omniconv.nn import GroupConv, GroupSelfAttention, LiftingConv, LiftingSelfAttention, NonStationaryConv
 from omniconv.nn._poses import keeps_axes
@@ -124,8 +125,7 @@ def equivariance_report(
         if not layers:
             raise ValueError("`group` must be given for a model without group layers.")
         group = next(iter(layers.values())).group
-    if not isinstance(group, Group):
-        raise TypeError(f"`group` must be an omniconv.groups.Group, as omniconv.groups.SO2(); got {describe(group)}.")
+    check_group(group)
     if not isinstance(x, Tensor) or x.ndim != group.dim + 2:
         raise ValueError(f"`x` must be (batch, channels, *size), {group.dim} axes in size; got {describe(x)}.")
     modes = [(module, module.training) for module in model.modules()]

@@ -124,7 +124,7 @@ class Worker:
 
 def serve(connection: Connection, reading: Any, work: Work, number: int) -> None:
     """What a worker runs: answers one question after the other, until whoever asks is gone."""
-    for ignored in (*SIGNALS, signal.SIGINT):  # left to the training process, which ends its workers when it ends
+    for ignored in SIGNALS:  # left to the training process, which ends its workers when it ends
         signal.signal(ignored, signal.SIG_IGN)
     torch.set_num_threads(1)
     torch.manual_seed(number)

@@ -307,7 +307,7 @@ def lift(**options: Any) -> LiftingConv:
 
 
 BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
-    (lambda: lift(group="so2"), TypeError, "`group` must be an omniconv.groups.Group.*got 'so2'"),
+    (lambda: lift(group="so2"), TypeError, "`group` must be an omniconv.groups.Group.*got str 'so2'"),
     (lambda: lift(group=SO2), TypeError, "`group` must be an omniconv.groups.Group"),
     (lambda: lift(sizes=(2, 3, (5, 5, 5))), ValueError, r"`group` must act on the 3 axes .*SO2\(\) acts on 2"),
     (lambda: lift(sizes=(2, 3, (5,))), ValueError, "`group` must act on the 1 axes"),
