@@ -21,24 +21,18 @@ LONG = 4
 
 
 @lru_cache(maxsize=4096)
-def blocks(
-    problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS, batches: bool = False
-) -> tuple[Block, ...]:
+def blocks(problem: Problem, row: int, budget: int, *, whole: int = 0, multiple: int = ROWS) -> tuple[Block, ...]:
     """Slices of (batch, channels) that cover all, of at most about `budget` samples where a channel takes `row`.
 
     One slice up to `whole` samples, where the taps mix channels, where there is no such cache, or, up to `LONG` times
     the budget, where channels are so long that fewer than `multiple` would fit. Otherwise whole signals as long as they
-    fit, or with `batches` as many channels of the whole batch, a multiple of `multiple`, where there are that many;
-    then channels, a multiple of `multiple` at a time, the batch last, so that what belongs to the channels stays in
-    cache too.
+    fit; then channels, a multiple of `multiple` at a time, the batch last, so that what belongs to the channels stays
+    in cache too.
     """
     every, rows = slice(None), budget // row
     whole = max(whole, budget if rows >= multiple else LONG * budget)
     if not problem.depthwise or problem.device != "cpu" or problem.pairs * row <= whole:
         return ((every, every),)
-    together = rows // problem.batch // multiple * multiple
-    if batches and together:
-        return tuple((every, slice(start, start + together)) for start in range(0, problem.in_channels, together))
     if rows >= problem.in_channels:
         step = rows // problem.in_channels
         return tuple((slice(start, start + step), every) for start in range(0, problem.batch, step))
@@ -48,6 +42,27 @@ def blocks(
         for start in range(0, problem.in_channels, step)
         for batch in range(problem.batch)
     )
+
+
+@lru_cache(maxsize=4096)
+def channel_blocks(problem: Problem, row: int, budget: int, *, fewest: int) -> tuple[Block, ...]:
+    """Slices that take some channels of the whole batch, of about `budget` samples where a channel of a signal takes
+    `row`, but of `fewest` signals' channels at least; of a larger batch some signals at a time, of one channel after
+    the other. One slice where the taps mix channels or there is no such cache.
+    """
+    rows = max(fewest, budget // row)
+    if not problem.depthwise or problem.device != "cpu":
+        return ((slice(None), slice(None)),)
+    of_batch, of_channels = parts(problem.batch, rows), parts(problem.in_channels, max(1, rows // problem.batch))
+    return tuple((signals, channels) for channels in of_channels for signals in of_batch)
+
+
+def parts(count: int, most: int) -> tuple[slice, ...]:
+    """Slices that cover so many, of about equal lengths up to `most`."""
+    if count <= most:
+        return (slice(None),)
+    step = -(-count // -(-count // most))
+    return tuple(slice(start, start + step) for start in range(0, count, step))
 
 
 def beyond_cache(problem: Problem, samples: float) -> float:

@@ -52,9 +52,7 @@ def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
         if plan.differentiable is not None and not torch.is_autocast_enabled("cpu"):
             return plan.differentiable(x, taps)
-        return Convolve.apply(x, taps, plan.problem.causal, plan.problem.circular, plan.asked)
-    if plan.launch is not None and not CONSTANT.data and not torch.is_autocast_enabled("cpu"):
-        return plan.launch(x, taps)
+        return Convolve.apply(x, taps, plan)
     return carry_out_plan(x, taps, plan)
 
 
@@ -123,6 +121,8 @@ def carry_out(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequenc
 
 def carry_out_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same where the plan is known."""
+    if plan.launch is not None and not CONSTANT.data and as_it_is(x):
+        return plan.launch(x, taps)
     if plan.problem.batch == 0:
         return x.new_empty(0, plan.problem.out_channels, *plan.problem.size)
     if as_it_is(x):
@@ -152,7 +152,13 @@ def carry_out_adjoint(
     need_taps: bool,
 ) -> tuple[Tensor, Tensor]:
     """B(grad, x, taps), each gradient in the dtype of its argument; what is not needed comes back empty."""
-    plan = plan_of(x, taps, causal, circular, engine)
+    return carry_out_adjoint_plan(grad, x, taps, plan_of(x, taps, causal, circular, engine), need_x, need_taps)
+
+
+def carry_out_adjoint_plan(
+    grad: Tensor, x: Tensor, taps: Tensor, plan: Plan, need_x: bool, need_taps: bool
+) -> tuple[Tensor, Tensor]:
+    """The same where the plan is known."""
     if plan.problem.batch == 0 or not (need_x or need_taps):
         return torch.zeros_like(x if need_x else x.new_empty(0)), taps.new_zeros(taps.shape if need_taps else 0)
     if as_it_is(x):
@@ -328,16 +334,27 @@ adjoint_op.register_vmap(loop_over_batch(gradients, 3))
 
 
 class Convolve(torch.autograd.Function):
-    """C outside of compilers and transforms of functions."""
+    """C outside of compilers and transforms of functions, with the plan at hand in both directions."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        """See `carry_out`. Without a `setup_context` of its own, which the framework looks up anew at every call."""
-        output = carry_out(*inputs)
-        keep_convolve(ctx, inputs, output)
-        return output
+    def forward(ctx: Any, x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
+        """See `carry_out_plan`. Without a `setup_context` of its own, which the framework looks up at every call."""
+        ctx.plan = plan
+        ctx.save_for_backward(x, taps)
+        return carry_out_plan(x, taps, plan)
 
-    backward = staticmethod(backward_convolve)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """See `gradients`: the cotangent may be one of derivatives of higher order, or one of a batch."""
+        x, taps = ctx.saved_tensors
+        need_x, need_taps = ctx.needs_input_grad[:2]
+        plan: Plan = ctx.plan
+        if torch.is_grad_enabled() or not plain(grad, x, taps):
+            how = plan.problem.causal, plan.problem.circular, plan.asked
+            dx, dtaps = gradients(grad, x, taps, *how, need_x, need_taps)
+        else:
+            dx, dtaps = carry_out_adjoint_plan(grad, x, taps, plan, need_x, need_taps)
+        return (dx if need_x else None), (dtaps if need_taps else None), None
 
 
 class Adjoint(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._typing import Signal, Taps
-from omniconv.engines._blocks import Block, beyond_cache, blocks
+from omniconv.engines._blocks import Block, beyond_cache, channel_blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._float32 import full_float32
 from omniconv.engines._owned import owned
@@ -18,6 +18,10 @@ from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
 """Samples of the frame that are worked on at a time on a CPU: two megabytes in float32, which stay in its cache."""
+ROWS = 128
+"""Frames that are worked on at a time at least, however long: fewer leave threads idle."""
+ALONE = 2**17
+"""Samples of frames that one thread crops in less time than several take to meet."""
 
 JOINT = 0.78
 """Share of the frame's rows that hold samples from which one transform of all axes is faster than one axis after the
@@ -34,12 +38,12 @@ STEPS = 0.8
 
 def prepare(taps: Taps, problem: Problem) -> Tensor:
     """The taps' spectrum: `channels *frequencies`, or `frequencies in out` where the taps mix channels."""
-    return arranged(spectrum(placed(taps, problem.origin, problem), problem), problem)
+    return arranged(spectrum(placed(taps, problem), problem), problem)
 
 
 def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
     """y = F^-1(F x * F taps), in a frame long enough that no output meets what wraps around."""
-    start, slices = first_output(problem.origin, problem), slices_of(problem)
+    start, slices = first_output(problem), slices_of(problem)
     if len(slices) == 1:
         return signal(mix(spectrum(x, problem), spectrum_taps, problem), start, problem)
     y = x.new_empty(problem.batch, problem.out_channels, *problem.size)
@@ -49,41 +53,93 @@ def run(x: Signal, spectrum_taps: Tensor, problem: Problem) -> Signal:
     return y
 
 
-def bound(problem: Problem) -> Launch | None:
-    """The four transforms and products of all signals at once, on one zero axis with a kernel per channel."""
-    n, size = frame(problem), problem.size[-1]
+@lru_cache(maxsize=4096)
+def lean(problem: Problem) -> bool:
+    """Whether there is one zero axis, with a kernel per channel, and slices have the whole batch: then every step is a
+    single transform or product, and what stands around them counts.
+    """
     alone = problem.dim == 1 and problem.depthwise and not any(problem.circular)
-    if problem.device != "cpu" or not alone or len(slices_of(problem)) > 1:
+    return alone and problem.device == "cpu" and all(batch == slice(None) for batch, _ in slices_of(problem))
+
+
+def bound(problem: Problem) -> Launch | None:
+    """The four transforms and products with their sizes at hand, where they are `lean`."""
+    if not lean(problem):
         return None
-    start, length = first_output(problem.origin, problem)[0], n[0]
+    (n,), (start,), (size,), slices = frame(problem), first_output(problem), problem.size, slices_of(problem)
     rfft, irfft = torch.fft.rfft, torch.fft.irfft
 
+    def convolved(x: Signal, taps: Taps) -> Signal:
+        return cropped(irfft(rfft(x, n).mul_(rfft(taps, n)), n), start, size)
+
     def launch(x: Signal, taps: Taps) -> Signal:
-        return owned(irfft(rfft(x, length).mul_(rfft(taps, length)), length).narrow(-1, start, size))
+        if len(slices) == 1:
+            return owned(convolved(x, taps))
+        y = x.new_empty(x.shape)
+        for _, channels in slices:
+            y[:, channels] = convolved(x[:, channels], taps[channels])
+        return y
 
     return launch
+
+
+def cropped(framed: Tensor, start: int, size: int) -> Tensor:
+    """So many samples of the frames from `start`."""
+    crop = torch.narrow_copy if framed.numel() <= ALONE else torch.narrow
+    return crop(framed, -1, start, size)
+
+
+def lean_gradients(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """See `adjoint`: of some channels, where steps are `lean`."""
+    (n,), (start,), dx, dtaps = frame(problem), first_output(problem), None, None
+    of_grad = torch.fft.rfft(moved(grad, -1, start, n), n)
+    if need_taps:
+        total = torch.fft.rfft(x, n).conj_physical_().mul_(of_grad).sum(0)
+        dtaps = cropped(torch.fft.irfft(total, n), 0, taps.shape[-1])
+    if need_x:
+        conjugate = torch.fft.rfft(taps, n).conj_physical_()
+        dx = cropped(torch.fft.irfft(of_grad.mul_(conjugate), n), 0, x.shape[-1])
+    return dx, dtaps
+
+
+def lean_adjoint(
+    grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """See `adjoint`: some channels after the other, where steps are `lean`."""
+    if len(slices_of(problem)) == 1:
+        return lean_gradients(grad, x, taps, problem, need_x, need_taps)
+    dx, dtaps = x.new_empty(x.shape) if need_x else None, taps.new_empty(taps.shape) if need_taps else None
+    for _, channels in slices_of(problem):
+        part = lean_gradients(grad[:, channels], x[:, channels], taps[channels], problem, need_x, need_taps)
+        if dx is not None and part[0] is not None:
+            dx[:, channels] = part[0]
+        if dtaps is not None and part[1] is not None:
+            dtaps[channels] = part[1]
+    return dx, dtaps
 
 
 def adjoint(
     grad: Signal, x: Signal, taps: Taps, problem: Problem, need_x: bool, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx = grad convolved with the reversed taps;  dtaps = F^-1(sum over the batch of F grad * conj F x), at its lags.
+    """With the cotangent at the place of the outputs in the frame, dx = F^-1(F grad * conj F taps) and
+    dtaps = F^-1(sum over the batch of F grad * conj F x) stand where x and the taps do.
 
     The spectra are computed again rather than kept from the forward pass: they take four times the memory of x.
     """
-    back = tuple(k - 1 - o for k, o in zip(problem.kernel_size, problem.origin, strict=True))
-    reversed_taps = reversed_spectrum(taps, back, problem) if need_x else None
-    start, slices = first_output(back, problem), slices_of(problem)
+    if lean(problem):
+        return lean_adjoint(grad, x, taps, problem, need_x, need_taps)
+    conjugate, slices = prepare(taps, problem).conj_physical_() if need_x else None, slices_of(problem)
     if len(slices) == 1:
-        dx, total = gradients_of(grad, x, reversed_taps, start, problem, need_taps)
+        dx, total = gradients_of(grad, x, conjugate, problem, need_taps)
         return dx, None if total is None else pick(total, problem)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
-    total = (
-        x.new_zeros(problem.in_channels, *half_frame(frame(problem)), dtype=x.dtype.to_complex()) if need_taps else None
-    )
+    shape = problem.in_channels, *half_frame(frame(problem))
+    total = x.new_zeros(shape, dtype=x.dtype.to_complex()) if need_taps else None
     for batch, channels in slices:
-        part_taps = None if reversed_taps is None else reversed_taps[channels]
-        part = gradients_of(grad[batch, channels], x[batch, channels], part_taps, start, problem, need_taps)
+        of_taps = None if conjugate is None else conjugate[channels]
+        part = gradients_of(grad[batch, channels], x[batch, channels], of_taps, problem, need_taps)
         if dx is not None and part[0] is not None:
             dx[batch, channels] = part[0]
         if total is not None and part[1] is not None:
@@ -93,24 +149,19 @@ def adjoint(
 
 def slices_of(problem: Problem) -> tuple[Block, ...]:
     """The blocks: with the whole batch, so that the spectra of the channels' taps are read, and added up, in cache."""
-    return blocks(problem, math.prod(frame(problem)), BLOCK, batches=True)
+    return channel_blocks(problem, math.prod(frame(problem)), BLOCK, fewest=ROWS)
 
 
 def gradients_of(
-    grad: Signal, x: Signal, reversed_taps: Tensor | None, start: tuple[int, ...], problem: Problem, need_taps: bool
+    grad: Signal, x: Signal, conjugate: Tensor | None, problem: Problem, need_taps: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of some signals: dx, where there are reversed taps, and the spectrum of their share in dtaps."""
-    spectrum_grad = spectrum(grad, problem)
+    """Of some signals: dx, if the conjugate spectrum of the taps is given, and the spectrum of their share in dtaps."""
+    spectrum_grad = spectrum(grad, problem, first_output(problem))
     share = correlate(spectrum_grad, spectrum(x, problem), problem) if need_taps else None
-    dx = None if reversed_taps is None else signal(mix(spectrum_grad, reversed_taps, problem), start, problem)
-    return dx, share
-
-
-def reversed_spectrum(taps: Taps, back: tuple[int, ...], problem: Problem) -> Tensor:
-    """The spectrum of the transposed, reversed taps, whose zero lag has the index `back`."""
-    turned = taps.flip(problem.axes)
-    turned = turned if problem.depthwise else turned.transpose(0, 1)
-    return arranged(spectrum(placed(turned, back, problem), problem), problem)
+    if conjugate is None:
+        return None, share
+    backwards = conjugate if problem.depthwise else conjugate.transpose(1, 2)
+    return signal(mix(spectrum_grad, backwards, problem), (0,) * problem.dim, problem), share
 
 
 def arranged(spectrum_taps: Tensor, problem: Problem) -> Tensor:
@@ -141,18 +192,28 @@ def correlate(spectrum_grad: Tensor, spectrum_x: Tensor, problem: Problem) -> Te
     return products.permute(1, 2, 0).unflatten(2, spectrum_x.shape[2:])
 
 
-def spectrum(x: Tensor, problem: Problem) -> Tensor:
-    """Half spectrum of a real tensor, zero-padded to the frame."""
+def spectrum(x: Tensor, problem: Problem, start: tuple[int, ...] | None = None) -> Tensor:
+    """Half spectrum of a real tensor, zero-padded to the frame, in which it begins at `start`: None is its corner."""
     n = frame(problem)
+    starts = start or (0,) * problem.dim
     if problem.dim == 1:
-        return torch.fft.rfft(x, n=n[0])
+        return torch.fft.rfft(moved(x, -1, starts[0], n[0]), n=n[0])
     if joint(problem):
+        for axis, first, length in zip(problem.axes, starts, n, strict=True):
+            x = moved(x, axis, first, length)
         return torch.fft.rfftn(x, s=n, dim=problem.axes)
     # Axis by axis, the last first: rows that would be padding are not transformed.
-    transformed = torch.fft.rfft(x, n=n[-1], dim=-1)
-    for axis, length in reversed(list(zip(problem.axes[:-1], n[:-1], strict=True))):
-        transformed = torch.fft.fft(transformed, n=length, dim=axis)
+    transformed = torch.fft.rfft(moved(x, -1, starts[-1], n[-1]), n=n[-1], dim=-1)
+    for axis, first, length in reversed(list(zip(problem.axes[:-1], starts[:-1], n[:-1], strict=True))):
+        transformed = torch.fft.fft(moved(transformed, axis, first, length), n=length, dim=axis)
     return transformed
+
+
+def moved(x: Tensor, axis: int, start: int, length: int) -> Tensor:
+    """The tensor between zeros that make the axis so long and put its first sample to `start`; at 0 as it is, for
+    transforms pad at the end by themselves.
+    """
+    return F.pad(x, [0, 0] * (-axis - 1) + [start, length - start - x.shape[axis]]) if start else x
 
 
 def signal(transformed: Tensor, start: tuple[int, ...], problem: Problem) -> Signal:
@@ -175,31 +236,38 @@ def joint(problem: Problem) -> bool:
     return problem.dim > 1 and math.prod(problem.size[:-1]) >= JOINT * math.prod(frame(problem)[:-1])
 
 
-def placed(taps: Taps, origin: tuple[int, ...], problem: Problem) -> Tensor:
+def placed(taps: Taps, problem: Problem) -> Tensor:
     """The taps; on a circular axis they fill the frame, the zero lag at index 0 and negative lags at the end."""
-    if not any(problem.circular):
-        return taps
-    for axis, n, k, first, circular in zip(
-        problem.axes, problem.size, problem.kernel_size, origin, problem.circular, strict=True
-    ):
-        if circular:
-            padding = [0, 0] * (-axis - 1) + [0, n - k]
-            taps = torch.roll(F.pad(taps, padding), -first, axis)
-    return taps
+    padding, shifts, axes = turns(problem)
+    taps = F.pad(taps, padding) if any(padding) else taps
+    return torch.roll(taps, [-shift for shift in shifts], axes) if axes else taps
 
 
 @lru_cache(maxsize=4096)
-def first_output(origin: tuple[int, ...], problem: Problem) -> tuple[int, ...]:
+def turns(problem: Problem) -> tuple[list[int], list[int], list[int]]:
+    """What `placed` adds to the axes, the last first, and by how many samples it turns which of them."""
+    sizes = zip(problem.size, problem.kernel_size, problem.circular, strict=True)
+    added = [n - k if circular else 0 for n, k, circular in sizes]
+    turned = [
+        axis
+        for axis, first, circular in zip(problem.axes, problem.origin, problem.circular, strict=True)
+        if circular and first
+    ]
+    return [side for more in reversed(added) for side in (0, more)], [problem.origin[axis] for axis in turned], turned
+
+
+@lru_cache(maxsize=4096)
+def first_output(problem: Problem) -> tuple[int, ...]:
     """Where in the frame the outputs begin: on a zero axis the taps stay at their indices, which delays by `origin`."""
-    return tuple(0 if circular else first for first, circular in zip(origin, problem.circular, strict=True))
+    return tuple(0 if circular else first for first, circular in zip(problem.origin, problem.circular, strict=True))
 
 
 def pick(total: Tensor, problem: Problem) -> Taps:
-    """The taps' lags out of the spectrum of a correlation."""
+    """The taps out of the spectrum of a frame in which they are `placed`."""
     n = frame(problem)
     framed = torch.fft.irfft(total, n=n[0]) if problem.dim == 1 else torch.fft.irfftn(total, s=n, dim=problem.axes)
-    if any(problem.origin):
-        framed = torch.roll(framed, problem.origin, problem.axes)
+    _, shifts, axes = turns(problem)
+    framed = torch.roll(framed, shifts, axes) if axes else framed
     for axis, k in zip(problem.axes, problem.kernel_size, strict=True):
         framed = framed.narrow(axis, 0, k)
     return framed

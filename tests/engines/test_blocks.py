@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omniconv import Problem, convolve
 from omniconv.engines import direct, fft, overlap_save
-from omniconv.engines._blocks import LONG, ROWS, blocks
+from omniconv.engines._blocks import LONG, ROWS, blocks, channel_blocks
 from omniconv.engines._extend import margins
 from omniconv.testing import assert_close
 
@@ -27,33 +27,44 @@ def problem(batch: int, channels: int) -> Problem:
     row=st.integers(1, 300),
     budget=st.integers(1, 3000),
     multiple=st.sampled_from([1, 8, 16]),
-    batches=st.booleans(),
 )
 def test_every_channel_of_every_signal_is_in_one_slice(
-    batch: int, channels: int, row: int, budget: int, multiple: int, batches: bool
+    batch: int, channels: int, row: int, budget: int, multiple: int
 ) -> None:
-    count = torch.zeros(batch, channels)
-    for piece in blocks(problem(batch, channels), row, budget, multiple=multiple, batches=batches):
-        count[piece] += 1
-    assert torch.equal(count, torch.ones_like(count))
+    asked = problem(batch, channels)
+    for pieces in (
+        blocks(asked, row, budget, multiple=multiple),
+        channel_blocks(asked, row, budget, fewest=multiple),
+    ):
+        count = torch.zeros(batch, channels)
+        for piece in pieces:
+            count[piece] += 1
+        assert torch.equal(count, torch.ones_like(count))
 
 
-def test_slices_with_the_whole_batch_where_enough_channels_fit() -> None:
-    asked, every = problem(8, 110), slice(None)
-    expected = [(every, slice(start, start + 32)) for start in (0, 32, 64, 96)]
-    assert list(blocks(asked, 2048, 2**19, batches=True)) == expected
-    assert all(batch != every for batch, _ in blocks(asked, 2048, 2**16, batches=True))
+def test_slices_of_channels_have_the_whole_batch_and_about_one_size() -> None:
+    every = slice(None)
+    expected = [(every, slice(start, start + 28)) for start in (0, 28, 56, 84)]
+    assert list(channel_blocks(problem(8, 110), 2048, 2**19, fewest=128)) == expected
+    assert list(channel_blocks(problem(8, 110), 2**16, 2**19, fewest=880)) == [(every, every)]
+    assert channel_blocks(problem(300, 2), 2048, 2**17, fewest=128) == tuple(
+        (slice(first, first + 100), slice(channel, channel + 1)) for channel in (0, 1) for first in (0, 100, 200)
+    )
+    dense = Problem.of(torch.zeros(8, 110, 8), torch.zeros(4, 110, 3))
+    assert len(channel_blocks(dense, 2048, 2**19, fewest=1)) == 1
+    assert len(channel_blocks(replace(problem(8, 110), device="cuda"), 2048, 2**19, fewest=1)) == 1
 
 
 @pytest.mark.parametrize("engine", ["direct", "fft", "overlap_save"])
-@pytest.mark.parametrize(("batch", "channels"), [(9, 3), (2, 40), (1, 40)])
+@pytest.mark.parametrize(("batch", "channels", "fewest"), [(9, 3, 1), (9, 3, 18), (2, 40, 1), (1, 40, 1)])
 def test_engines_in_slices_equal_the_reference(
-    batch: int, channels: int, engine: str, monkeypatch: pytest.MonkeyPatch
+    batch: int, channels: int, fewest: int, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slices of signals, and of channels, with the whole batch or without."""
     for module, names in ((direct, ("BLOCK", "WHOLE")), (fft, ("BLOCK",)), (overlap_save, ("BLOCK",))):
         for name in names:
             monkeypatch.setattr(module, name, 16 * 1024 if module is overlap_save else 640)
+    monkeypatch.setattr(fft, "ROWS", fewest)
     direct.slices_of.cache_clear()
     x = torch.randn(batch, channels, 20, dtype=torch.float64, requires_grad=True)
     taps = torch.randn(channels, 17, dtype=torch.float64, requires_grad=True)
