@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from omniconv.bench import Cell, DisagreementError, benchmark, entrants, grid, headlines, summarise, write_report
-from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS
+from omniconv.bench.conv import FURTHER, QUICK_SWEEPS, SWEEPS
 
 
 def show(done: int, total: int, cell: Cell | None) -> None:
@@ -34,6 +34,7 @@ def main() -> None:
             "cpu",
             entered=entrants(compiled=options.compiled),
             sweeps=QUICK_SWEEPS if options.quick else SWEEPS,
+            further=0 if options.quick else FURTHER,
             minutes=options.minutes,
             progress=show,
         )

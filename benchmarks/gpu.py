@@ -36,7 +36,7 @@ from omniconv.bench import (
     summarise,
     write_report,
 )
-from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS, as_data, open_cell
+from omniconv.bench.conv import FURTHER, QUICK_SWEEPS, SWEEPS, as_data, open_cell
 from omniconv.bench.pages import write
 from omniconv.engines._float32 import without_tf32
 
@@ -144,6 +144,7 @@ def run(options: argparse.Namespace) -> Measured:
         device,
         entered=[contestant for contestant in entered if contestant.name not in failed - {"auto"}],
         sweeps=QUICK_SWEEPS if options.rehearse else SWEEPS,
+        further=0 if options.rehearse else FURTHER,
         minutes=(stop - time.monotonic()) / 60,
         patient=True,
         progress=partial(line, len(cases)),

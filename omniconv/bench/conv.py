@@ -29,10 +29,17 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-3, to
 SLACK = 10
 """How many times larger the error of a peer may be: beyond, it computes something else, and is left out."""
 
-SWEEPS = 12
-"""Times that the whole grid is measured at most, so that no spell of other work decides a cell."""
+PEERS = ("F.conv", "torch.fft")
+"""What everybody has."""
+CLOSE, SLOWER = 1.10, 1.05
+"""Times the best of our engines that a choice may take; times the better peer from which a cell is listed."""
+
+SWEEPS = 5
+"""Times that the whole grid is measured, so that no spell of other work decides a cell."""
 QUICK_SWEEPS = 2
 """The same where only a look is wanted."""
+FURTHER, SURE = 40, 4.0
+"""Most visits after the sweeps of a cell that is `in_doubt`; standard errors from a bar at which it is not."""
 ROUNDS, SECONDS = 10, 0.04
 """Most rounds of a cell in a sweep, and the time of its own after which a contestant sits out the rest of them."""
 ROUND_SECONDS = 1e-3
@@ -101,6 +108,14 @@ class Cell:
         pairs = [row[name] / row[other] for row in self.rounds if name in row and other in row]
         return statistics.median(pairs) if pairs else self.seconds(name) / self.seconds(other)
 
+    def error(self, name: str, other: str) -> float:
+        """Standard error of the logarithm of `ratio`, from the quartiles of the rounds that have both; 0 without."""
+        ratios = [math.log(row[name] / row[other]) for row in self.rounds if name in row and other in row]
+        if len(ratios) < 4:
+            return math.inf if ratios else 0.0
+        first, _, last = statistics.quantiles(ratios, n=4)
+        return 1.2533 * (last - first) / 1.349 / math.sqrt(len(ratios))  # of a median, of numbers of that spread
+
     def fastest(self, names: Sequence[str]) -> str:
         """The one of the names with the shortest median; the names must have been timed."""
         return min(names, key=self.seconds)
@@ -110,7 +125,8 @@ class Cell:
 class Measured:
     """A benchmark: its cells, cases that the time did not suffice for, sweeps, bandwidth of a copy in bytes a second.
 
-    `wrong`: what `DisagreementError` said, where it did not end the benchmark.
+    `wrong`: what `DisagreementError` said, where it did not end the benchmark. `further`: visits after the sweeps, of
+    cells that were `in_doubt`.
     """
 
     device: str
@@ -119,6 +135,7 @@ class Measured:
     missing: list[Case] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     sweeps: int = 0
+    further: int = 0
 
     def floor(self, case: Case) -> float:
         """Seconds in which a copy moves the fewest bytes that the case has to move."""
@@ -131,22 +148,25 @@ def benchmark(
     *,
     entered: Sequence[Contestant],
     sweeps: int = SWEEPS,
+    further: int = 0,
     minutes: float = 10.0,
     patient: bool = False,
     progress: Callable[[int, int, Cell | None], None] = lambda done, total, cell: None,
 ) -> Measured:
     """Time the cases: every contestant in turn, case by case, several sweeps over all of them.
 
-    The first sweep also measures errors and memory. `entered`: see `entrants`. `minutes`: after which nothing new is
-    begun. `patient`: whether a case in which an engine of ours is wrong is noted and skipped, and an error that ends
-    the run is noted beside what there is: after an illegal access a graphics processor does nothing more. `progress`:
-    called after every visit of a case, with the visits done and planned, and the cell unless it was skipped.
+    The first sweep also measures errors and memory. `entered`: see `entrants`. `further`: times at most that a cell is
+    visited again after the sweeps while it is `in_doubt`. `minutes`: after which nothing new is begun. `patient`:
+    whether a case in which an engine of ours is wrong is noted and skipped, and an error that ends the run is noted
+    beside what there is: after an illegal access a graphics processor does nothing more. `progress`: called after every
+    visit of a case, with the visits done and planned, and the cell unless it was skipped.
     Raises `DisagreementError`, unless `patient`, with the contestant, the case and the error.
     """
     stop = time.monotonic() + 60 * minutes
     measured = Measured(device, copy_bandwidth(device))
     try:
         measure(measured, cases, entered, sweeps, stop, patient=patient, progress=progress)
+        decide(measured, entered, further, stop, progress=progress)
     except RuntimeError as error:
         if not patient:
             raise
@@ -186,6 +206,38 @@ def measure(
                 done += 1
                 progress(done, total, cell)
             measured.sweeps += 1
+
+
+def decide(
+    measured: Measured,
+    entered: Sequence[Contestant],
+    further: int,
+    stop: float,
+    *,
+    progress: Callable[[int, int, Cell | None], None],
+) -> None:
+    """Visit the cells that are `in_doubt` again, in turns, so many times at most."""
+    order, done = random.Random(SEED), measured.sweeps * len(measured.cells)
+    with without_tf32():
+        for _ in range(further):
+            left = [cell for cell in measured.cells if in_doubt(cell)]
+            for waiting, cell in zip(range(len(left), 0, -1), left, strict=True):
+                if time.monotonic() > stop:
+                    return
+                if measured.device == "cpu":
+                    wait_until_quiet(stop)
+                visit(cell, entered, measured.device, order)
+                measured.further += 1
+                progress(done + measured.further, done + measured.further + waiting - 1, cell)
+
+
+def in_doubt(cell: Cell) -> bool:
+    """Whether the rounds leave open on which side of a bar "auto" is, beside the better peer or the best engine."""
+    bars = (([name for name in cell.peers if name in PEERS], SLOWER), (cell.engines, CLOSE))
+    beside = [(cell.fastest(names), bar) for names, bar in bars if names]
+    return any(
+        abs(math.log(cell.ratio("auto", other) / bar)) < SURE * cell.error("auto", other) for other, bar in beside
+    )
 
 
 def first_visit(

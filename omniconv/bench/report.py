@@ -12,10 +12,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from omniconv._errors import require
-from omniconv.bench.conv import HOPELESS, SEED, SLACK, TOLERANCE, Cell, DisagreementError, Measured, as_data
+from omniconv.bench.conv import (
+    CLOSE,
+    HOPELESS,
+    PEERS,
+    SEED,
+    SLACK,
+    SLOWER,
+    SURE,
+    TOLERANCE,
+    Cell,
+    DisagreementError,
+    Measured,
+    as_data,
+)
 from omniconv.bench.measure import provenance
 from omniconv.bench.pages import markdown, save, table, write
-from omniconv.bench.summary import CLOSE, PEERS, SLOWER, summarise
+from omniconv.bench.summary import summarise
 from omniconv.engines._costs import rates
 
 if TYPE_CHECKING:
@@ -24,7 +37,9 @@ if TYPE_CHECKING:
 LIMITS = ", ".join(f"{str(dtype).removeprefix('torch.')} {limit:.0e}" for dtype, limit in TOLERANCE.items())
 
 ABOUT = f"""Contestants take turns in one process: medians over rounds of several sweeps over all cases, with the order
-drawn anew for each round. A small case is repeated within a round until that lasts about a millisecond. "auto" is
+drawn anew for each round. A small case is repeated within a round until that lasts about a millisecond. After the
+sweeps those cases get further rounds in which the median ratio of "auto" to the better peer, or to the best engine, is
+less than {SURE:g} standard errors from {SLOWER:g}, or {CLOSE:g}, on either side. "auto" is
 `convolve` with its automatic choice, followed by every engine by its name; "F.conv" is `torch.nn.functional.conv1d` and
 its kin; "torch.fft" multiplies spectra in frames of a power of two, with autograd. All start from the same signal and
 the same taps in the order of lags: padding and reversed taps are part of the time. "training" is the forward pass and
@@ -56,8 +71,8 @@ def write_report(measured: Measured, out: Path, name: str, command: str | None =
     tables = slower_table(judged), long_table(judged), left_out(measured), predictions_table(judged, measured.device)
     parts = [
         f"Device: {about['device']}; a copy moves {about['bandwidth_GB_per_s']:.0f} GB/s. {len(measured.cells)} cases, "
-        f"{measured.sweeps} sweeps; the spread of auto is {scatter(measured):.0%} in the middle case: "
-        "the less other work there was, the smaller it is.",
+        f"{measured.sweeps} sweeps, {measured.further} further visits; the spread of auto is {scatter(measured):.0%} "
+        "in the middle case: the less other work there was, the smaller it is.",
         ABOUT,
         table(("figure", "value"), list(headlines(judged).items())),
         *([f"![time per sample]({name}.png)"] if drawn else []),

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from omniconv.bench.cases import GOALS, LONG, Goal
-from omniconv.bench.conv import Cell, Measured
-
-PEERS = ("F.conv", "torch.fft")
-"""What everybody has."""
-CLOSE, SLOWER = 1.10, 1.05
-"""Times the best of our engines that a choice may take; times the best peer from which a cell is listed."""
+from omniconv.bench.conv import CLOSE, PEERS, SLOWER, Cell, Measured
 
 
 def summarise(measured: Measured, goals: Sequence[Goal] = GOALS) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from omniconv.bench import (
     summarise,
     write_report,
 )
-from omniconv.bench.conv import QUICK_SWEEPS, SWEEPS
+from omniconv.bench.conv import FURTHER, QUICK_SWEEPS, SWEEPS
 from omniconv.bench.pages import Table
 from omniconv.cli._output import console, facts, lines
 
@@ -86,6 +86,7 @@ class Convolutions:
                 self.device,
                 entered=entrants(compiled=self.compiled),
                 sweeps=QUICK_SWEEPS if self.quick else SWEEPS,
+                further=0 if self.quick else FURTHER,
                 minutes=self.minutes,
                 progress=report,
             )

@@ -13,15 +13,12 @@ from omniconv._typing import Signal, Taps
 from omniconv.engines._blocks import Block, beyond_cache, channel_blocks
 from omniconv.engines._engine import Engine, Launch
 from omniconv.engines._float32 import full_float32
-from omniconv.engines._owned import owned
 from omniconv.engines._problem import Problem
 
 BLOCK = 2**19
 """Samples of the frame that are worked on at a time on a CPU: two megabytes in float32, which stay in its cache."""
 ROWS = 128
 """Frames that are worked on at a time at least, however long: fewer leave threads idle."""
-ALONE = 2**17
-"""Samples of frames that one thread crops in less time than several take to meet."""
 
 JOINT = 0.78
 """Share of the frame's rows that hold samples from which one transform of all axes is faster than one axis after the
@@ -70,23 +67,17 @@ def bound(problem: Problem) -> Launch | None:
     rfft, irfft = torch.fft.rfft, torch.fft.irfft
 
     def convolved(x: Signal, taps: Taps) -> Signal:
-        return cropped(irfft(rfft(x, n).mul_(rfft(taps, n)), n), start, size)
+        return irfft(rfft(x, n).mul_(rfft(taps, n)), n).narrow(-1, start, size)
 
     def launch(x: Signal, taps: Taps) -> Signal:
+        y = x.new_empty(x.shape)  # before the frames: behind them it would take new memory
         if len(slices) == 1:
-            return owned(convolved(x, taps))
-        y = x.new_empty(x.shape)
+            return y.copy_(convolved(x, taps))
         for _, channels in slices:
             y[:, channels] = convolved(x[:, channels], taps[channels])
         return y
 
     return launch
-
-
-def cropped(framed: Tensor, start: int, size: int) -> Tensor:
-    """So many samples of the frames from `start`."""
-    crop = torch.narrow_copy if framed.numel() <= ALONE else torch.narrow
-    return crop(framed, -1, start, size)
 
 
 def lean_gradients(
@@ -97,10 +88,10 @@ def lean_gradients(
     of_grad = torch.fft.rfft(moved(grad, -1, start, n), n)
     if need_taps:
         total = torch.fft.rfft(x, n).conj_physical_().mul_(of_grad).sum(0)
-        dtaps = cropped(torch.fft.irfft(total, n), 0, taps.shape[-1])
+        dtaps = torch.fft.irfft(total, n).narrow(-1, 0, taps.shape[-1])
     if need_x:
         conjugate = torch.fft.rfft(taps, n).conj_physical_()
-        dx = cropped(torch.fft.irfft(of_grad.mul_(conjugate), n), 0, x.shape[-1])
+        dx = torch.fft.irfft(of_grad.mul_(conjugate), n).narrow(-1, 0, x.shape[-1])
     return dx, dtaps
 
 

@@ -8,12 +8,6 @@ from typing import Any
 from torch import nn
 
 from omniconv._errors import describe
-from omniconv.nn._group_layer import GroupLayer
-from omniconv.nn.conv import Conv
-from omniconv.nn.group_attention import GroupAttention
-from omniconv.nn.group_self_attention import SelfAttention
-from omniconv.nn.norm import BatchNorm, ChannelNorm, LayerNorm
-from omniconv.nn.pointwise import Pointwise
 
 
 def check_part(name: str, part: Any, *kinds: type[nn.Module], optional: bool = False) -> None:
@@ -27,8 +21,8 @@ def check_part(name: str, part: Any, *kinds: type[nn.Module], optional: bool = F
 def check_parts(*parts: tuple[str, Any], back: bool = False) -> None:
     """Raise `ValueError` unless every part takes the channels that the one before gives; each with its argument's name.
 
-    `back`: whether the last has to give what the first takes, because it is added to that. Parts that are no layers of
-    this library keep how many they take to themselves.
+    `back`: whether the last has to give what the first takes, because it is added to that. Parts that do not say how
+    many they take are passed over.
     """
     known = [(name, found) for name, part in parts if (found := ends(part)) is not None]
     for (before, (_, given)), (name, (taken, _)) in pairwise(known):
@@ -42,15 +36,6 @@ def check_parts(*parts: tuple[str, Any], back: bool = False) -> None:
 
 
 def ends(part: Any) -> tuple[int, int] | None:
-    """The channels that a part takes and gives; None where they are not known."""
-    if isinstance(part, BatchNorm):
-        return part.num_features, part.num_features
-    if isinstance(part, LayerNorm):
-        return part.num_channels, part.num_channels
-    if isinstance(part, ChannelNorm):
-        return part.channels, part.channels
-    if isinstance(part, GroupAttention):
-        return part.squeeze.in_channels, part.squeeze.in_channels
-    if isinstance(part, (Conv, GroupLayer, SelfAttention, Pointwise)):
-        return part.in_channels, part.out_channels
-    return None
+    """The channels that a part takes and gives, its `in_channels` and `out_channels`; None if it has none."""
+    taken, given = getattr(part, "in_channels", None), getattr(part, "out_channels", None)
+    return (taken, given) if isinstance(taken, int) and isinstance(given, int) else None

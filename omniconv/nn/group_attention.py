@@ -55,6 +55,7 @@ class GroupAttention(Cited, nn.Module):
         where = (size, group, samples)
         options: dict[str, Any] = {"kernel": kernel, "device": device, "dtype": dtype}
         hidden = max(1, check_integer("channels", channels) // check_integer("reduction", reduction))
+        self.in_channels = self.out_channels = channels
         self.squeeze = GroupConv(channels, hidden, *where, reach=0, **options)
         self.excite = GroupConv(hidden, channels, *where, reach=0, **options)
         self.spatial = GroupConv(2, 1, *where, reach=reach, **options)

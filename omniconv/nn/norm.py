@@ -105,6 +105,7 @@ class BatchNorm(_BatchNorm):
             device,
             dtype,
         )
+        self.in_channels = self.out_channels = num_features
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Nothing is left to check: `forward` did."""
@@ -228,6 +229,7 @@ class LayerNorm(nn.GroupNorm):
     def __init__(self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         check_place(device, dtype)
         super().__init__(1, check_integer("channels", channels), device=device, dtype=dtype)
+        self.in_channels = self.out_channels = channels
 
     def forward(self, x: Signal, mask: Mask | None = None, measure: Tensor | None = None) -> Signal:
         check_signal(x, self.num_channels, mask)
@@ -275,6 +277,7 @@ class ChannelNorm(nn.Module):
         super().__init__()
         check_place(device, dtype)
         self.channels, self.eps = check_integer("channels", channels), check_number("eps", eps, low=0.0)
+        self.in_channels = self.out_channels = channels
         self.weight = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
 

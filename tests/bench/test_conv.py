@@ -15,7 +15,7 @@ from torch import Tensor
 
 from omniconv.bench import Case, Cell, Contestant, DisagreementError, Measured, benchmark, entrants
 from omniconv.bench.contestants import by_transform, never
-from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, measure, open_cell, relative_error, visit
+from omniconv.bench.conv import SWEEPS, TOLERANCE, admit, decide, in_doubt, measure, open_cell, relative_error, visit
 from omniconv.bench.predict import chosen_engines, predicted_seconds
 
 TINY = Case("tiny", 2, 3, (16,), (5,), causal=True)
@@ -220,6 +220,54 @@ def test_errors_are_relative_and_infinite_for_nonsense() -> None:
 def test_the_sweeps_are_many() -> None:
     assert SWEEPS >= 5
     assert Measured("cpu", 1.0).sweeps == 0
+
+
+def compared(**ratios: list[float]) -> Cell:
+    """A cell whose rounds have "auto" so many times as slow as the others."""
+    count = len(next(iter(ratios.values())))
+    rows = [{"auto": 1.0} | {name: 1 / values[i] for name, values in ratios.items()} for i in range(count)]
+    return Cell(TINY, "fft", errors={"auto": {}} | {name: {} for name in ratios}, rounds=rows)
+
+
+def around(middle: float, spread: float = 0.01) -> list[float]:
+    return [middle * (1 + spread * step / 10) for step in range(-10, 11)]
+
+
+def test_doubt_is_a_matter_of_standard_errors_from_a_bar() -> None:
+    cell = compared(fft=around(1.0), **{"F.conv": around(0.5)})
+    sigma = 1.2533 * 0.01 / 1.349 / math.sqrt(21)  # of a median of ratios whose quartiles are half a per cent away
+    assert cell.error("auto", "fft") == pytest.approx(sigma, rel=0.15)
+    assert not in_doubt(cell)
+    assert in_doubt(compared(fft=around(1.1005)))
+    assert in_doubt(compared(fft=around(1.0), **{"F.conv": around(1.0495)}))
+    assert not in_doubt(compared(fft=around(1.0), **{"F.conv": around(1.3)}))
+    assert in_doubt(compared(fft=[1.0, 1.0]))  # two rounds say nothing
+    assert not in_doubt(compared(nvSubquadratic=around(1.05)))
+
+
+def test_cells_in_doubt_are_visited_until_they_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure, open_ = compared(fft=around(1.0)), compared(fft=around(1.1))
+    visited: list[Cell] = []
+
+    def visit(cell: Cell, *_: Any) -> None:
+        visited.append(cell)
+        if len(visited) == 3:
+            cell.rounds = sure.rounds
+
+    monkeypatch.setattr("omniconv.bench.conv.visit", visit)
+    measured = Measured("cuda", 1.0, cells=[sure, open_], sweeps=5)
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, cell: Cell | None) -> None:
+        told.append((done, total))
+
+    decide(measured, [], 2, math.inf, progress=progress)
+    assert (visited, measured.further) == ([open_] * 2, 2)
+    decide(measured, [], 9, math.inf, progress=progress)
+    assert (visited, measured.further) == ([open_] * 3, 3)
+    assert told == [(11, 11), (12, 12), (13, 13)]
+    decide(Measured("cuda", 1.0, cells=[compared(fft=around(1.1))], sweeps=1), [], 9, -math.inf, progress=progress)
+    assert len(visited) == 3
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -208,3 +208,30 @@ def test_mean_iou() -> None:
     outputs = torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 1], [0, 0, 0, 2]]), 4).transpose(1, 2).float()
     # kind 0: 4 of 6; kind 1: 2 of 3; kind 2 is not among the labels
     assert score(outputs, labels, 4) == pytest.approx((4 / 6 + 2 / 3) / 2)
+
+
+def test_state_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be, that is the question. " * 60)
+    small = ("--epochs", 1, "--width", 8, "--blocks", 1, "--length", 16, "--batch", 4, "--hidden", 8)
+    run("state_precision", text, "--out", tmp_path, *small, "--orders", 4, "--windows", 10, monkeypatch=monkeypatch)
+    found = json.loads((tmp_path / "state_precision.json").read_text())["results"]
+    assert [(one["network"], one["state"]) for one in found] == [
+        (name, state) for name in ("Hyena", "MultiHyena") for state in ("float32", "bfloat16")
+    ]
+    assert [one["as_float32"] for one in found[::2]] == [1.0, 1.0]
+    assert all(abs(one["change"]) < 0.05 for one in found)
+    assert all(one["nbytes"] < other["nbytes"] for one, other in zip(found[1::2], found[::2], strict=True))
+    page = (tmp_path / "state_precision.md").read_text()
+    assert "steps through 8 held-out windows" in page
+    assert "over\n128 bytes" in page
+
+
+def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("reading", "--out", tmp_path, "--count", 8, "--rounds", 1, monkeypatch=monkeypatch)
+    rows = json.loads((tmp_path / "reading.json").read_text())["rows"]
+    assert [(row["step_ms"], row["workers"]) for row in rows] == [
+        (step, workers) for step in (0.0, 50.0) for workers in (0, 1, 2)
+    ] * 2
+    assert all(row["omniconv"] > 0 for row in rows)
+    assert "| JPEG files, 224 x 224 |" in (tmp_path / "reading.md").read_text()
