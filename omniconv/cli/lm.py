@@ -18,6 +18,7 @@ import tyro
 from torch import Tensor
 
 from omniconv._errors import check_integer, check_number, require
+from omniconv.cli._config import write_options
 from omniconv.cli._output import console, facts, is_first_process, lines
 from omniconv.data import Windows, read_tokens
 from omniconv.models import Hyena, MultiHyena, Network, Stepper, read_config
@@ -28,6 +29,9 @@ from omniconv.training import Attempt, Recipe, Run, distill_language, train_lang
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.interrupts import raising_interrupts
 from omniconv.training.predictor import chosen_device
+
+OPTIONS = "lm.toml"
+"""File of the options of a training, in the folder of the run."""
 
 DISTILLED = "distilled"
 """Folder of the stream in that of the run."""
@@ -93,16 +97,19 @@ class Train:
     device: Literal["auto", "cpu"] = "auto"
     """Where to train; auto takes an accelerator if there is one."""
 
-    resume: bool = False
-    """Go on from the last checkpoint in the folder; give the options that the run began with."""
-
     time_limit: float | None = None
     """Seconds after which to stop with a checkpoint and exit code 75."""
 
     def run(self) -> None:
+        """Refuse to overwrite a run, then train."""
+        if list_checkpoints(self.out / "checkpoints") or (self.out / "config.json").exists():
+            raise ValueError(
+                f"{self.out} holds a run already. Go on with `omniconv resume {self.out}`, or give another --out."
+            )
+        self.train(resume=False)
+
+    def train(self, *, resume: bool) -> None:
         """Read, train, write."""
-        if not self.resume and (list_checkpoints(self.out / "checkpoints") or (self.out / "config.json").exists()):
-            raise ValueError(f"{self.out} holds a run already. Add --resume to go on with it, or give another --out.")
         ids, tokens = read_tokens(self.text)
         training, validation = parted(ids, self.length, self.held_out)
         network = self.build(tokens)
@@ -113,6 +120,9 @@ class Train:
             "network": f"{type(network).__name__}, {sum(p.numel() for p in network.parameters()):,} parameters",
         }
         out.print(facts(f"Training on {self.text}", rows))
+        if is_first_process() and not resume:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_options(self.out / OPTIONS, self)
         recipe = Recipe(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -122,7 +132,7 @@ class Train:
             compile=self.compile,
             seed=self.seed,
         )
-        run = Run(self.out, resume=self.resume, time_limit=self.time_limit, device=self.device, progress=True)
+        run = Run(self.out, resume=resume, time_limit=self.time_limit, device=self.device, progress=True)
         with raising_interrupts():
             record = train_language(network, training, recipe=recipe, validation=validation, run=run)
         if is_first_process():

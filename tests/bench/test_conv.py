@@ -226,7 +226,7 @@ def compared(**ratios: list[float]) -> Cell:
     """A cell whose rounds have "auto" so many times as slow as the others."""
     count = len(next(iter(ratios.values())))
     rows = [{"auto": 1.0} | {name: 1 / values[i] for name, values in ratios.items()} for i in range(count)]
-    return Cell(TINY, "fft", errors={"auto": {}} | {name: {} for name in ratios}, rounds=rows)
+    return Cell(TINY, "fft", errors={name: {} for name in ("auto", *ratios)}, rounds=rows)
 
 
 def around(middle: float, spread: float = 0.01) -> list[float]:

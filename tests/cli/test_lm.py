@@ -207,20 +207,31 @@ def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path, monkeypatch: p
         called(monkeypatch, "generate", tmp_path / "b")
 
 
-def test_a_stopped_training_says_how_it_goes_on(
+def test_a_stopped_training_goes_on_with_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text, folder = tmp_path / "text.txt", tmp_path / "run"
+    text = tmp_path / "text.txt"
     text.write_bytes(TEXT)
     options = ("--width", 16, "--length", 24, "--epochs", 2, "--batch-size", 8, "--lr", 0.03)
-    with pytest.raises(SystemExit):
-        called(monkeypatch, "train", text, "--out", folder, *options, "--time-limit", 0)
-    assert f"resume to go on: omniconv resume {folder}, or in Python `resume=True`" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["omniconv", "resume", str(folder)])
+    called(monkeypatch, "train", text, "--out", tmp_path / "whole", *options)
+    folder = tmp_path / "moved"
     with pytest.raises(SystemExit) as stop:
+        called(monkeypatch, "train", text, "--out", tmp_path / "run", *options, "--time-limit", 0)
+    assert stop.value.code == 75
+    assert f"resume to go on: omniconv resume {tmp_path / 'run'}, or in Python" in capsys.readouterr().err
+    (tmp_path / "run").rename(folder)
+    monkeypatch.setattr(sys, "argv", ["omniconv", "resume", str(folder), "--time-limit", "900"])
+    main()
+    weights = [Network.from_pretrained(path).state_dict() for path in (tmp_path / "whole", folder)]
+    assert all(torch.equal(one, other) for one, other in zip(*[w.values() for w in weights], strict=True))
+    with pytest.raises(SystemExit, match=f"Go on with `omniconv resume {folder}`"):
+        called(monkeypatch, "train", text, "--out", folder, *options)
+
+
+def test_runs_that_no_command_began_are_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["omniconv", "resume", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"holds no run: there is no .*run\.toml or .*lm\.toml"):
         main()
-    told = str(stop.value)
-    command = f"omniconv lm train TEXT --out {folder} --resume --epochs 2 --batch-size 8 --lr 0.03"
-    assert f"{command}, with the text and the options of the network that it began with" in told
-    called(monkeypatch, "train", text, "--out", folder, *options, "--resume")
-    assert isinstance(Network.from_pretrained(folder), Hyena)
+    monkeypatch.setattr("omniconv.cli.resume.list_checkpoints", lambda folder: [folder])
+    with pytest.raises(SystemExit, match="was begun in Python"):
+        main()
