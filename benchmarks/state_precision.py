@@ -78,8 +78,7 @@ def stepped(streamed: Stream, ids: Tensor, batch: int, dtype: torch.dtype) -> tu
 @torch.no_grad()
 def measured(name: str, model: Network, held_out: Windows, options: argparse.Namespace) -> list[Result]:
     """A trained network with states of every order and precision."""
-    count = options.windows // options.batch * options.batch
-    windows = torch.stack([torch.from_numpy(held_out[i][0]).long() for i in range(count)])
+    windows = torch.stack([torch.from_numpy(held_out[i][0]).long() for i in range(options.windows)])
     ids, wanted = windows[:, :-1], windows[:, 1:]
     exact = torch.cat([model(some) for some in ids.split(options.batch)])
     results = []
@@ -138,14 +137,14 @@ def main() -> None:
     ids = ids[: options.bytes]
     cut = len(ids) * 9 // 10
     windows, held_out = Windows(ids[:cut], options.length), Windows(ids[cut:], options.length)
-    options.windows = min(options.windows, len(held_out))
+    options.windows = min(options.windows, len(held_out)) // options.batch * options.batch  # a decoder takes no fewer
     results, seconds = list[Result](), dict[str, float]()
     for name in options.networks.split(","):
         model, took = trained(name, windows, tokens, options, options.width, options.epochs)
         seconds[name] = round(took, 1)
         results += measured(name, model, held_out, options)
     shown: dict[str, Any] = vars(options) | {"name": options.data.name, "training": cut, "held_out": len(ids) - cut}
-    shown["tokens"] = options.windows // options.batch * options.batch * options.length
+    shown["tokens"] = options.windows * options.length
     about = provenance(options.seed) | {"command": called("state_precision.py", options, parser)}
     rows = [row(result) for result in results]
     told = f"Training took {json.dumps(seconds)} s."

@@ -53,10 +53,8 @@ class Pointwise(nn.Module):
         check_floating_tensor("x", x)
         if x.ndim < 3 or x.shape[1] != self.in_channels:
             raise ValueError(f"`x` must be (batch, {self.in_channels}, *size); got {describe(x)}.")
-        y = mixed(self.weight.to(x.dtype), x.flatten(2))
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)[:, None]
-        return y.unflatten(2, x.shape[2:])
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return mixed(self.weight.to(x.dtype), x.flatten(2), bias).unflatten(2, x.shape[2:])
 
     def causal_part(self) -> Part:
         """The layer as a causal map that takes a signal in pieces."""
@@ -66,13 +64,16 @@ class Pointwise(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, bias={self.bias is not None}"
 
 
-def mixed(weight: Tensor, x: Tensor) -> Tensor:
-    """y[b] = W x[b], of a weight (out, in) and signals (batch, in, positions).
+def mixed(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y[b] = W x[b] + bias, of a weight (out, in), a bias (out,) and signals (batch, in, positions).
 
     The framework's product of a matrix and several copies the signals, and again on the way back. One product per
-    sample copies nothing, but holds a gradient of the weight for every sample, which may be larger than few positions.
+    sample copies nothing, and adds the bias on the way, but holds a gradient of the weight for every sample, which may
+    be larger than few positions.
     """
     count, positions = x.shape[0], x.shape[2]
     if torch.compiler.is_compiling() or weight.numel() > sum(weight.shape) * positions:
-        return torch.matmul(weight, x)  # compiled code must not depend on sizes
-    return torch.bmm(weight.expand(count, -1, -1), x)
+        y = torch.matmul(weight, x)  # compiled code must not depend on sizes
+        return y if bias is None else y + bias.to(y.dtype)[:, None]
+    copies = weight.expand(count, -1, -1)
+    return torch.bmm(copies, x) if bias is None else torch.baddbmm(bias[:, None], copies, x)
