@@ -110,8 +110,8 @@ class Fit:
     (reflections too) or SO3 (rotations of volumes)."""
 
     group_samples: int | None = None
-    """Elements of the group; without it 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of SO2,
-    of 8 of O2, and in 24 of SO3."""
+    """Elements of the group; without it 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of
+    SO2, of 8 of O2, and in 24 of SO3."""
 
     turn: float = 0.0
     """Clouds of points: largest angle, in degrees, by which they are turned about their last axis in training."""
@@ -372,8 +372,8 @@ def described_network(architecture: Architecture, cloud: bool) -> str:
 def described_errors(symmetry: Mapping[str, Any]) -> str:
     """How well a network keeps its group, for people."""
     return (
-        f"outputs change by {symmetry['mean_error']:.2%} when a signal is moved, at most by "
-        f"{symmetry['largest_error']:.2%} ({symmetry['moves']} elements of {symmetry['group']})"
+        f"outputs change by {symmetry['mean_error']:.1%} on average over {symmetry['moves']} elements of "
+        f"{symmetry['group']} that move a signal, at most by {symmetry['largest_error']:.1%}"
     )
 
 
@@ -386,9 +386,10 @@ def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:
         return
     plots.curves(read_log(folder / "log.jsonl")).savefig(folder / "training.png", dpi=120)
     model = predictor.model.cpu()
-    plots.kernels(model).savefig(folder / "kernels.png", dpi=120)
-    if "symmetry" in predictor.about:
+    if "symmetry" in predictor.about:  # kernels on a group have many poses, and no figure yet
         symmetry_of(model, samples).figure().savefig(folder / "symmetry.png", dpi=120)
+    else:
+        plots.kernels(model).savefig(folder / "kernels.png", dpi=120)
     if isinstance(model, GriddedNet):
         batch = collate([Signals(samples)[0]], samples.space)
         assert batch.positions is not None

@@ -61,8 +61,8 @@ class Architecture:
     (rotations of volumes); None for translations alone."""
 
     group_samples: int | None = None
-    """Elements of the group; None for 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact where they are among them:
-    in a multiple of 4 of SO2, of 8 of O2, and 24 of SO3."""
+    """Elements of the group; None for 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of SO2,
+    of 8 of O2, and in 24 of SO3."""
 
     def __post_init__(self) -> None:
         check_integer("blocks", self.blocks)

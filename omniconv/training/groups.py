@@ -1,4 +1,4 @@
-"""Groups by name, for who fits without building a network: what they suit, and how well a trained network keeps them."""
+"""Groups by name, for who builds no network: what signals they suit, and how well a trained network keeps them."""
 
 from __future__ import annotations
 
