@@ -42,7 +42,7 @@ class NamedGroup:
 GROUPS: Mapping[str, NamedGroup] = MappingProxyType(
     {"SO2": NamedGroup(SO2, 2, 8), "O2": NamedGroup(O2, 2, 16, step=2), "SO3": NamedGroup(SO3, 3, 24)}
 )
-"""Those that suit signals on a grid and need to be told nothing: of scalings, who builds a network says how many."""
+"""Those that suit signals on a grid and need to be told nothing: of scalings one has to say how far they go."""
 
 
 def check_group_options(group: str | None, samples: int | None, causal: bool, head: str) -> None:
@@ -94,10 +94,9 @@ def check_one_size(samples: Samples) -> None:
 
 
 def narrowed(width: int, elements: int) -> int:
-    """The width at which a network on a group has about as many parameters as one of `width` has without.
+    """What becomes of `width` on a group: width / sqrt(elements), at least 8, and never more than it was.
 
-    width / sqrt(elements), at least 8: there are still sqrt(elements) times as many values in it, and a step takes so
-    much longer, or somewhat more.
+    Channels times elements, in which a network on a group computes, still grow with sqrt(elements); so does a step.
     """
     return min(width, max(LEAST_WIDTH, round(width / elements**0.5)))
 
