@@ -90,8 +90,9 @@ class Fit:
     support_width: float | None = None
     """Initial width of the learned supports, in samples."""
 
-    bandwidth: float = 0.25
-    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
+    bandwidth: float | None = None
+    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency; without it 0.25, on a group
+    0.5."""
 
     causal: bool = False
     """Whether every output may depend on the past only."""

@@ -15,7 +15,14 @@ from omniconv.kernels import SIREN
 from omniconv.models import CCNN, GriddedNet, Network
 from omniconv.supports import Gaussian
 from omniconv.training.evaluation import AS_SAMPLES
-from omniconv.training.groups import GROUPS, check_group_options, check_group_suits, check_one_size, narrowed
+from omniconv.training.groups import (
+    GROUP_BANDWIDTH,
+    GROUPS,
+    check_group_options,
+    check_group_suits,
+    check_one_size,
+    narrowed,
+)
 from omniconv.training.recipe import Recipe
 
 Chosen = TypeVar("Chosen", "Architecture", Recipe)
@@ -177,8 +184,9 @@ def choose(
     `effort`: "quick" (seconds for a few hundred series), "standard" (about a minute on two cores) or "strong" (several
     times that). Epochs are as many as go through a fixed number of positions, within bounds. `processes`: at least 1;
     the batch is shared out among them. `group`, `group_samples`: as in `Architecture`; the network on a group is
-    narrower, by the root of its elements but not below 8, and a step still takes about that root times as long. Raises
-    `ValueError` or `TypeError` for what is none of these, or samples that a network on the group does not take.
+    narrower, by the root of its elements but not below 8, and a step still takes about that root times as long; its
+    kernels begin with the double bandwidth, or they would hardly tell its few elements apart. Raises `ValueError` or
+    `TypeError` for what is none of these, or samples that a network on the group does not take.
 
     >>> from omniconv.data import ArraySamples
     >>> network, recipe = choose(ArraySamples(np.zeros((200, 1, 427))), "standard")
@@ -194,8 +202,9 @@ def choose(
     batch_size = max(1, (32 if len(samples) < 2000 else 64) // processes)
     architecture = Architecture(blocks=blocks, width=width, group=group, group_samples=group_samples)
     architecture.check(samples)
-    narrow = narrowed(width, architecture.elements)
-    return replace(architecture, width=narrow), Recipe(epochs=epochs, batch_size=batch_size)
+    if group is not None:
+        architecture = replace(architecture, width=narrowed(width, architecture.elements), bandwidth=GROUP_BANDWIDTH)
+    return architecture, Recipe(epochs=epochs, batch_size=batch_size)
 
 
 def with_given(chosen: Chosen, **options: Any) -> Chosen:

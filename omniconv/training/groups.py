@@ -20,6 +20,9 @@ from omniconv.training.loading import read_sample
 LEAST_WIDTH = 8
 """A network on a group is not made narrower than this for its elements."""
 
+GROUP_BANDWIDTH = 0.5
+"""That of the kernels, as of group layers to which no kernel is given."""
+
 REPORTED = 4
 """So many training samples are moved to see how well a network keeps its group."""
 

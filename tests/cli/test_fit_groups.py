@@ -75,6 +75,7 @@ def test_a_network_of_a_run_answers_turned_images_as_upright_ones(run: Path, bar
     model = Network.from_pretrained(run, device="cpu").eval()
     assert isinstance(model, CCNN)
     assert model.arguments["samples"] == 4
+    assert model.arguments["kernel"].keywords == {"bandwidth": 0.5}
     with torch.no_grad(), np.load(bars) as arrays:
         x = torch.from_numpy(arrays["X_test"])
         torch.testing.assert_close(model(x.rot90(1, (2, 3))), model(x), rtol=0, atol=1e-5)

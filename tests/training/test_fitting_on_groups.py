@@ -134,10 +134,10 @@ def test_the_width_falls_with_the_root_of_the_elements_to_eight_at_least(
     assert narrowed(width, elements) == expected
 
 
-def test_what_is_chosen_for_a_group_differs_in_width_alone() -> None:
+def test_what_is_chosen_for_a_group_differs_in_width_and_bandwidth_alone() -> None:
     plain, recipe = choose(digits(), "standard")
     on_group, same = choose(digits(), "standard", group="SO2", group_samples=4)
-    assert on_group == Architecture(blocks=plain.blocks, width=24, group="SO2", group_samples=4)
+    assert on_group == Architecture(blocks=plain.blocks, width=24, bandwidth=0.5, group="SO2", group_samples=4)
     assert same == recipe
     assert choose(digits(), group="O2")[0].width == 12  # of 16 elements
 
