@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,7 +33,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noisy images with one bar or with two, in a file with a test part."""
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("bars") / "bars.npz"
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, n in (("train", 24), ("test", 12)):
         labels = np.arange(n) % 2
         images = 0.1 * random.standard_normal((n, 1, 7, 7)).astype(np.float32)

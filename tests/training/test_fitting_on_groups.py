@@ -105,7 +105,7 @@ def test_every_group_is_exact_for_quarter_turns_with_its_own_number_of_elements(
     architecture = Architecture(blocks=1, width=2, group=name)
     model = architecture.build(1, 3, (6,) * axes).double().eval()
     assert isinstance(model, CCNN)
-    assert len(model.stem.samples) == architecture.elements == GROUPS[name].samples  # type: ignore[attr-defined]
+    assert model.arguments["samples"] == architecture.elements == GROUPS[name].samples
     x = torch.randn(2, 1, *(6,) * axes, dtype=torch.float64)
     y = model(x)
     moved = [x.rot90(1, (i, j)) for i in range(2, 2 + axes) for j in range(i + 1, 2 + axes)]
