@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omniconv._errors import require
 from omniconv._files import write_whole
@@ -77,7 +77,7 @@ def converted(path: Path, name: str, value: Any, hints: dict[str, Any]) -> Any:
         if isinstance(value, list) and all(item in get_args(kind) for item in items):
             return tuple(value)
         raise ValueError(f"{path}: `{name}` must be a list of {', '.join(map(repr, get_args(kind)))}; got {value!r}.")
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
+    kinds = [kind for kind in kinds_of(hint) if kind is not NoneType]
     for kind in kinds:
         if kind is Path and isinstance(value, str):
             return Path(value)
@@ -87,6 +87,13 @@ def converted(path: Path, name: str, value: Any, hints: dict[str, Any]) -> Any:
             return value
     wanted = " or ".join(getattr(kind, "__name__", repr(kind)) for kind in kinds)
     raise ValueError(f"{path}: `{name}` must be {wanted}; got {value!r}.")
+
+
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """The types and literal values of a union, of literal values or of one type."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(kind for part in get_args(hint) for kind in kinds_of(part)) or (hint,)
 
 
 def write_options(path: Path, command: Any) -> None:

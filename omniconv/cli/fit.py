@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,7 @@ from omniconv.training.architecture import with_given
 from omniconv.training.batches import Signals, collate
 from omniconv.training.checkpoints import list_checkpoints
 from omniconv.training.fitting import described_sizes, split
+from omniconv.training.groups import symmetry_of
 from omniconv.training.interrupts import raising_interrupts
 from omniconv.training.logs import read_log
 from omniconv.training.processes import disconnect
@@ -88,8 +90,9 @@ class Fit:
     support_width: float | None = None
     """Initial width of the learned supports, in samples."""
 
-    bandwidth: float = 0.25
-    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency."""
+    bandwidth: float | None = None
+    """Highest frequency of the kernels' first layer, as a share of the Nyquist frequency; without it 0.25, on a group
+    0.5."""
 
     causal: bool = False
     """Whether every output may depend on the past only."""
@@ -102,6 +105,14 @@ class Fit:
 
     resolution: int | None = None
     """Nodes per axis of the lattice that clouds of points are carried to."""
+
+    group: Literal["SO2", "O2", "SO3"] | None = None
+    """Transformations that do not change what is predicted, of signals of one size: SO2 (rotations of images), O2
+    (reflections too) or SO3 (rotations of volumes)."""
+
+    group_samples: int | None = None
+    """Elements of the group; without it 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of
+    SO2, of 8 of O2, and in 24 of SO3."""
 
     turn: float = 0.0
     """Clouds of points: largest angle, in degrees, by which they are turned about their last axis in training."""
@@ -259,7 +270,9 @@ class Fit:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if self.resolution is not None and not samples.space:
             raise ValueError("--resolution is for clouds of points. Leave it out.")
-        network, recipe = choose(samples, self.effort, processes=processes)
+        network, recipe = choose(
+            samples, self.effort, processes=processes, group=self.group, group_samples=self.group_samples
+        )
         return with_given(
             network,
             blocks=self.blocks,
@@ -321,6 +334,8 @@ class Fit:
         draw(self.out, predictor, samples)
         if rows:
             out.print(facts("On the test part", rows))
+        if "symmetry" in predictor.about:
+            out.print(facts("On moved training samples", {"symmetry": described_errors(predictor.about["symmetry"])}))
         out.print(f"Network, record and figures are in [bold]{self.out}/[/]. Try next:")
         out.print(f"  omniconv evaluate {self.out} DATA", soft_wrap=True)
         shares = " --probabilities" if isinstance(predictor.task, Classification) else ""
@@ -349,7 +364,18 @@ def described_network(architecture: Architecture, cloud: bool) -> str:
     """What is built, for people: of clouds the blocks are those of all lattices together."""
     stages, each = (architecture.stages, architecture.blocks_of_stage) if cloud else (1, architecture.blocks)
     shared = f", {each} on each of {stages} lattices" if stages > 1 else ""
-    return f"{'GriddedNet' if cloud else 'CCNN'}, {stages * each} blocks of width {architecture.width}{shared}"
+    name = "GriddedNet" if cloud else "CCNN"
+    if architecture.group is not None:
+        name += f" on {architecture.group} with {architecture.elements} elements"
+    return f"{name}, {stages * each} blocks of width {architecture.width}{shared}"
+
+
+def described_errors(symmetry: Mapping[str, Any]) -> str:
+    """How well a network keeps its group, for people."""
+    return (
+        f"outputs change by {symmetry['mean_error']:.1%} on average over {symmetry['moves']} elements of "
+        f"{symmetry['group']} that move a signal, at most by {symmetry['largest_error']:.1%}"
+    )
 
 
 def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:
@@ -361,7 +387,10 @@ def draw(folder: Path, predictor: Predictor, samples: Samples) -> None:
         return
     plots.curves(read_log(folder / "log.jsonl")).savefig(folder / "training.png", dpi=120)
     model = predictor.model.cpu()
-    plots.kernels(model).savefig(folder / "kernels.png", dpi=120)
+    if "symmetry" in predictor.about:  # kernels on a group have many poses, and no figure yet
+        symmetry_of(model, samples).figure().savefig(folder / "symmetry.png", dpi=120)
+    else:
+        plots.kernels(model).savefig(folder / "kernels.png", dpi=120)
     if isinstance(model, GriddedNet):
         batch = collate([Signals(samples)[0]], samples.space)
         assert batch.positions is not None

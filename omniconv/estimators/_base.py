@@ -32,6 +32,8 @@ class CCNNEstimator(BaseEstimator):
         support_width: float | None = None,
         causal: bool = False,
         dropout: float = 0.1,
+        group: str | None = None,
+        group_samples: int | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         lr: float = 0.01,
@@ -50,6 +52,8 @@ class CCNNEstimator(BaseEstimator):
         self.support_width = support_width
         self.causal = causal
         self.dropout = dropout
+        self.group = group
+        self.group_samples = group_samples
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -122,7 +126,7 @@ class CCNNEstimator(BaseEstimator):
 
     def _fit(self, samples: Samples, task: Task) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        chosen, recipe = choose(samples, self.effort)
+        chosen, recipe = choose(samples, self.effort, group=self.group, group_samples=self.group_samples)
         architecture = with_given(
             chosen,
             blocks=self.blocks,

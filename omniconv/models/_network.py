@@ -67,6 +67,9 @@ class Network(Cited, Pretrained, ABC):
     takes_positions: ClassVar[bool] = False
     """Whether `forward` takes clouds, `positions=`."""
 
+    takes_masks: bool = True
+    """Whether `forward` takes signals of several sizes in one batch, `mask=`; no network on a group does."""
+
     least_batch: ClassVar[int] = 1
     """So many samples a batch must have in training."""
 

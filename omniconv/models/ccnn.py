@@ -117,7 +117,7 @@ class CCNN(Network):
             return Pointwise(width, width, **place)
 
         check_on_group(group, samples, span)
-        self.group = group
+        self.group, self.takes_masks = group, group is None
         self.stem: Conv  # on a group, a LiftingConv
         if group is None:
             convs = (Conv(c, width, size, **options, **place) for c in (in_channels, *[width] * blocks))

@@ -63,6 +63,7 @@ class GCNN(Network):
     """
 
     references = (GCNN_PAPER, SEPARABLE_PAPER, PARTIAL_PAPER)
+    takes_masks = False
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class GroupSelfAttentionNet(Network):
     """
 
     references = (GROUP_ATTENTION_PAPER,)
+    takes_masks = False
 
     def __init__(
         self,

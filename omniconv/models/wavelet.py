@@ -51,6 +51,7 @@ class WaveletNet(Network):
     """
 
     references = (WAVELET_PAPER,)
+    takes_masks = False
 
     def __init__(
         self,

@@ -15,6 +15,14 @@ from omniconv.kernels import SIREN
 from omniconv.models import CCNN, GriddedNet, Network
 from omniconv.supports import Gaussian
 from omniconv.training.evaluation import AS_SAMPLES
+from omniconv.training.groups import (
+    GROUP_BANDWIDTH,
+    GROUPS,
+    check_group_options,
+    check_group_suits,
+    check_one_size,
+    narrowed,
+)
 from omniconv.training.recipe import Recipe
 
 Chosen = TypeVar("Chosen", "Architecture", Recipe)
@@ -55,6 +63,14 @@ class Architecture:
     resolution: int = 9
     """Nodes per axis of the lattice that clouds of points are carried to."""
 
+    group: str | None = None
+    """Transformations that do not change what is predicted: SO2 (rotations of images), O2 (reflections too) or SO3
+    (rotations of volumes); None for translations alone."""
+
+    group_samples: int | None = None
+    """Elements of the group; None for 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of SO2,
+    of 8 of O2, and in 24 of SO3."""
+
     def __post_init__(self) -> None:
         check_integer("blocks", self.blocks)
         check_integer("width", self.width)
@@ -65,6 +81,19 @@ class Architecture:
         check_choice("head", self.head, ("pool", "last"))
         check_probability("dropout", self.dropout)
         check_integer("resolution", self.resolution, minimum=2)
+        check_group_options(self.group, self.group_samples, self.causal, self.head)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the group, those that were chosen if no number is given; 1 without a group."""
+        return 1 if self.group is None else self.group_samples or GROUPS[self.group].samples
+
+    def check(self, samples: Samples) -> None:
+        """Raise `ValueError` for samples that a network on the group does not take; without one nothing is said."""
+        if self.group is not None:
+            axes = samples.space or samples.dim
+            check_group_suits(self.group, axes, space=samples.space > 0, timed=samples.times is not None)
+            check_one_size(samples)
 
     @property
     def stages(self) -> int:
@@ -87,12 +116,10 @@ class Architecture:
         `space`: for clouds of points, the number of their axes; 0 for signals on a grid. Draws from the global random
         state.
         """
+        if self.group is not None:
+            check_group_suits(self.group, len(size), space=space > 0, timed=span is not None)
         if space:
             return self._gridded(channels, out_features, space)
-        reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
-        widths = [
-            min((1.35 * far**0.25 if self.support_width is None else self.support_width) / far, 1.0) for far in reaches
-        ]
         return CCNN(
             channels,
             out_features,
@@ -100,12 +127,22 @@ class Architecture:
             blocks=self.blocks,
             width=self.width,
             kernel=partial(SIREN, bandwidth=self.bandwidth),
-            support=partial(Gaussian, width=widths),
+            support=partial(Gaussian, width=self._shares(size)),
             causal=self.causal,
             head=self.head,
             dropout=self.dropout,
             span=span,
+            group=None if self.group is None else GROUPS[self.group].group(),
+            samples=None if self.group is None else self.elements,
         )
+
+    def _shares(self, size: tuple[int, ...]) -> list[float] | float:
+        """Initial widths of the supports as shares of the farthest lags; one on a group, which turns axes round."""
+        reaches = [max(length - 1 if self.causal else length // 2, 1) for length in size]
+        shares = [
+            min((1.35 * far**0.25 if self.support_width is None else self.support_width) / far, 1.0) for far in reaches
+        ]
+        return shares if self.group is None else shares[reaches.index(max(reaches))]  # kernels reach as far everywhere
 
     def _gridded(self, channels: int, out_features: int, space: int) -> GriddedNet:
         """The network for clouds: on a lattice that is halved as long as 3 nodes are left, blocks shared out over it.
@@ -134,12 +171,22 @@ class Architecture:
         )
 
 
-def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) -> tuple[Architecture, Recipe]:
+def choose(
+    samples: Samples,
+    effort: str = "standard",
+    *,
+    processes: int = 1,
+    group: str | None = None,
+    group_samples: int | None = None,
+) -> tuple[Architecture, Recipe]:
     """The network and the recipe for these samples.
 
     `effort`: "quick" (seconds for a few hundred series), "standard" (about a minute on two cores) or "strong" (several
     times that). Epochs are as many as go through a fixed number of positions, within bounds. `processes`: at least 1;
-    the batch is shared out among them. Raises `ValueError` or `TypeError` for what is none of these.
+    the batch is shared out among them. `group`, `group_samples`: as in `Architecture`; the network on a group is
+    narrower, by the root of its elements but not below 8, and a step still takes about that root times as long; its
+    kernels begin with the double bandwidth, or they would hardly tell its few elements apart. Raises `ValueError` or
+    `TypeError` for what is none of these, or samples that a network on the group does not take.
 
     >>> from omniconv.data import ArraySamples
     >>> network, recipe = choose(ArraySamples(np.zeros((200, 1, 427))), "standard")
@@ -153,7 +200,11 @@ def choose(samples: Samples, effort: str = "standard", *, processes: int = 1) ->
     volume = float(samples.sizes.prod(1).sum())
     epochs = int(np.clip(positions / volume, least, most))
     batch_size = max(1, (32 if len(samples) < 2000 else 64) // processes)
-    return Architecture(blocks=blocks, width=width), Recipe(epochs=epochs, batch_size=batch_size)
+    architecture = Architecture(blocks=blocks, width=width, group=group, group_samples=group_samples)
+    architecture.check(samples)
+    if group is not None:
+        architecture = replace(architecture, width=narrowed(width, architecture.elements), bandwidth=GROUP_BANDWIDTH)
+    return architecture, Recipe(epochs=epochs, batch_size=batch_size)
 
 
 def with_given(chosen: Chosen, **options: Any) -> Chosen:

@@ -152,7 +152,11 @@ def collate(items: list[tuple[Array, int, Array | None]], space: int = 0) -> Bat
     return Batch(torch.where(observed, signals, 0.0), observed, indices, pad(instants)[0][:, 0])
 
 
-def evaluation_batches(samples: Samples, batch_size: int) -> list[list[int]]:
-    """All samples once, those of similar size together."""
+def evaluation_batches(samples: Samples, batch_size: int, *, alike: bool = False) -> list[list[int]]:
+    """All samples once, those of similar size together; `alike`: no others than those of one size."""
     order = np.argsort(samples.sizes.prod(1), kind="stable")
-    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    parts = [order]
+    if alike and not samples.equal:
+        order = np.lexsort(samples.sizes.T)
+        parts = np.split(order, 1 + np.flatnonzero(np.diff(samples.sizes[order], axis=0).any(1)))
+    return [part[start : start + batch_size].tolist() for part in parts for start in range(0, len(part), batch_size)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from omniconv._errors import NonFiniteError, check_instance, check_integer
 from omniconv._typing import Signal
 from omniconv.data import Samples
+from omniconv.models import Network
 from omniconv.training.batches import evaluation_batches
 from omniconv.training.loading import RETRIES, loader
 from omniconv.training.progress import Progress, Silent
@@ -33,7 +34,8 @@ def outputs_of(
 ) -> Tensor:
     """What `model` makes of every sample, (n, out_features), on the model's device, in the order of the samples.
 
-    Samples of similar size are computed together, padded and masked; a sample's outputs do not depend on its company.
+    Samples of similar size are computed together, padded and masked, or by a network that takes no mask those of one
+    size alone; a sample's outputs do not depend on its company.
     Raises `NonFiniteError` that names the first sample whose outputs are not finite, `SampleError` that names one that
     cannot be read, after `read_retries` more tries where a disk or a worker fails.
     `forward`: what to call instead of the model, such as what wraps it on several processes. The model keeps its mode.
@@ -43,7 +45,7 @@ def outputs_of(
     check_integer("batch_size", batch_size)
     check_integer("workers", workers, minimum=0)
     check_integer("read_retries", read_retries, minimum=0)
-    batches = evaluation_batches(samples, batch_size)
+    batches = evaluation_batches(samples, batch_size, alike=isinstance(model, Network) and not model.takes_masks)
     like = next(model.parameters(), torch.zeros(()))
     device, dtype = like.device, torch.promote_types(like.dtype, torch.float32)
     compute = model if forward is None else forward

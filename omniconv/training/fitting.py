@@ -17,6 +17,7 @@ from omniconv.data import Samples
 from omniconv.data.timed import mean_gap
 from omniconv.training.architecture import Architecture
 from omniconv.training.evaluation import AS_SAMPLES
+from omniconv.training.groups import described_symmetry, symmetry_of
 from omniconv.training.loading import read_sample
 from omniconv.training.loop import Report, Run, train
 from omniconv.training.predictor import Predictor
@@ -50,6 +51,7 @@ def fit(
     check_instance("recipe", recipe, Recipe, remedy="choose(samples) gives one.")
     if run is not None:
         check_instance("run", run, Run, remedy="Write Run(folder=...).")
+    architecture.check(samples)
     began = time.monotonic()
     held_out: Samples | None = None
     if isinstance(validation, Samples):
@@ -82,6 +84,8 @@ def fit(
         "architecture": asdict(architecture),
         "recipe": asdict(recipe),
     }
+    if architecture.group is not None:
+        about["symmetry"] = described_symmetry(symmetry_of(model, samples), architecture.elements)
     return Predictor(model.eval(), task, about)
 
 

@@ -43,6 +43,7 @@ from omniconv.training.checkpoints import (
 )
 from omniconv.training.diagnosis import first_bad_gradient, first_bad_part
 from omniconv.training.evaluation import AS_SAMPLES, outputs_of
+from omniconv.training.groups import check_one_size
 from omniconv.training.interrupts import Interrupts
 from omniconv.training.loading import RETRIES, TIMEOUT, loader
 from omniconv.training.logs import Logs
@@ -145,6 +146,8 @@ def check_network(model: nn.Module, task: Task, samples: Samples, smallest: int)
     check_network_of(model, task)
     if samples.space and not model.takes_positions:
         raise ValueError(f"`samples` must be signals on a grid, or series, for {type(model).__name__}; got clouds.")
+    if not model.takes_masks:
+        check_one_size(samples)
     if smallest < model.least_batch:
         raise ValueError(
             f"`batch_size` must leave {model.least_batch} samples for every process and part, as "

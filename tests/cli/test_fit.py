@@ -58,6 +58,8 @@ EVERY_OPTION: dict[str, Any] = {
     "head": "last",
     "dropout": 0.2,
     "resolution": 7,
+    "group": "O2",
+    "group_samples": 6,
     "turn": 30.0,
     "flip": True,
     "vectors": 1,
@@ -145,7 +147,7 @@ def test_the_options_of_the_test_are_all_there_are() -> None:
 
 def test_every_option_of_the_recipe_reaches_it() -> None:
     clouds = CloudSamples(np.zeros((8, 20, 3)), np.zeros((8, 4, 20)), np.arange(8) % 2)
-    _, recipe = Fit(**EVERY_OPTION).choose(clouds)
+    _, recipe = Fit(**EVERY_OPTION | {"group": None, "group_samples": None}).choose(clouds)
     names = [field.name for field in fields(Recipe) if field.name not in {"augmentation", *OF_GROUPS}]
     assert recipe.augmentation is not None
     changes = {name: EVERY_OPTION[name] for name in ("turn", "flip", "vectors", "zoom", "jitter", "thin")}
@@ -196,6 +198,7 @@ def test_a_file_can_be_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ('epochs = "three"', r"`epochs` must be int; got 'three'"),
         ("causal = 1", r"`causal` must be bool; got 1"),
         ('head = "first"', r"`head` must be 'pool' or 'last'; got 'first'"),
+        ('group = "SO4"', r"`group` must be 'SO2' or 'O2' or 'SO3'; got 'SO4'"),
         ("epochs = ", r"is not TOML"),
         ("epochs = 3", r"`data` is neither in .* nor on the command line"),
         ("epochs = [3]", r"`epochs` must be int; got \[3\]"),

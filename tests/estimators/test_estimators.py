@@ -701,3 +701,43 @@ def test_predictions_of_many_signals_are_those_of_each() -> None:
     np.testing.assert_allclose(labels.predict_proba(many), np.tile(alone, (5, 1)), rtol=0, atol=1e-12)
     single = np.concatenate([numbers.predict([signal]) for signal in X])
     np.testing.assert_allclose(numbers.predict(many), np.tile(single, 5), rtol=1e-11, atol=1e-9)
+
+
+def squares(n: int = 16, size: int = 6, axes: int = 2) -> tuple[Array, Array]:
+    """Noise of one channel, and labels in turn."""
+    return np.random.default_rng(0).standard_normal((n, 1, *(size,) * axes)), np.arange(n) % 2
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_an_estimator_on_a_group_answers_turned_images_as_upright_ones(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    X, y = squares()
+    fitted = make(group="SO2", group_samples=4, epochs=1).fit(X, y + 0.5 * (make is regressor))
+    answers = fitted.predict_proba if make is classifier else fitted.predict
+    np.testing.assert_allclose(answers(np.rot90(X, 1, (2, 3)).copy()), answers(X), atol=1e-5)
+    fitted.save(tmp_path)
+    loaded = type(fitted).load(tmp_path)
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_the_width_on_a_group_is_chosen_for_it_unless_it_is_given() -> None:
+    X, y = squares()
+    chosen = classifier(group="SO2", group_samples=4, epochs=1, width=None).fit(X, y)
+    assert chosen.model_.arguments["width"] == 16  # 32 of the effort "quick", by the root of 4
+    assert classifier(group="SO2", group_samples=4, epochs=1).fit(X, y).model_.arguments["width"] == QUICK["width"]
+
+
+def test_an_estimator_on_a_group_predicts_images_of_other_sizes_and_learns_from_one() -> None:
+    X, y = squares()
+    fitted = classifier(group="SO2", group_samples=4, epochs=1).fit(X, y)
+    others = [X[0], np.random.default_rng(1).standard_normal((1, 7, 9)), X[1]]
+    shares = fitted.predict_proba(others)
+    np.testing.assert_allclose(shares[[0, 2]], fitted.predict_proba(X[:2]), atol=1e-9)
+    with pytest.raises(ValueError, match="`samples` must all have one size for a network on a group"):
+        fitted.fit(others, [0, 1, 0])
+    with pytest.raises(ValueError, match="`group` must act on the axes of the signals; 'SO2' acts on 2, and these"):
+        fitted.fit(*waves())
+    with pytest.raises(ValueError, match="`causal` and `group` exclude each other"):
+        classifier(group="SO2", causal=True).fit(X, y)

@@ -73,6 +73,17 @@ def test_batches_of_similar_sizes_need_less_padding_than_batches_at_random() -> 
     assert sorted(chain(*evaluation)) == list(range(2000))
 
 
+def test_batches_of_one_size_hold_every_sample_once_and_no_two_sizes() -> None:
+    shapes = np.array([(6, 4), (4, 6), (8, 3), (6, 4), (4, 6), (6, 4), (2, 12)])
+    samples = ArraySamples([np.zeros((1, *size)) for size in shapes])
+    found = evaluation_batches(samples, 2, alike=True)
+    assert sorted(chain(*found)) == list(range(len(shapes)))
+    assert [len({tuple(shapes[index]) for index in batch}) for batch in found] == [1] * len(found)
+    assert sorted(len(batch) for batch in found) == [1, 1, 1, 2, 2]  # as few as there can be
+    same = of_lengths(np.full(5, 7))
+    assert evaluation_batches(same, 2, alike=True) == evaluation_batches(same, 2)
+
+
 def test_batches_of_similar_sizes_do_not_come_in_the_order_of_their_sizes() -> None:
     found = plan(320, 10)
     means = [found.sizes[batch].mean() for batch in found.epoch(0)]
