@@ -26,7 +26,7 @@ from omniconv.recurrence import Decoder, Stream, stream
 
 DTYPES = (torch.float32, torch.bfloat16)
 ABOUT = """Bytes of {name}, {training:,} to train and {held_out:,} held out. Networks of {blocks} blocks, {width} wide,
-trained for {epochs} epochs as in `language.py`, on windows of {length} bytes, and distilled by
+trained as in `language.py` (passes over the text: {epochs}) on windows of {length} bytes, and distilled by
 `recurrence.stream(model, order=..)`.
 
 `recurrence.Decoder` steps through {windows} held-out windows byte by byte, {batch} at a time, with its states in either

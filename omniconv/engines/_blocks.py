@@ -51,7 +51,7 @@ def channel_blocks(problem: Problem, row: int, budget: int, *, fewest: int) -> t
     the other. One slice where the taps mix channels or there is no such cache.
     """
     rows = max(fewest, budget // row)
-    if not problem.depthwise or problem.device != "cpu":
+    if not problem.depthwise or problem.device != "cpu" or problem.batch == 0:
         return ((slice(None), slice(None)),)
     of_batch, of_channels = parts(problem.batch, rows), parts(problem.in_channels, max(1, rows // problem.batch))
     return tuple((signals, channels) for channels in of_channels for signals in of_batch)

@@ -22,7 +22,7 @@ def problem(batch: int, channels: int) -> Problem:
 
 
 @given(
-    batch=st.integers(1, 9),
+    batch=st.integers(0, 9),
     channels=st.integers(1, 40),
     row=st.integers(1, 300),
     budget=st.integers(1, 3000),
