@@ -110,6 +110,7 @@ def equivariance_report(
     for 32 of them, drawn at random where the group has several coordinates, or all of a finite group.
     Layers are compared at the elements at which they compute, so that what is left is the error of layer and grid: at
     those of them that an element maps to one another, because scales, say, are moved out of the range of the samples.
+    Layers on another group than `group` are left out.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> from omniconv.groups import SO2
@@ -126,6 +127,7 @@ def equivariance_report(
             raise ValueError("`group` must be given for a model without group layers.")
         group = next(iter(layers.values())).group
     check_group(group)
+    layers = {name: layer for name, layer in layers.items() if layer.group == group}
     if not isinstance(x, Tensor) or x.ndim != group.dim + 2:
         raise ValueError(f"`x` must be (batch, channels, *size), {group.dim} axes in size; got {describe(x)}.")
     modes = [(module, module.training) for module in model.modules()]

@@ -224,3 +224,15 @@ def test_signals_that_move_are_compared_moved() -> None:
 def test_what_is_no_group_is_named() -> None:
     with pytest.raises(TypeError, match=r"`group` must be an omniconv.groups.Group"):
         equivariance_report(nn.Identity(), torch.zeros(1, 1, 5, 5), "a")  # type: ignore[arg-type]
+
+
+def test_layers_on_another_group_are_left_out() -> None:
+    """A network that knows rotations, over reflections too."""
+    group = Dihedral(4)
+    report = equivariance_report(gcnn(samples=4), smooth(21), group)
+    mirrored = torch.linalg.det(group.matrix(report.elements)) < 0
+    assert mirrored.sum() == 4
+    assert report.errors[~mirrored].max() < 1e-12
+    assert report.errors[mirrored].min() > 1e-3
+    assert report.layers == ()
+    assert report.figure().axes
