@@ -32,9 +32,9 @@ SIDE = 224
 ABOUT = """Samples per second of an epoch in batches of {batch}, the start of the workers included; the median of
 {rounds} rounds in which all ways take turns. *step*: what a training step takes of the same processors, here as a pause
 that leaves them idle (the network is on another device) of that many milliseconds per batch: what is read meanwhile
-costs no time. "torch" is `torch.utils.data.DataLoader` with the same function that reads a batch, its tensors in shared
-memory; ours sends them by value, which is what lets a worker die without harm, and asks a worker for one batch ahead,
-torch's default is two."""
+costs no time. "torch" is `torch.utils.data.DataLoader` with the same function that reads a batch. Ours hands large
+batches over by memory without a name, of which nothing is left when a worker dies, and asks a worker for one batch
+ahead; torch's default is two."""
 HEAD = ("samples", "step", "workers", "omniconv", "torch", "times as fast")
 
 

@@ -102,7 +102,7 @@ class Reader:
             raise SampleError(told) from error
 
     def __call__(self, question: list[int], note: Note) -> tuple[NDArray[Any] | None, ...] | Failure:
-        """The same for a worker: arrays, which are sent by value, and errors that can be sent."""
+        """The same for a worker: arrays and errors that can be sent."""
         try:
             return tuple(None if part is None else part.numpy() for part in self.read(question, note))
         except SampleError as error:

@@ -2,8 +2,8 @@
 
 torch's loader raises from a signal handler when one of its processes dies, wherever the training process is just then:
 in the middle of a step, which cannot be taken again. These are asked, each one question at a time, and what befell a
-process shows when its answer is waited for. Answers are sent by value: nothing of them is left when a process dies, and
-none waits for a process that hangs.
+process shows when its answer is waited for. Answers come by value or by memory without a name: nothing of them is left
+when a process dies, and none waits for a process that hangs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from omniconv.training.handover import Receiver, Sender
 from omniconv.training.interrupts import SIGNALS
 
 SECONDS = 5.0
@@ -57,6 +58,7 @@ class Worker:
         self.question: list[int] | None = None
         self._process: Any = None
         self._connection: Connection | None = None
+        self._receiver: Receiver | None = None
         self._reading: Any = None
 
     def ask(self, question: list[int]) -> None:
@@ -94,10 +96,11 @@ class Worker:
             self._process.join()
             self._process.close()
             self._connection.close()
-        self._process = self._connection = None
+        self._process = self._connection = self._receiver = None
 
     def _start(self) -> None:
         self._connection, theirs = multiprocessing.Pipe()
+        self._receiver = Receiver(self._connection)
         self._reading = multiprocessing.RawValue("q", -1)
         parts = (theirs, self._reading, self.work, self.number)
         self._process = multiprocessing.Process(target=serve, args=parts, daemon=True)
@@ -108,12 +111,13 @@ class Worker:
     def _received(self) -> Any:
         """The answer of this process; raises `WorkerLost` if it gives none."""
         assert self._connection is not None
+        assert self._receiver is not None
         broken: Exception | None = None
         if not wait([self._connection, self._process.sentinel], self.limit):
             raise WorkerLost(f"gave no answer for {self.limit:g} s", self._reading.value)
         if self._connection.poll():
             try:
-                return self._connection.recv()
+                return self._receiver.receive()
             except (EOFError, OSError) as error:
                 broken = error
         self._process.join(SECONDS)
@@ -134,10 +138,10 @@ def serve(connection: Connection, reading: Any, work: Work, number: int) -> None
     def note(index: int) -> None:
         reading.value = index
 
-    parent = multiprocessing.parent_process()
+    parent, sender = multiprocessing.parent_process(), Sender(connection)
     with suppress(EOFError, OSError):  # nobody asks any more
         while True:
             while not connection.poll(SECONDS):
                 if parent is not None and os.getppid() != parent.pid:
                     return
-            connection.send(work(connection.recv(), note))
+            sender.send(work(connection.recv(), note))
