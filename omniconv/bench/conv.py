@@ -108,8 +108,8 @@ class Cell:
         pairs = [row[name] / row[other] for row in self.rounds if name in row and other in row]
         return statistics.median(pairs) if pairs else self.seconds(name) / self.seconds(other)
 
-    def error(self, name: str, other: str) -> float:
-        """Standard error of the logarithm of `ratio`, from the quartiles of the rounds that have both; 0 without."""
+    def standard_error(self, name: str, other: str) -> float:
+        """Of the logarithm of `ratio`, from the quartiles of the rounds that have both; 0 without."""
         ratios = [math.log(row[name] / row[other]) for row in self.rounds if name in row and other in row]
         if len(ratios) < 4:
             return math.inf if ratios else 0.0
@@ -236,7 +236,8 @@ def in_doubt(cell: Cell) -> bool:
     bars = (([name for name in cell.peers if name in PEERS], SLOWER), (cell.engines, CLOSE))
     beside = [(cell.fastest(names), bar) for names, bar in bars if names]
     return any(
-        abs(math.log(cell.ratio("auto", other) / bar)) < SURE * cell.error("auto", other) for other, bar in beside
+        abs(math.log(cell.ratio("auto", other) / bar)) < SURE * cell.standard_error("auto", other)
+        for other, bar in beside
     )
 
 

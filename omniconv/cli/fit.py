@@ -107,8 +107,8 @@ class Fit:
     """Nodes per axis of the lattice that clouds of points are carried to."""
 
     group: Literal["SO2", "O2", "SO3"] | None = None
-    """Transformations that do not change what is predicted, of signals of one size: SO2 (rotations of images), O2
-    (reflections too) or SO3 (rotations of volumes)."""
+    """Transformations that are to change nothing that is predicted, of signals of one size: SO2 (rotations of images),
+    O2 (reflections too) or SO3 (rotations of volumes)."""
 
     group_samples: int | None = None
     """Elements of the group; without it 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of

@@ -235,16 +235,14 @@ def placed(taps: Taps, problem: Problem) -> Tensor:
 
 
 @lru_cache(maxsize=4096)
-def turns(problem: Problem) -> tuple[list[int], list[int], list[int]]:
+def turns(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """What `placed` adds to the axes, the last first, and by how many samples it turns which of them."""
     sizes = zip(problem.size, problem.kernel_size, problem.circular, strict=True)
     added = [n - k if circular else 0 for n, k, circular in sizes]
-    turned = [
-        axis
-        for axis, first, circular in zip(problem.axes, problem.origin, problem.circular, strict=True)
-        if circular and first
-    ]
-    return [side for more in reversed(added) for side in (0, more)], [problem.origin[axis] for axis in turned], turned
+    places = zip(problem.axes, problem.origin, problem.circular, strict=True)
+    turned = tuple(axis for axis, first, circular in places if circular and first)
+    padding = tuple(side for more in reversed(added) for side in (0, more))
+    return padding, tuple(problem.origin[axis] for axis in turned), turned
 
 
 @lru_cache(maxsize=4096)

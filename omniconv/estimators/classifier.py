@@ -29,8 +29,8 @@ class CCNNClassifier(ClassifierMixin, CCNNEstimator):
     `effort`: "quick", "standard" or "strong" chooses everything that is None, by the size of the data.
     `blocks`, `width`: residual blocks and their channels. `support_width`: initial width of the learned supports, in
     samples. `causal`: whether the network may look at the past only. `dropout`: [0, 1).
-    `group`: transformations that do not change the answer, of signals of one size: "SO2" (rotations of images), "O2"
-    (reflections too), "SO3" (rotations of volumes); None for translations alone. `group_samples`: so many of its
+    `group`: transformations that are to leave the answer as it is, of signals of one size: "SO2" (rotations of images),
+    "O2" (reflections too), "SO3" (rotations of volumes); None for translations alone. `group_samples`: so many of its
     elements; None for 8, 16 and 24. Signals of another size than those of the training can still be predicted.
     `epochs`, `batch_size`, `lr`, `weight_decay`: of the training.
     `class_weight`: None, "balanced" or a mapping from labels to weights. `label_smoothing`: [0, 1).

@@ -64,8 +64,8 @@ class Architecture:
     """Nodes per axis of the lattice that clouds of points are carried to."""
 
     group: str | None = None
-    """Transformations that do not change what is predicted: SO2 (rotations of images), O2 (reflections too) or SO3
-    (rotations of volumes); None for translations alone."""
+    """Transformations that are to change nothing that is predicted: SO2 (rotations of images), O2 (reflections too) or
+    SO3 (rotations of volumes); None for translations alone."""
 
     group_samples: int | None = None
     """Elements of the group; None for 8 of SO2, 16 of O2, 24 of SO3. Quarter turns are exact in a multiple of 4 of SO2,

@@ -236,7 +236,7 @@ def around(middle: float, spread: float = 0.01) -> list[float]:
 def test_doubt_is_a_matter_of_standard_errors_from_a_bar() -> None:
     cell = compared(fft=around(1.0), **{"F.conv": around(0.5)})
     sigma = 1.2533 * 0.01 / 1.349 / math.sqrt(21)  # of a median of ratios whose quartiles are half a per cent away
-    assert cell.error("auto", "fft") == pytest.approx(sigma, rel=0.15)
+    assert cell.standard_error("auto", "fft") == pytest.approx(sigma, rel=0.15)
     assert not in_doubt(cell)
     assert in_doubt(compared(fft=around(1.1005)))
     assert in_doubt(compared(fft=around(1.0), **{"F.conv": around(1.0495)}))
