@@ -94,6 +94,13 @@ CCNN_PAPER = Reference(
     "arXiv:2206.03398",
     2022,
 )
+SYMMETRY_PAPER = Reference(
+    "urbano2024symmetries",
+    "Self-Supervised Detection of Perfect and Partial Input-Dependent Symmetries",
+    "Urbano, Alonso and Romero, David W.",
+    "GRaM Workshop at ICML; arXiv:2312.12223",
+    2024,
+)
 DNARCH_PAPER = Reference(
     "romero2023dnarch",
     "DNArch: Learning Convolutional Neural Architectures by Backpropagation",

@@ -53,6 +53,7 @@ from omniconv.nn import (
     LastHead,
     LayerNorm,
     LiftingConv,
+    LiftingProduct,
     LiftingSelfAttention,
     MultiHeadConv,
     NonStationaryConv,
@@ -323,6 +324,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         (2, 1, 6, 5),
     ),
     "group-project": (lambda: GroupProject("mean"), (2, 3, 4, 5, 5)),
+    "lifting-product": (  # a smooth support: second derivatives are looked at
+        lambda: LiftingProduct(2, 3, (4, 3), SO2(), 4, kernel=small, support=Gaussian, dtype=F64),
+        (2, 2, 4, 3),
+    ),
     "conv2d": (lambda: Conv2d(2, 3, (4, 3), kernel=small, mixing="separable", dtype=F64), (1, 2, 4, 3)),
     "conv3d": (
         lambda: Conv3d(1, 2, 2, kernel=partial(SIREN, hidden=4), mixing="separable", dtype=F64),

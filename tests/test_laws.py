@@ -59,7 +59,8 @@ def test_group_obeys_the_laws(name: str, seed: int) -> None:
     check_group(GROUPS[name], seed=seed)
 
 
-# A function of samples of a group, and some of signals and positions, which have these laws in tests of their own.
+# A function of samples of a group, some of signals and positions, and one that returns several things: they have these
+# laws in tests of their own.
 APART = {
     omniconv.nn.Partial,
     omniconv.nn.PointConv,
@@ -69,6 +70,7 @@ APART = {
     omniconv.models.PointNN,
     omniconv.models.PointNet,
     omniconv.models.PointNet2,
+    omniconv.models.PoseAutoencoder,
 }
 
 

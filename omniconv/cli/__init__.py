@@ -60,6 +60,7 @@ def asked() -> Any:
     from omniconv.cli.predict import Evaluate, Predict
     from omniconv.cli.resume import Resume
     from omniconv.cli.stream import Stream
+    from omniconv.cli.symmetry import Symmetry
     from omniconv.cli.tune import Tune
 
     commands: dict[str, Any] = {
@@ -68,6 +69,7 @@ def asked() -> Any:
         "predict": Predict,
         "resume": Resume,
         "stream": Stream,
+        "symmetry": Symmetry,
         "lm": LanguageModel,
         "export": Export,
         "info": Info,

@@ -19,9 +19,10 @@ def transform(
     """The signal moved by g about the middle of its grid: (g f)(x) = f(g^-1 x), and (g f)(x, h) = f(g^-1 x, g^-1 h).
 
     `x`: `batch channels *size`, or `batch channels group *size` at `samples`, which g has to map to themselves.
-    `g`: one element, (numbers,). `interpolation`: "bilinear" or "nearest", for what lies between samples; zero beyond
-    the edges. Where g maps the grid to itself, a quarter turn or a mirror, samples are only moved, and not a bit is
-    lost; axes of different sizes are exchanged with them.
+    `g`: one element, (numbers,), or one for each signal, (batch, numbers). `interpolation`: "bilinear" or "nearest",
+    for what lies between samples; zero beyond the edges. Where one g maps the grid to itself, a quarter turn or a
+    mirror, samples are only moved, and not a bit is lost; axes of different sizes are exchanged with them. Elements
+    for each signal interpolate, and have derivatives; they move no signals on the group.
     Raises `ValueError` for samples that g maps to others.
 
     >>> from omniconv.groups import SO2
@@ -34,14 +35,20 @@ def transform(
     if samples is not None and not isinstance(samples, Samples):
         raise TypeError(f"`samples` must be omniconv.groups.Samples; got {describe(samples)}.")
     check_floating_tensor("g", g)
-    if g.shape != (group.numbers,):
-        raise ValueError(f"`g` must be one element of {group}, ({group.numbers},); got {describe(g)}.")
+    each = None if samples is not None else (*x.shape[:1], group.numbers)
+    if g.shape != (group.numbers,) and g.shape != each:
+        raise ValueError(
+            f"`g` must be one element of {group}, ({group.numbers},), or of signals without a group axis one for each, "
+            f"({x.shape[0] if x.ndim else 'batch'}, {group.numbers}); got {describe(g)}."
+        )
     if x.ndim != group.dim + (2 if samples is None else 3):
         axes = "" if samples is None else ", group"
         raise ValueError(f"`x` must be (batch, channels{axes}, *size), {group.dim} axes in size; got {describe(x)}.")
     if samples is not None and x.shape[2] != len(samples):
         raise ValueError(f"`x` must have {len(samples)} elements on its group axis, as `samples`; got {describe(x)}.")
     check_choice("interpolation", interpolation, ("bilinear", "nearest"))
+    if g.ndim == 2:
+        return interpolated(x, group.matrix(g).double().to(x.device), interpolation)
     if samples is not None:
         x = x.index_select(2, sources(group, g, samples).to(x.device))
     matrix = group.matrix(g).double().cpu()
@@ -79,16 +86,17 @@ def permuted(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def interpolated(x: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
-    """x at the points matrix^-1 p, for the points p of its grid, measured from the middle."""
-    dim = len(matrix)
+    """x at the points matrix^-1 p, for the points p of its grid, measured from the middle; one matrix, or one each."""
+    dim = matrix.shape[-1]
     size = x.shape[-dim:]
-    axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in size]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ torch.linalg.inv(matrix).T
-    scale = torch.tensor([2 / n for n in size], dtype=torch.float64)
+    axes = [torch.arange(n, dtype=torch.float64, device=matrix.device) - (n - 1) / 2 for n in size]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    points = (grid.flatten(0, -2) @ torch.linalg.inv(matrix).mT).unflatten(-2, size)
+    scale = torch.tensor([2 / n for n in size], dtype=torch.float64, device=matrix.device)
     wanted = (points * scale).flip(-1)  # the framework counts axes from the last
     flat = x.reshape(x.shape[0], -1, *size)
     if dim == 1:  # the framework has no series: one row of an image
-        flat, wanted = flat.unsqueeze(2), torch.cat([wanted, torch.zeros_like(wanted)], -1)[None]
-    where = wanted.to(x).expand(len(x), *wanted.shape)
+        flat, wanted = flat.unsqueeze(2), torch.cat([wanted, torch.zeros_like(wanted)], -1).unsqueeze(-3)
+    where = wanted.to(x).expand(len(x), *wanted.shape[-dim - 1 - (dim == 1) :])
     moved = F.grid_sample(flat, where, mode=interpolation, padding_mode="zeros", align_corners=False)
     return moved.reshape(x.shape)

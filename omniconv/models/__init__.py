@@ -17,6 +17,8 @@ from omniconv.models.hyena import MultiHyena as MultiHyena
 from omniconv.models.point_nn import PointNN as PointNN
 from omniconv.models.pointnet import PointNet as PointNet
 from omniconv.models.pointnet2 import PointNet2 as PointNet2
+from omniconv.models.pose_autoencoder import PoseAutoencoder as PoseAutoencoder
+from omniconv.models.pose_autoencoder import Posed as Posed
 from omniconv.models.presets import Preset as Preset
 from omniconv.models.presets import preset as preset
 from omniconv.models.sampling import Sampling as Sampling
@@ -37,6 +39,8 @@ __all__ = [
     "PointNN",
     "PointNet",
     "PointNet2",
+    "PoseAutoencoder",
+    "Posed",
     "Preset",
     "Sampling",
     "Stepper",

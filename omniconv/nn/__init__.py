@@ -27,6 +27,7 @@ from omniconv.nn.heads import DenseHead as DenseHead
 from omniconv.nn.heads import LastHead as LastHead
 from omniconv.nn.heads import PoolHead as PoolHead
 from omniconv.nn.lifting_conv import LiftingConv as LiftingConv
+from omniconv.nn.lifting_product import LiftingProduct as LiftingProduct
 from omniconv.nn.masks import check_mask as check_mask
 from omniconv.nn.masks import observed as observed
 from omniconv.nn.multi_head_conv import MultiHeadConv as MultiHeadConv
@@ -77,6 +78,7 @@ __all__ = [
     "LayerNorm",
     "LayerStepper",
     "LiftingConv",
+    "LiftingProduct",
     "LiftingSelfAttention",
     "MultiHeadConv",
     "NonStationaryConv",

@@ -34,6 +34,7 @@ from omniconv.nn import (
     LastHead,
     LayerNorm,
     LiftingConv,
+    LiftingProduct,
     MultiHeadConv,
     NonStationaryConv,
     Partial,
@@ -51,6 +52,7 @@ small = partial(SIREN, hidden=4)
 MADE: dict[str, Callable[..., Any]] = {
     "conv": partial(Conv, 2, 2, 5, kernel=small),
     "lifting-conv": partial(LiftingConv, 1, 2, 5, SO2(), 4, kernel=small),
+    "lifting-product": partial(LiftingProduct, 1, 2, 5, SO2(), 4, kernel=small),
     "group-conv": partial(GroupConv, 2, 2, 5, SO2(), 4, kernel=small, reach=1),
     "non-stationary-conv": partial(NonStationaryConv, 2, 2, 5, SO2(), 4, reach=1),
     "group-self-attention": partial(GroupSelfAttention, 2, 4, 5, SO2(), 4, reach=1),
@@ -99,7 +101,9 @@ def test_the_dtype_of_a_kernel_or_support_alone_is_named(make: Callable[..., Any
 
 
 @pytest.mark.parametrize("bias", ["no", 0, 1, None])
-@pytest.mark.parametrize("name", ["conv", "lifting-conv", "group-conv", "non-stationary-conv", "pointwise"])
+@pytest.mark.parametrize(
+    "name", ["conv", "lifting-conv", "lifting-product", "group-conv", "non-stationary-conv", "pointwise"]
+)
 def test_a_bias_is_asked_for_by_true_or_false(name: str, bias: Any) -> None:
     with pytest.raises(TypeError, match="`bias` must be True or False"):
         MADE[name](bias=bias)

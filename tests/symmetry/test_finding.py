@@ -1,0 +1,221 @@
+"""The symmetries of shapes whose poses are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+import omniconv as oc
+from omniconv.groups import SO2, transform
+from omniconv.symmetry import Gaussian, Symmetries, Uniform, find_symmetries
+from omniconv.symmetry._family import Family
+from omniconv.symmetry.found import nearest
+
+COUNT, SMALL, LARGE = 320, math.radians(30), math.radians(90)
+QUICK: dict[str, Any] = {"neighbours": 5, "epochs": 1, "batch_size": 16}
+
+
+def shapes(kinds: Tensor, angles: Tensor, size: int = 16) -> Tensor:
+    """Images of two shapes, neither the same after any turn, each turned by its angle."""
+    first, second = [(-0.5, 0.0, 1.0), (0.0, 0.0, 0.6), (0.35, 0.3, 0.8)], [(-0.4, -0.4, 0.7), (-0.4, 0.4, 0.7)]
+    spots = torch.tensor([first, [*second, (0.45, 0.0, 1.0)]])[kinds]
+    c, s = angles.cos()[:, None], angles.sin()[:, None]
+    row, column = c * spots[..., 0] - s * spots[..., 1], s * spots[..., 0] + c * spots[..., 1]
+    axis = torch.linspace(-1, 1, size)
+    far = (axis[:, None, None] - row[:, None, None]) ** 2 + (axis[None, :, None] - column[:, None, None]) ** 2
+    return (spots[:, None, None, :, 2] * torch.exp(-18 * far)).sum(-1)[:, None]
+
+
+def turned() -> tuple[Tensor, Tensor]:
+    """Kinds, of which the one turns by up to 30 and the other by up to 90 degrees; and the angles."""
+    kinds = torch.arange(COUNT) % 2
+    drawn = 2 * torch.rand(COUNT, generator=torch.Generator().manual_seed(1)) - 1
+    return kinds, drawn * torch.where(kinds == 0, SMALL, LARGE)
+
+
+@pytest.fixture(scope="module")
+def found() -> Symmetries:
+    return find_symmetries(shapes(*turned()), neighbours=25, epochs=24, batch_size=40, centring=1.0)
+
+
+def test_every_kind_has_its_level(found: Symmetries) -> None:
+    kinds, _ = turned()
+    assert isinstance(found.family, Uniform)
+    levels = torch.rad2deg(found.levels[:, 0])
+    assert abs(levels[kinds == 0].median().item() - 30) < 5
+    assert abs(levels[kinds == 1].median().item() - 90) < 12
+
+
+def test_poses_are_right_up_to_the_centre_of_a_kind(found: Symmetries) -> None:
+    kinds, angles = turned()
+    for kind in (0, 1):
+        apart = torch.rad2deg(found.poses[:, 0] - angles)[kinds == kind]
+        assert (apart - apart.median()).abs().quantile(0.9) < 2
+        assert apart.median().abs() < 20  # where the training puts the centre of what is turned evenly
+
+
+def test_what_is_turned_farther_is_foreign(found: Symmetries) -> None:
+    kinds, angles = turned()
+    far = shapes(kinds, angles.sign() * (torch.where(kinds == 0, SMALL, LARGE) + 0.4))
+    near = shapes(kinds, 0.9 * angles)
+    scores = torch.cat([found.excess(far), found.excess(near)])
+    assert roc_auc_score([1] * COUNT + [0] * COUNT, scores) > 0.95
+    assert (found.excess(near) > 0).double().mean() < 0.1
+
+
+def test_images_are_turned_back(found: Symmetries) -> None:
+    kinds, angles = turned()
+    x = shapes(kinds, angles)
+    upright = found.standardize(x)
+    for kind in (0, 1):
+        assert upright[kinds == kind].std(0).mean() < 0.2 * x[kinds == kind].std(0).mean()
+    again = found.standardize(transform(x, SO2(), torch.tensor([torch.pi / 2])))
+    assert (again - upright).abs().mean() < 0.02 * upright.abs().max()
+
+
+def test_larger_images_of_the_same_are_taken_too() -> None:
+    kinds, angles = turned()
+    found = find_symmetries(shapes(kinds[:40], angles[:40], size=32), resolution=16, **QUICK)
+    assert found.model.size == (16, 16)
+    large, small = shapes(kinds, angles, size=32), shapes(kinds, angles, size=16)
+    assert (found.encode(large)[1] - found.encode(small)[1]).abs().median() < 0.1
+    assert found.standardize(large).shape == large.shape
+    with pytest.raises(ValueError, match=r"`x` must be images that are \(16, 16\) at the resolution 16"):
+        found.encode(torch.zeros(1, 1, 16, 12))
+
+
+def test_a_file_brings_all_of_it_back(found: Symmetries, tmp_path: Path) -> None:
+    found.save(tmp_path)
+    again, x = Symmetries.load(tmp_path), shapes(*turned())[:7]
+    assert str(again) == str(found)
+    assert torch.equal(again.excess(x), found.excess(x))
+    assert torch.equal(again.standardize(x), found.standardize(x))
+    (tmp_path / "symmetries.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"symmetries\.safetensors is not a sound safetensors file"):
+        Symmetries.load(tmp_path)
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config.json"):
+        Symmetries.load(tmp_path)
+    oc.CCNN(1, 2, (4, 4), blocks=1, width=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tells of no symmetries"):
+        Symmetries.load(tmp_path)
+
+
+class Still(Family):
+    """Angles that are all zero."""
+
+    numbers = ("nothing",)
+
+    def _estimate(self, angles: Tensor) -> Tensor:
+        return torch.zeros_like(angles[..., :1])
+
+    def _density(self, angles: Tensor, level: Tensor) -> Tensor:
+        return torch.zeros_like(angles)
+
+    def _excess(self, angle: Tensor, level: Tensor) -> Tensor:
+        return angle.abs()
+
+    def tell(self, level: Tensor) -> str:
+        return "still"
+
+
+def test_a_family_of_ones_own_is_given_again(tmp_path: Path) -> None:
+    found = find_symmetries(shapes(*turned())[:40], family=Still(), **QUICK)
+    assert (found.levels == 0).all()
+    assert "still" in str(found)
+    found.save(tmp_path)
+    with pytest.raises(ValueError, match=r"'Still' that is not the library's own. Give it: load\(folder, family=...\)"):
+        Symmetries.load(tmp_path)
+    assert str(Symmetries.load(tmp_path, family=Still())) == str(found)
+
+
+def test_a_family_that_does_not_fit_its_file_is_named(found: Symmetries, tmp_path: Path) -> None:
+    found.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["symmetries"]["family"] = {"class": "Cyclic", "most": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not fit Cyclic: `most`"):
+        Symmetries.load(tmp_path)
+
+
+def test_the_same_seed_finds_the_same_and_no_generator_moves() -> None:
+    x = shapes(*turned())[:40]
+    torch.manual_seed(5)
+    first = find_symmetries(x, **QUICK)
+    drawn = torch.rand(1)
+    torch.manual_seed(6)
+    second = find_symmetries(x, **QUICK)
+    assert torch.equal(first.poses, second.poses)
+    assert torch.equal(first.codes, second.codes)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), drawn)
+    assert not torch.equal(find_symmetries(x, seed=1, **QUICK).poses, first.poses)
+
+
+def test_progress_is_told_and_a_family_may_be_given() -> None:
+    seen: list[tuple[int, int]] = []
+    x = shapes(*turned())[:40].double()
+    found = find_symmetries(
+        x, family=Gaussian(), progress=lambda done, total, loss: seen.append((done, total)), **QUICK
+    )
+    assert seen == [(1, 2), (2, 2)]
+    assert found.family == Gaussian()
+    assert list(found.evidence) == [Gaussian()]
+    assert found.standardize(x).dtype == torch.float64
+
+
+def test_a_figure_shows_it(found: Symmetries, tmp_path: Path) -> None:
+    figure = found.figure(shapes(*turned()))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["pose in degrees", "half width in degrees", ""]
+    heights: Any = figure.axes[0].patches
+    assert sum(patch.get_height() for patch in heights) == COUNT
+
+
+def test_neighbours_are_those_of_the_largest_cosine() -> None:
+    codes = torch.nn.functional.normalize(torch.randn(2500, 3, dtype=torch.float64), dim=1)
+    expected = (codes @ codes.T).fill_diagonal_(-2).topk(4, dim=1).indices
+    assert torch.equal(nearest(codes, codes, 4, own=True), expected)
+    assert torch.equal(nearest(codes[:5], codes, 1, own=False)[:, 0], torch.arange(5))
+
+
+def test_a_channel_that_shows_nothing_does_no_harm() -> None:
+    x = shapes(*turned())[:40]
+    found = find_symmetries(torch.cat([x, torch.full_like(x, 3.0)], 1), **QUICK)
+    assert found.poses.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: find_symmetries(x[:, 0]), ValueError, "`x` must be images"),
+        (lambda x: find_symmetries(x.long()), TypeError, "`x` must hold floating-point numbers"),
+        (lambda x: find_symmetries(x), ValueError, "`x` must hold at least 47 signals, 2 more than `neighbours`"),
+        (lambda x: find_symmetries(x * math.nan, **QUICK), ValueError, "`x` must be finite"),
+        (lambda x: find_symmetries(x * 0 + 1, **QUICK), ValueError, "must not be the same everywhere"),
+        (lambda x: find_symmetries(x, neighbours=1), ValueError, "`neighbours` must be at least 2"),
+        (lambda x: find_symmetries(x, **(QUICK | {"batch_size": 1})), ValueError, "`batch_size` must be at least 2"),
+        (lambda x: find_symmetries(x, **(QUICK | {"epochs": 0})), ValueError, "`epochs` must be at least 1"),
+        (lambda x: find_symmetries(x, lr=0.0, **QUICK), ValueError, "`lr` must be"),
+        (
+            lambda x: find_symmetries(x, lr=1e30, **(QUICK | {"epochs": 9})),
+            oc._errors.NonFiniteError,
+            "the loss became",
+        ),
+        (lambda x: find_symmetries(x, centring=-1.0, **QUICK), ValueError, "`centring` must be"),
+        (lambda x: find_symmetries(x, resolution=3, **QUICK), ValueError, "`resolution` must be at least 4"),
+        (lambda x: find_symmetries(x, **(QUICK | {"family": "uniform"})), TypeError, "`family` must be a Family"),
+        (lambda x: find_symmetries(x, seed=-1, **QUICK), ValueError, "`seed` must be at least 0"),
+    ],
+)
+def test_what_is_wrong_is_named(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(shapes(*turned())[:40])
