@@ -44,8 +44,8 @@ class Symmetries:
 
     `codes`: (n, code), of length 1, centred: what a signal shows. `poses`: (n, 1), elements of SO2, from the centre of
     its kind. `levels`: (n, numbers) of `family`, from the poses of its `neighbours`.
-    `evidence`: by family, in nats per angle, how likely it makes the poses; of the one that was chosen alone, if it was
-    given. `model`: which finds poses and codes; `centre`: the mean of its codes, which is taken from them.
+    `evidence`: by family, the library's and the one that was given, in nats per angle, how likely it makes the poses.
+    `model`: which finds poses and codes; `centre`: the mean of its codes, which is taken from them.
     `resolution`: of the longer axis, to which larger signals are brought down for it.
     """
 
@@ -73,13 +73,11 @@ class Symmetries:
         centre = codes.mean(0)
         codes = F.normalize(codes - centre, dim=1)
         angles = poses[nearest(codes, codes, neighbours, own=True), 0]
-        evidence = {
-            each: each.evidence(angles).mean().item()
-            for each in ([kind() for kind in OWN] if family is None else [family])
-        }
-        likeliest = max(evidence, key=lambda each: evidence[each])
-        levels = likeliest.estimate(angles)
-        return cls(model, centre, codes, poses, levels, likeliest, neighbours, resolution, evidence)
+        tried = dict.fromkeys([*(kind() for kind in OWN), *([] if family is None else [family])])
+        evidence = {each: each.evidence(angles).mean().item() for each in tried}
+        chosen = max(evidence, key=lambda each: evidence[each]) if family is None else family
+        levels = chosen.estimate(angles)
+        return cls(model, centre, codes, poses, levels, chosen, neighbours, resolution, evidence)
 
     def encode(self, x: Signal) -> tuple[Tensor, Elements]:
         """The codes and poses of other signals, of any size, with as many channels."""

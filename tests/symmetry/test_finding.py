@@ -16,7 +16,7 @@ import omniconv as oc
 from omniconv.groups import SO2, transform
 from omniconv.symmetry import Gaussian, Symmetries, Uniform, find_symmetries
 from omniconv.symmetry._family import Family
-from omniconv.symmetry.found import nearest
+from omniconv.symmetry.found import OWN, nearest
 
 COUNT, SMALL, LARGE = 320, math.radians(30), math.radians(90)
 QUICK: dict[str, Any] = {"neighbours": 5, "epochs": 1, "batch_size": 16}
@@ -169,7 +169,7 @@ def test_progress_is_told_and_a_family_may_be_given() -> None:
     )
     assert seen == [(1, 2), (2, 2)]
     assert found.family == Gaussian()
-    assert list(found.evidence) == [Gaussian()]
+    assert list(found.evidence) == [kind() for kind in OWN]
     assert found.standardize(x).dtype == torch.float64
 
 
