@@ -28,7 +28,7 @@ from omniconv.training.progress import progress_for
 
 TOLERANCE = math.radians(5.0)
 """From a multiple of their part of a turn, test digits of a cyclic set are foreign beyond this."""
-CLASSES = 10
+CLASSES, BATCH = 10, 128
 
 ABOUT = """MNIST digits, {train:,} for training, each turned by an angle that is drawn as its class has it; the method
 is told neither classes nor angles. `find_symmetries` with its defaults, but with the family of distributions that the
@@ -121,8 +121,9 @@ def measured(case: Case, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, o
             turned,
             family=case.family,
             epochs=options.epochs,
+            batch_size=BATCH,
             seed=options.seed,
-            progress=lambda done, total, loss: progress.update(done, total, 1, loss, case.name),
+            progress=lambda done, total, loss: progress.update(done, total, BATCH, loss, case.name),
         )
     seconds = time.perf_counter() - begin
     foreign, auroc = told_apart(case, found, test_x, test_y, generator)

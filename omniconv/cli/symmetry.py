@@ -223,7 +223,8 @@ def draw(path: Path, found: Symmetries, x: Tensor) -> None:
 def told(found: Symmetries, levels: Tensor, excess: Tensor | None) -> dict[str, str]:
     """What was found, for people."""
     evidence = ", ".join(f"{type(family).__name__} {value:.2f}" for family, value in found.evidence.items())
-    rows = {"angles": type(found.family).__name__.lower(), "evidence": f"{evidence} (nats per angle; the largest wins)"}
+    chosen = type(found.family).__name__.lower()
+    rows = {"angles": chosen, "evidence": f"{evidence}; in nats per angle, without --family the largest wins"}
     rows["images are turned"] = found.family.tell(middle(levels))
     if excess is not None:
         rows["turned farther than their like"] = f"{(excess > 0).float().mean():.1%}"

@@ -54,6 +54,8 @@ class Cyclic(Family):
 
     def tell(self, level: Level) -> str:
         order = int(level[0])
+        if order == 1:  # a whole turn is none
+            return f"upright, ± {degrees(level[1])}"
         return f"multiples of {360 / order:g}°, each ± {degrees(level[1])}"
 
 

@@ -136,6 +136,8 @@ def test_levels_are_told_in_words() -> None:
     assert Uniform().tell(torch.tensor([math.pi / 3])) == "up to 60°, all alike"
     assert Gaussian().tell(torch.tensor([0.2])) == "upright, ± 11°"
     assert Cyclic().tell(torch.tensor([4.0, 0.1])) == "multiples of 90°, each ± 6°"
+    assert Cyclic().tell(torch.tensor([7.0, 0.1])) == "multiples of 51.4286°, each ± 6°"
+    assert Cyclic().tell(torch.tensor([1.0, 0.2])) == "upright, ± 11°"
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(family).__name__)

@@ -24,8 +24,8 @@ QUICK: dict[str, Any] = {"neighbours": 5, "epochs": 1, "batch_size": 16}
 
 def shapes(kinds: Tensor, angles: Tensor, size: int = 16) -> Tensor:
     """Images of two shapes, neither the same after any turn, each turned by its angle."""
-    first, second = [(-0.5, 0.0, 1.0), (0.0, 0.0, 0.6), (0.35, 0.3, 0.8)], [(-0.4, -0.4, 0.7), (-0.4, 0.4, 0.7)]
-    spots = torch.tensor([first, [*second, (0.45, 0.0, 1.0)]])[kinds]
+    first, second = [(-0.5, 0.0, 1.0), (0.0, 0.0, 0.6), (0.35, 0.3, 0.8)], [(-0.4, 0.3, 1.0), (0.2, 0.3, 0.5)]
+    spots = torch.tensor([first, [*second, (0.4, -0.2, 0.3)]])[kinds]
     c, s = angles.cos()[:, None], angles.sin()[:, None]
     row, column = c * spots[..., 0] - s * spots[..., 1], s * spots[..., 0] + c * spots[..., 1]
     axis = torch.linspace(-1, 1, size)
