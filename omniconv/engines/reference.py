@@ -27,12 +27,15 @@ def adjoint(
     """dx[u] = sum_s taps[s] grad[u - origin + s];  dtaps[s] = sum_t grad[t] x[t + origin - s]."""
     weigh = "c,bc...->bc..." if problem.depthwise else "oc,bo...->bc..."
     correlate = "bc...,bc...->c" if problem.depthwise else "bo...,bc...->oc"
-    dx, dtaps = torch.zeros_like(x), torch.zeros_like(taps)
+    dx = torch.zeros_like(x) if need_x else None
+    dtaps = torch.zeros_like(taps) if need_taps else None
     for s in product(*map(range, problem.kernel_size)):
-        back = tuple(-step for step in lag(s, problem))
-        dx += torch.einsum(weigh, at(taps, s), shift(grad, back, problem))
-        at(dtaps, s).copy_(torch.einsum(correlate, grad.flatten(2), shift(x, lag(s, problem), problem).flatten(2)))
-    return (dx if need_x else None), (dtaps if need_taps else None)
+        steps = lag(s, problem)
+        if dx is not None:
+            dx += torch.einsum(weigh, at(taps, s), shift(grad, tuple(-step for step in steps), problem))
+        if dtaps is not None:
+            at(dtaps, s).copy_(torch.einsum(correlate, grad.flatten(2), shift(x, steps, problem).flatten(2)))
+    return dx, dtaps
 
 
 def at(taps: Taps, index: tuple[int, ...]) -> Tensor:
