@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
 from typing import Any
 
@@ -23,21 +22,17 @@ from omniconv.testing import TENSOR_CORES, TOLERANCE, assert_close
 
 
 def definition(x: Tensor, taps: Tensor, causal: tuple[bool, ...], boundary: tuple[str, ...]) -> Tensor:
-    """y[t] = sum_s taps[s] x[t + origin - s], index by index in float64, for dense taps."""
+    """y[t] = sum_s taps[s] x[t + origin - s], every index written out, in float64, for dense taps."""
     signal, kernel = x.detach().double().numpy(), taps.detach().double().numpy()
-    size, lengths = signal.shape[2:], kernel.shape[2:]
-    origin = [0 if past else k // 2 for k, past in zip(lengths, causal, strict=True)]
-    y = np.zeros((signal.shape[0], kernel.shape[0], *size))
-    for t in itertools.product(*map(range, size)):
-        for s in itertools.product(*map(range, lengths)):
-            u = [a + o - b for a, o, b in zip(t, origin, s, strict=True)]
-            u = [i % n if edge == "circular" else i for i, n, edge in zip(u, size, boundary, strict=True)]
-            if all(0 <= i < n for i, n in zip(u, size, strict=True)):
-                output: Any = (..., *t)
-                tap: Any = (..., *s)
-                sample: Any = (..., *u)
-                y[output] += np.einsum("oc,bc->bo", kernel[tap], signal[sample])
-    return torch.from_numpy(y)
+    for axis, (n, k) in enumerate(zip(signal.shape[2:], kernel.shape[2:], strict=True)):
+        u = np.arange(n)[:, None] + (0 if causal[axis] else k // 2) - np.arange(k)
+        inside = (u >= 0) & (u < n) | (boundary[axis] == "circular")
+        place = 2 + 2 * axis  # every axis before this one has become two: t, s
+        signal = np.take(signal, u % n, place)
+        signal = np.where(inside.reshape(n, k, *(1,) * (signal.ndim - place - 2)), signal, 0.0)
+    t, s = "tuv"[: kernel.ndim - 2], "klm"[: kernel.ndim - 2]
+    pairs = "".join(a + b for a, b in zip(t, s, strict=True))
+    return torch.from_numpy(np.einsum(f"bc{pairs},oc{s}->bo{t}", signal, kernel))
 
 
 def skip_if_refused(engine: str, x: Tensor, taps: Tensor, causal: Any = False, boundary: Any = "zero") -> None:
