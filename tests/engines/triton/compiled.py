@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,22 +49,44 @@ class Compiled:
 
 def compiled(*kernels: Kernel) -> list[Compiled]:
     """Compile for sm_90; raises with the compiler's words where it fails."""
+    process = compiler()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps([asdict(kernel) for kernel in kernels]), file=process.stdin, flush=True)
+    line = process.stdout.readline()
+    if not line:
+        compiler.cache_clear()  # a crash of the compiler is one test's
+        raise AssertionError(f"the compiler has ended, with {process.wait()}")
+    answer = json.loads(line)
+    if "failed" in answer:
+        raise AssertionError(answer["failed"][-4000:])
+    return [Compiled(**made) for made in answer["made"]]
+
+
+@functools.cache
+def compiler() -> subprocess.Popen[str]:
+    """The process that compiles, started once: to import Triton and the library takes longer than most kernels do."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, __file__, folder],
-            input=json.dumps([asdict(kernel) for kernel in kernels]),
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-        if done.returncode:
-            raise AssertionError(done.stderr[-4000:])
-        return [Compiled(**made) for made in json.loads(done.stdout.splitlines()[-1])]
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    atexit.register(process.communicate)  # it ends where its input does
+    return process
 
 
-def main(folder: str) -> None:
+def main() -> None:
+    """Answer every line, kernels, by a line: what was made of them, or why it failed."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        try:
+            answer: dict[str, Any] = {"made": [made(given) for given in json.loads(line)]}
+        except Exception:
+            answer = {"failed": traceback.format_exc()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def made(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Compiled`, of the fields of a `Kernel`."""
     import importlib
 
     import triton
@@ -72,29 +97,33 @@ def main(folder: str) -> None:
     def constant(value: Any) -> Any:
         return getattr(tl, value.removeprefix("tl.")) if isinstance(value, str) and value.startswith("tl.") else value
 
-    made = []
-    for given in json.load(sys.stdin):
-        kernel = getattr(importlib.import_module(given["module"]), given["name"])
-        names = kernel.arg_names
-        kept_out = {one.name for one in kernel.params if one.do_not_specialize and not one.is_constexpr}
-        constants = {name: constant(value) for name, value in given["constants"].items() if name not in kept_out}
-        signature = {name: "constexpr" if name in constants else given["arguments"][name] for name in names}
-        attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in given["aligned"]}
-        program = triton.compile(
-            ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
-            target=GPUTarget("cuda", 90, 32),
-            options={"num_warps": given["num_warps"], "num_stages": given["num_stages"]},
-        )
+    kernel = getattr(importlib.import_module(given["module"]), given["name"])
+    names = kernel.arg_names
+    kept_out = {one.name for one in kernel.params if one.do_not_specialize and not one.is_constexpr}
+    constants = {name: constant(value) for name, value in given["constants"].items() if name not in kept_out}
+    signature = {name: "constexpr" if name in constants else given["arguments"][name] for name in names}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in given["aligned"]}
+    program = triton.compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": given["num_warps"], "num_stages": given["num_stages"]},
+    )
+    registers, stack = usage(program.asm["cubin"])
+    return {"shared": program.metadata.shared, "registers": registers, "stack": stack, "assembly": program.asm["ptx"]}
+
+
+def usage(binary: bytes) -> tuple[int, int]:
+    """Registers per thread and bytes of stack."""
+    import triton
+
+    dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
-        path.write_bytes(program.asm["cubin"])
-        dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        usage = subprocess.run([dump, "-res-usage", path], capture_output=True, text=True, check=True).stdout
-        registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
-        made.append(
-            {"shared": program.metadata.shared, "registers": registers, "stack": stack, "assembly": program.asm["ptx"]}
-        )
-    print(json.dumps(made))
+        path.write_bytes(binary)
+        told = subprocess.run([dump, "-res-usage", path], capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.search(rf"{name}:(\d+)", told)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
+    return registers, stack
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
