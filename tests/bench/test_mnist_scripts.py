@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from omniconv.data.idx import PixelSamples
@@ -83,12 +84,12 @@ def test_other_images_are_refused(load: Load, tmp_path: Path, monkeypatch: pytes
         script.rotated_mnist(tmp_path)
 
 
-def write_mnist(folder: Path, count: int) -> None:
-    """Files in the form of MNIST's, whose images are random and whose digits are all 6."""
+def write_mnist(folder: Path, count: int, digits: int = 1, first: int = 6) -> None:
+    """Files in the form of MNIST's, whose images are random and whose digits are 6, or so many others in turn."""
     images = random_images(count, 9, 9)
     for split in ("train", "t10k"):
         (folder / f"{split}-images-idx3-ubyte").write_bytes(idx(images))
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx(np.full(count, 6, np.uint8)))
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx((first + np.arange(count) % digits).astype(np.uint8)))
 
 
 def idx(array: Array) -> bytes:
@@ -151,3 +152,33 @@ def test_mnist_6_180_tells_partial_from_full(load: Load, tmp_path: Path, monkeyp
     assert [result["begin"] for result in partial] == [0.5]
     assert all(result["slope"] > 0 and len(result["widths"]) == 3 for result in partial)
     assert "| partial | 0.5 | 0 |" in (tmp_path / "out" / "mnist_6_180.md").read_text()
+
+
+def test_symmetries(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mnist(tmp_path, 60, digits=10, first=0)
+    small = ("--train", 60, "--test", 60, "--epochs", 1, "--sets", "multiple", "cyclic")
+    call(load("symmetries"), monkeypatch, tmp_path, "--out", tmp_path / "out", *small)
+    results = json.loads((tmp_path / "out" / "symmetries.json").read_text())["results"]
+    assert [(one["name"], one["family"]) for one in results] == [("multiple", "uniform"), ("cyclic", "cyclic")]
+    assert results[0]["right"] == pytest.approx([18 * digit for digit in range(10)], abs=1e-3)
+    assert results[1]["right"] == [2] * 5 + [4] * 5
+    assert all(0 <= one["auroc"] <= 1 and 0.1 <= one["clusters"] <= 1 for one in results)
+    page = (tmp_path / "out" / "symmetries.md").read_text()
+    assert "60 other digits turned by any angle" in page
+    assert "% right |" in page
+
+
+def test_angles_are_those_of_the_sets(load: Load) -> None:
+    script, classes = load("symmetries"), torch.arange(10).repeat(400)
+    cases = {case.name: case for case in script.CASES}
+    for name, half in (("60", [60] * 10), ("60-90", [60] * 5 + [90] * 5), ("multiple", range(0, 180, 18))):
+        angles, right = cases[name].draw(classes, torch.Generator().manual_seed(0))
+        largest = torch.stack([angles[classes == digit].abs().max() for digit in range(10)]).rad2deg()
+        assert right[:10].rad2deg().tolist() == pytest.approx(list(half), abs=1e-3)
+        assert largest.tolist() == pytest.approx(list(half), rel=0.02, abs=1e-3)
+    angles, order = cases["cyclic"].draw(classes, torch.Generator().manual_seed(0))
+    assert script.apart(angles, order).max() < 1e-5
+    assert len(angles[classes == 2].rad2deg().round().unique()) == 2
+    assert len(angles[classes == 7].rad2deg().round().unique()) == 4
+    angles, deviation = cases["gaussian"].draw(classes, torch.Generator().manual_seed(0))
+    assert angles[classes == 9].std().item() == pytest.approx(deviation[9].item(), rel=0.1)
