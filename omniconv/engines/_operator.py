@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch._C import (
     _are_functorch_transforms_active,
+    _current_graph_task_id,
     _dispatch_tls_is_dispatch_key_included,
+    _is_any_autocast_enabled,
     _is_tracing,
     _parse_dispatch_key,
 )
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from omniconv._precision import HALF
 from omniconv.engines._constant import CONSTANT, prepared
@@ -50,7 +52,7 @@ def convolution(x: Tensor, taps: Tensor, causal: tuple[bool, ...], circular: tup
 def convolution_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same of plain tensors whose plan is known."""
     if torch.is_grad_enabled() and (x.requires_grad or taps.requires_grad):
-        if plan.differentiable is not None and not torch.is_autocast_enabled("cpu"):
+        if plan.differentiable is not None and not _is_any_autocast_enabled():
             return plan.differentiable(x, taps)
         return Convolve.apply(x, taps, plan)
     return carry_out_plan(x, taps, plan)
@@ -77,12 +79,18 @@ def gradients(
 def plain(*tensors: Tensor) -> bool:
     """Whether these are real tensors outside of compilation, tracing, transforms of functions and forward-mode
     derivatives: no stand-ins, no batch of cotangents.
+
+    Asked at every convolution, when the processor has long forgotten what it reads: the shortest questions first, and
+    compilers other than the one that reads Python are told by their stand-ins for tensors.
     """
-    if is_compiling() or _is_tracing() or _are_functorch_transforms_active():
+    if is_dynamo_compiling() or _is_tracing() or _are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return False
-    if _dispatch_tls_is_dispatch_key_included(VMAP) or forward_ad._current_level >= 0:
+    if _current_graph_task_id() >= 0 and _dispatch_tls_is_dispatch_key_included(VMAP):  # cotangents: in backward alone
         return False
-    return all([type(tensor) in PLAIN for tensor in tensors])  # noqa: C419, a list takes less time than a generator
+    for tensor in tensors:  # noqa: SIM110, a generator takes longer
+        if type(tensor) not in PLAIN:
+            return False
+    return True
 
 
 def transformed() -> bool:
@@ -200,8 +208,8 @@ def working_signal(engine: Engine, x: Tensor) -> Tensor:
 
 
 def as_it_is(x: Tensor) -> bool:
-    """Whether engines may run as they are, on a CPU without autocast."""
-    return x.is_cpu and not torch.is_autocast_enabled("cpu")
+    """Whether engines may run as they are, on a CPU without autocast, were it that of another device."""
+    return x.is_cpu and not _is_any_autocast_enabled()
 
 
 def exactly(x: Tensor) -> AbstractContextManager[object]:

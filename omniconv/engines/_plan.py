@@ -81,7 +81,7 @@ def with_launches(plan: Plan) -> Plan:
 remembered_plan = lru_cache(maxsize=4096)(plan_of_shapes)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)  # the types of what is compared were asked before: True is not 1 here
 def remembered_call(
     x: Sequence[int],
     taps: Sequence[int],

@@ -20,6 +20,9 @@ BLOCK = 2**19
 ROWS = 128
 """Frames that are worked on at a time at least, however long: fewer leave threads idle."""
 
+SMALL = 2**17
+"""Samples of all frames up to which memory comes from what was given back, whatever the order of asking for it."""
+
 JOINT = 0.78
 """Share of the frame's rows that hold samples from which one transform of all axes is faster than one axis after the
 other, which leaves out the rows of padding."""
@@ -64,10 +67,13 @@ def bound(problem: Problem) -> Launch | None:
     if not lean(problem):
         return None
     (n,), (start,), (size,), slices = frame(problem), first_output(problem), problem.size, slices_of(problem)
-    rfft, irfft = torch.fft.rfft, torch.fft.irfft
+    rfft, irfft, contiguous = torch.fft.rfft, torch.fft.irfft, torch.contiguous_format
 
     def convolved(x: Signal, taps: Taps) -> Signal:
         return irfft(rfft(x, n).mul_(rfft(taps, n)), n).narrow(-1, start, size)
+
+    if problem.batch * problem.in_channels * n <= SMALL:
+        return lambda x, taps: convolved(x, taps).clone(memory_format=contiguous)
 
     def launch(x: Signal, taps: Taps) -> Signal:
         y = x.new_empty(x.shape)  # before the frames: behind them it would take new memory
