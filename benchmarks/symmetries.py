@@ -24,6 +24,7 @@ from torch import Tensor
 from omniconv.data import load_mnist
 from omniconv.groups import SO2, transform
 from omniconv.symmetry import Cyclic, Family, Gaussian, Symmetries, Uniform, find_symmetries
+from omniconv.symmetry.cyclic import distance
 from omniconv.training.progress import progress_for
 
 TOLERANCE = math.radians(5.0)
@@ -133,7 +134,7 @@ def measured(case: Case, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tensor, o
     result = Result(
         name=case.name,
         family=type(case.family).__name__.lower(),
-        likeliest=type(max(found.evidence, key=lambda family: found.evidence[family])).__name__.lower(),
+        likeliest=max(found.evidence, key=lambda name: found.evidence[name]).lower(),
         level=error.item(),
         by_class=[shown[y == c].median().item() for c in range(CLASSES)],
         right=[(right if order else torch.rad2deg(right))[y == c].median().item() for c in range(CLASSES)],
@@ -153,22 +154,15 @@ def told_apart(
     """How well digits turned by any angle are told from those that are turned as their class is."""
     angles = (2 * torch.rand(len(x), generator=generator) - 1) * math.pi
     _, right = case.draw(y, generator)
-    turned = transform(x, SO2(), angles[:, None])
-    poses, level = found.encode(turned)[1], found.level(turned)
+    _, poses, level, _ = found.compare(transform(x, SO2(), angles[:, None]))
     if isinstance(case.family, Cyclic):
-        beyond, excess = apart(angles, right) - TOLERANCE, apart(poses[:, 0], level[:, 0]) - TOLERANCE
+        beyond, excess = distance(angles, right) - TOLERANCE, distance(poses[:, 0], level[:, 0]) - TOLERANCE
     else:
         beyond, excess = angles.abs() - right, poses[:, 0].abs() - level[:, 0]
     wrong = beyond > 0
     if bool(wrong.all()) or not bool(wrong.any()):
         return None, None
     return ((excess > 0) == wrong).float().mean().item(), float(roc_auc_score(wrong, excess))
-
-
-def apart(angles: Tensor, order: Tensor) -> Tensor:
-    """How far angles are from the nearest multiple of 2 pi / order."""
-    turn = 2 * math.pi / order
-    return (angles - turn * (angles / turn).round()).abs()
 
 
 def clustered(x: Tensor, y: Tensor, seed: int) -> float:

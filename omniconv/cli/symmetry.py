@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +16,16 @@ from torch import Tensor
 from omniconv._errors import check_integer, require
 from omniconv.cli._output import check_file, check_folder, console, facts, lines
 from omniconv.data import Samples, read
-from omniconv.symmetry import Cyclic, Family, Gaussian, Symmetries, Uniform, find_symmetries
+from omniconv.symmetry import Compared, Cyclic, Family, Gaussian, Symmetries, Uniform, find_symmetries
 from omniconv.symmetry.found import brought_down
 from omniconv.training.loading import read_sample
 from omniconv.training.predictor import chosen_device
 
 FAMILIES: dict[str, Family] = {"uniform": Uniform(), "gaussian": Gaussian(), "cyclic": Cyclic()}
+
+ROWS_FILE = "poses.csv"
+TRAINING = ("family", "neighbours", "epochs", "batch_size", "lr", "centring", "resolution")
+"""Options that mean something only where symmetries are found."""
 
 ALL_ROUND = math.radians(150)
 """Median half width from which a network on the rotations is proposed: all angles occur."""
@@ -88,38 +92,53 @@ class Symmetry:
     """Of the images that are drawn, the weights and the order of the batches."""
 
     device: Literal["auto", "cpu"] = "auto"
-    """Where to compute; auto takes an accelerator if there is one."""
+    """Where to learn; auto takes an accelerator that has float64, if there is one."""
 
     standardized: Path | None = None
     """Also write the images turned back by their poses, with their targets, to this .npz file."""
 
     def run(self) -> None:
         """Read, find or compare, write, tell."""
-        if (self.out / "config.json").exists():
-            raise ValueError(f"{self.out} holds a network already. Give another --out.")
+        for name in ("config.json", ROWS_FILE):
+            if (self.out / name).exists():
+                raise ValueError(f"{self.out} holds a {name} already. Give another --out.")
         check_folder("--out", self.out)
+        self.check_options()
+        require("pandas", extra="data", purpose="writing CSV files")  # to learn it after the training is too late
         if self.standardized is not None:
-            if self.standardized.suffix != ".npz":
-                raise ValueError(f"`--standardized` must end in .npz; got {self.standardized}.")
+            if self.standardized.suffix != ".npz" or self.standardized.exists():
+                raise ValueError(f"`--standardized` must be a new file that ends in .npz; got {self.standardized}.")
             check_file("--standardized", self.standardized)
         samples = self.read()
         known = None if self.known is None else Symmetries.load(self.known)
         check_images(samples, self.data)
-        x = small(samples, self.resolution if known is None else known.resolution)
+        x = small(samples, self.resolution if known is None else max(known.model.size))
         found = self.find(x) if known is None else known
-        poses, levels, excess = (found.poses, found.levels, None) if known is None else compared(found, x)
+        compared = None if known is None else known.compare(x)
         self.out.mkdir(parents=True, exist_ok=True)
         if known is None:
             found.save(self.out)
-        write_rows(self.out / "poses.csv", samples, found.family, poses, levels, excess)
-        draw(self.out / "symmetry.png", found, x)
+        poses, levels = (found.poses, found.levels) if compared is None else (compared.poses, compared.levels)
+        excess = None if compared is None else compared.excess
+        write_rows(self.out / ROWS_FILE, samples, found.family, poses, levels, excess)
+        draw(self.out / "symmetry.png", found, x, compared)
         if self.standardized is not None:
             self.standardized.parent.mkdir(parents=True, exist_ok=True)
             arrays: dict[str, Any] = {"x": turned_back(found, samples)}
             if samples.targets is not None:
                 arrays["y"] = samples.targets
             np.savez(self.standardized, **arrays)
-        self.tell(samples, found, poses, levels, excess)
+        self.tell(samples, found, levels, excess)
+
+    def check_options(self) -> None:
+        """Raise for options of a training where there is none."""
+        changed = [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(self)
+            if field.name in TRAINING and getattr(self, field.name) != field.default
+        ]
+        if self.known is not None and changed:
+            raise ValueError(f"`--known` learns nothing, and takes no {', '.join(changed)}. Leave out.")
 
     def read(self) -> Samples:
         """The images, or some of them."""
@@ -146,23 +165,35 @@ class Symmetry:
                 centring=self.centring,
                 resolution=self.resolution,
                 seed=self.seed,
-                device=chosen_device(self.device),
+                device=learning_device(self.device),
                 progress=lambda done, total, loss: bar.update(task, completed=done, total=total, loss=loss),
             )
 
-    def tell(self, samples: Samples, found: Symmetries, poses: Tensor, levels: Tensor, excess: Tensor | None) -> None:
+    def tell(self, samples: Samples, found: Symmetries, levels: Tensor, excess: Tensor | None) -> None:
         """What was found, and what to do with it."""
         out = console()
-        out.print(facts(f"{len(samples):,} images of {self.data}", told(found, levels, excess)))
+        out.print(facts(escape(f"{len(samples):,} images of {self.data}"), told(found, levels, excess)))
         if samples.targets is not None and samples.targets.dtype.kind != "f":
             out.print(by_class(np.asarray(samples.targets), found.family, levels, excess))
-        out.print(f"A row for every image, and a figure, are in [bold]{self.out}/[/].")
+        out.print(f"A row for every image, and a figure, are in [bold]{escape(str(self.out))}/[/].")
         if self.known is None and isinstance(found.family, Uniform) and levels[:, 0].median() > ALL_ROUND:
             out.print(
                 "Images stand at every angle: `omniconv fit --group SO2` makes a network to which that is all one."
             )
         if self.known is None:
-            out.print(f"  omniconv symmetry OTHER --known {self.out} --out FOLDER", soft_wrap=True)
+            out.print(escape(f"  omniconv symmetry OTHER --known {self.out} --out FOLDER"), soft_wrap=True)
+
+
+def escape(text: str) -> str:
+    """Text without what would be markup in it."""
+    module: Any = require("rich.markup", extra="cli", purpose="the command omniconv")
+    return str(module.escape(text))
+
+
+def learning_device(name: str) -> torch.device:
+    """The device by its name; rotations are made in float64, which some accelerators have not."""
+    device = chosen_device(name)
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def check_images(samples: Samples, data: str) -> None:
@@ -190,11 +221,6 @@ def turned_back(found: Symmetries, samples: Samples) -> Any:
     return torch.cat(turned).numpy()
 
 
-def compared(found: Symmetries, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Poses and levels of other images, and by how much they are turned farther than their like."""
-    return found.encode(x)[1], found.level(x), found.excess(x)
-
-
 def write_rows(
     path: Path, samples: Samples, family: Family, poses: Tensor, levels: Tensor, excess: Tensor | None
 ) -> None:
@@ -212,17 +238,17 @@ def write_rows(
     pandas.DataFrame(columns).to_csv(path, index=False)
 
 
-def draw(path: Path, found: Symmetries, x: Tensor) -> None:
+def draw(path: Path, found: Symmetries, x: Tensor, compared: Compared | None) -> None:
     """The figure, where matplotlib is installed."""
     try:
-        found.figure(x).savefig(path, dpi=120)
+        found.figure(x, compared).savefig(path, dpi=120)
     except ImportError as error:
         warnings.warn(f"No figure was drawn. {error}", stacklevel=2)
 
 
 def told(found: Symmetries, levels: Tensor, excess: Tensor | None) -> dict[str, str]:
     """What was found, for people."""
-    evidence = ", ".join(f"{type(family).__name__} {value:.2f}" for family, value in found.evidence.items())
+    evidence = ", ".join(f"{name} {value:.2f}" for name, value in found.evidence.items())
     chosen = type(found.family).__name__.lower()
     rows = {"angles": chosen, "evidence": f"{evidence}; in nats per angle, without --family the largest wins"}
     rows["images are turned"] = found.family.tell(middle(levels))
@@ -246,6 +272,6 @@ def by_class(targets: Any, family: Family, levels: Tensor, excess: Tensor | None
     for which in order:
         mine = torch.from_numpy(inverse == which)
         foreign = [] if excess is None else [f"{(excess[mine] > 0).float().mean():.1%}"]
-        rows.append([str(names[which]), f"{counts[which]:,}", family.tell(middle(levels[mine])), *foreign])
+        rows.append([escape(str(names[which])), f"{counts[which]:,}", family.tell(middle(levels[mine])), *foreign])
     title = "By class" if len(names) <= CLASSES else f"The {CLASSES} largest of {len(names)} classes"
     return lines(title, ["class", "images", "turned", *([] if excess is None else ["farther than their like"])], rows)

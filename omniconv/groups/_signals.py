@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omniconv._errors import check_choice, check_floating_tensor, describe
+from omniconv._precision import HALF
 from omniconv.groups._group import Elements, Group, Samples, check_group
 
 NEAR = 1e-6
@@ -35,12 +36,9 @@ def transform(
     if samples is not None and not isinstance(samples, Samples):
         raise TypeError(f"`samples` must be omniconv.groups.Samples; got {describe(samples)}.")
     check_floating_tensor("g", g)
-    each = None if samples is not None else (*x.shape[:1], group.numbers)
-    if g.shape != (group.numbers,) and g.shape != each:
-        raise ValueError(
-            f"`g` must be one element of {group}, ({group.numbers},), or of signals without a group axis one for each, "
-            f"({x.shape[0] if x.ndim else 'batch'}, {group.numbers}); got {describe(g)}."
-        )
+    if g.shape != (group.numbers,) and (samples is not None or g.shape != (*x.shape[:1], group.numbers)):
+        each = "" if samples is not None else f", or one for each signal, ({len(x) if x.ndim else 0}, {group.numbers})"
+        raise ValueError(f"`g` must be one element of {group}, ({group.numbers},){each}; got {describe(g)}.")
     if x.ndim != group.dim + (2 if samples is None else 3):
         axes = "" if samples is None else ", group"
         raise ValueError(f"`x` must be (batch, channels{axes}, *size), {group.dim} axes in size; got {describe(x)}.")
@@ -48,7 +46,7 @@ def transform(
         raise ValueError(f"`x` must have {len(samples)} elements on its group axis, as `samples`; got {describe(x)}.")
     check_choice("interpolation", interpolation, ("bilinear", "nearest"))
     if g.ndim == 2:
-        return interpolated(x, group.matrix(g).double().to(x.device), interpolation)
+        return interpolated(x, group.matrix(group.inverse(g)).double().to(x.device), interpolation)
     if samples is not None:
         x = x.index_select(2, sources(group, g, samples).to(x.device))
     matrix = group.matrix(g).double().cpu()
@@ -56,7 +54,7 @@ def transform(
         (matrix.round().abs().sum(0) == 1).all()
     ):
         return permuted(x, matrix.round().long())
-    return interpolated(x, matrix, interpolation)
+    return interpolated(x, torch.linalg.inv(matrix), interpolation)
 
 
 def sources(group: Group, g: Elements, samples: Samples) -> Tensor:
@@ -85,16 +83,18 @@ def permuted(x: Tensor, matrix: Tensor) -> Tensor:
     return moved.flip([first + axis for axis in range(dim) if signs[axis] < 0])
 
 
-def interpolated(x: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
-    """x at the points matrix^-1 p, for the points p of its grid, measured from the middle; one matrix, or one each."""
-    dim = matrix.shape[-1]
+def interpolated(x: Tensor, back: Tensor, interpolation: str) -> Tensor:
+    """x at the points back p, for the points p of its grid, measured from the middle; one matrix, or one each."""
+    if x.dtype in HALF:  # positions in half precision are off by more than a sample
+        return interpolated(x.float(), back, interpolation).to(x.dtype)
+    dim = back.shape[-1]
     size = x.shape[-dim:]
-    axes = [torch.arange(n, dtype=torch.float64, device=matrix.device) - (n - 1) / 2 for n in size]
+    axes = [torch.arange(n, dtype=torch.float64, device=back.device) - (n - 1) / 2 for n in size]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    points = (grid.flatten(0, -2) @ torch.linalg.inv(matrix).mT).unflatten(-2, size)
-    scale = torch.tensor([2 / n for n in size], dtype=torch.float64, device=matrix.device)
+    points = (grid.flatten(0, -2) @ back.mT).unflatten(-2, size)
+    scale = torch.tensor([2 / n for n in size], dtype=torch.float64, device=back.device)
     wanted = (points * scale).flip(-1)  # the framework counts axes from the last
-    flat = x.reshape(x.shape[0], -1, *size)
+    flat = x.flatten(1, -dim - 1)
     if dim == 1:  # the framework has no series: one row of an image
         flat, wanted = flat.unsqueeze(2), torch.cat([wanted, torch.zeros_like(wanted)], -1).unsqueeze(-3)
     where = wanted.to(x).expand(len(x), *wanted.shape[-dim - 1 - (dim == 1) :])

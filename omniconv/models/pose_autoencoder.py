@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omniconv._errors import check_integer
+from omniconv._errors import check_integer, describe
 from omniconv._place import check_place
 from omniconv._references import SYMMETRY_PAPER, Cited
-from omniconv._typing import PerAxis, Signal
+from omniconv._typing import PerAxis, Signal, per_axis
 from omniconv.groups import SO2, Elements, transform
 from omniconv.kernels import SIREN, KernelFactory
 from omniconv.models._pretrained import Pretrained
@@ -25,7 +25,7 @@ WIDE = partial(SIREN, bandwidth=0.25, hidden=64)
 """The kernel of the lift if none is given: it fills the whole image, and needs more units than one of a few samples."""
 
 SHORTEST = 1e-6
-"""A vector that says a direction is taken to be at least so long."""
+"""A mean over the group that is shorter says no direction, as a share of the mean size of what it is taken of."""
 
 
 class Posed(NamedTuple):
@@ -54,8 +54,8 @@ class PoseAutoencoder(Cited, Pretrained):
     `samples`: of SO2, at least 3. `width`: channels on the group. `depth`: convolutions on it, at least 0.
     `code`: numbers in a code. `hidden`: units of the layers of both MLPs. `kernel`, `support`: as in `LiftingProduct`.
 
-    `forward(x)` takes `batch in_channels *size`, at least two signals in training, and returns what it finds, `Posed`.
-    What lies outside of the disk that the grid holds is not looked at.
+    `forward(x)` takes `batch in_channels *size`, and returns what it finds, `Posed`.
+    What lies outside of the disk that the grid holds is not looked at, and canonical signals have their mean there.
     Raises `ValueError` or `TypeError` that names the argument.
 
     >>> model = PoseAutoencoder(1, 16, samples=8, width=8, code=4, hidden=16).eval()
@@ -93,7 +93,8 @@ class PoseAutoencoder(Cited, Pretrained):
         sizes = {name: check_integer(name, value) for name, value in (("code", code), ("hidden", hidden))}
         self.standardize = Standardize(in_channels, **place)
         options: dict[str, Any] = {"kernel": kernel, "support": support, "bias": False, **place}
-        self.lift = LiftingProduct(in_channels, width, size, group, count, **options)
+        sides = per_axis("size", size, group.dim, check_integer)
+        self.lift = LiftingProduct(in_channels, width, sides, group, count, reach=max(1, min(sides) // 2), **options)
         self.lift_norm = BatchNorm(width, **place)
         depth, around = check_integer("depth", depth, minimum=0), {"boundary": "circular", "bias": False, **place}
         self.convs = nn.ModuleList(Conv(width, width, count, **around) for _ in range(depth))
@@ -114,9 +115,12 @@ class PoseAutoencoder(Cited, Pretrained):
 
     def encode(self, x: Signal) -> tuple[Tensor, Elements]:
         """The codes and the poses of signals."""
+        if isinstance(x, Tensor) and tuple(x.shape[2:]) != self.size:
+            raise ValueError(f"`x` must be (batch, {self.lift.in_channels}, *{self.size}); got {describe(x)}.")
         features = F.relu(self.lift_norm(self.lift(self.standardize(x)).flatten(2)))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             features = F.relu(norm(conv(features)))
+        features = features.to(self.direction.weight.dtype)  # of signals in half precision
         invariant = torch.cat([features.mean(2), features.amax(2)], 1)
         return self.encoder(invariant), self._pose(features)
 
@@ -127,20 +131,28 @@ class PoseAutoencoder(Cited, Pretrained):
         of_group = self.lift.group.matrix(self.lift.samples.elements).to(scores)
         mean = torch.einsum("bh,hij->bij", scores, of_group) / len(of_group)
         cosine, sine = mean[:, 0, 0] + mean[:, 1, 1], mean[:, 1, 0] - mean[:, 0, 1]
-        far = cosine.square() + sine.square() > SHORTEST**2  # else it says no direction, and has no slope
+        length = cosine.square() + sine.square()
+        far = length > (SHORTEST * scores.abs().mean(1)).square()  # else it says no direction, and has no slope
         cosine, sine = torch.where(far, cosine, 1.0), torch.where(far, sine, 0.0)
         return torch.atan2(sine, cosine)[:, None]
 
     def decode(self, code: Tensor) -> Signal:
         """The canonical signals of codes, in the unit of the signals."""
-        standard = self.decoder(code).unflatten(1, (-1, *self.size))
+        return self._in_unit(self._standard(code))
+
+    def _standard(self, code: Tensor) -> Signal:
+        return self.decoder(code).unflatten(1, (-1, *self.size))
+
+    def _in_unit(self, standard: Signal) -> Signal:
+        """Standardised signals in the unit of the signals."""
         mean, std = self.standardize.mean.to(standard), self.standardize.std.to(standard)
         return standard * std[:, None, None] + mean[:, None, None]
 
     def forward(self, x: Signal) -> Posed:
         code, pose = self.encode(x)
-        canonical = self.decode(code)
-        return Posed(code, pose, canonical, transform(canonical, self.lift.group, pose))
+        standard = self._standard(code)
+        turned = transform(standard, self.lift.group, pose)  # standardised: what enters at the edges is the mean
+        return Posed(code, pose, self._in_unit(standard), self._in_unit(turned))
 
 
 def mlp(inputs: int, hidden: int, layers: int, outputs: int, place: dict[str, Any]) -> nn.Sequential:

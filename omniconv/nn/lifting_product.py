@@ -124,9 +124,11 @@ class LiftingProduct(Cited, nn.Module):
         volume = torch.where(positions.norm(dim=-1) <= INSIDE, volume, 0.0)
         dtype = torch.promote_types(self.gain.dtype, torch.float32)
         with strict_precision(self.gain.device):
-            values = self.kernel(positions.to(dtype)) * self.support(positions.to(dtype))[..., None]
-        weighed = values * volume.to(dtype)[..., None] * self.gain.to(dtype)
-        return weighed.unflatten(-1, (self.out_channels, self.in_channels)).movedim((-2, -1), (0, 2))
+            values = self.kernel(positions.to(dtype))
+            factor = self.support(positions.to(dtype)) * volume.to(dtype) * self.gain.to(dtype)
+        return (
+            (values * factor[..., None]).unflatten(-1, (self.out_channels, self.in_channels)).movedim((-2, -1), (0, 2))
+        )
 
     def forward(
         self, x: Signal, outputs: Samples | None = None, *, spacing: PerAxis[float] | None = None

@@ -3,6 +3,7 @@
 from omniconv.symmetry._family import Family as Family
 from omniconv.symmetry.cyclic import Cyclic as Cyclic
 from omniconv.symmetry.finding import find_symmetries as find_symmetries
+from omniconv.symmetry.found import Compared as Compared
 from omniconv.symmetry.found import Symmetries as Symmetries
 from omniconv.symmetry.gaussian import Gaussian as Gaussian
 from omniconv.symmetry.report import EquivarianceReport as EquivarianceReport
@@ -11,6 +12,7 @@ from omniconv.symmetry.report import equivariance_report as equivariance_report
 from omniconv.symmetry.uniform import Uniform as Uniform
 
 __all__ = [
+    "Compared",
     "Cyclic",
     "EquivarianceReport",
     "Family",

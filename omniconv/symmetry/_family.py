@@ -18,6 +18,8 @@ Level: TypeAlias = Annotated[Tensor, "*batch numbers"]
 
 STRAY = 0.05
 """Share of the angles that may be anywhere: neighbours of another kind, and poses that were not found."""
+NARROWEST = math.radians(1.0)
+"""Half width or deviation below which a density is not narrower: poses are not known better."""
 FAR = 2.0
 """Standard deviations from the mean beyond which an angle is left out of an estimate."""
 
@@ -25,8 +27,8 @@ FAR = 2.0
 class Family(Cited, ABC):
     """Distributions of angles about a centre of symmetry at 0, told apart by their level: a few numbers.
 
-    `numbers`: their names. Angles are in radians, in (-pi, pi]. A new family gives its names and the methods that
-    begin with an underscore, whose arguments were checked.
+    `numbers`: their names. Angles are in radians, in (-pi, pi]. A new family gives its names, `tell`, and `_estimate`,
+    `_density` and `_excess`, whose arguments were checked. The last of its numbers is an angle.
     """
 
     references = (SYMMETRY_PAPER,)
@@ -55,8 +57,8 @@ class Family(Cited, ABC):
         return ((1 - STRAY) * density + STRAY / (2 * math.pi)).log()
 
     def evidence(self, angles: Angles) -> Tensor:
-        """How likely the family makes the angles, in nats per angle, (*batch): its best log density, less what numbers
-        that are fitted are expected to gain, log(n) / (2 n) each.
+        """How likely the family makes the angles, in nats per angle, (*batch): the log density at the level that is
+        estimated, less log(n) / (2 n) for each of its numbers, as in the Bayesian information criterion.
         """
         count = checked("angles", angles).shape[-1]
         fitted = self.log_density(angles, self.estimate(angles)).mean(-1)
@@ -85,8 +87,10 @@ def checked(name: str, angles: Angles) -> Angles:
 
 
 def within(sizes: Tensor) -> Tensor:
-    """Which sizes of angles count: up to `FAR` standard deviations above the mean. Half of them do at least."""
-    return sizes <= sizes.mean(-1, keepdim=True) + FAR * sizes.std(-1, keepdim=True, correction=0)
+    """Which sizes of angles count: up to `FAR` standard deviations above the mean. The smallest always does."""
+    mean = sizes.mean(-1, keepdim=True)
+    deviation = (sizes - mean).square().mean(-1, keepdim=True).sqrt()
+    return sizes <= torch.maximum(mean + FAR * deviation, sizes.amin(-1, keepdim=True))  # a mean may be rounded down
 
 
 def mean_of(values: Tensor, which: Tensor) -> Tensor:

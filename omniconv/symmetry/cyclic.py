@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer
-from omniconv.symmetry._family import FAR, STRAY, Angles, Family, Level, degrees, wrapped_normal
-from omniconv.symmetry.gaussian import NARROWEST
+from omniconv.symmetry._family import FAR, NARROWEST, STRAY, Angles, Family, Level, degrees, wrapped_normal
 
 TO_DEVIATION = 1.4826
 """The deviation of a normal distribution over the median of its size."""

@@ -18,11 +18,18 @@ from omniconv._errors import (
     check_number,
     describe,
 )
+from omniconv._place import check_device
 from omniconv._typing import Signal
 from omniconv.groups import SO2
 from omniconv.models.pose_autoencoder import PoseAutoencoder
 from omniconv.symmetry._family import Family
-from omniconv.symmetry.found import NEIGHBOURS, Symmetries, brought_down
+from omniconv.symmetry.found import NEIGHBOURS, Symmetries, brought_down, check_finite
+
+SHORTEST = 4
+"""Samples along an axis at least."""
+
+LAST_SEED = 2**63 - 1
+"""Torch takes no larger one."""
 
 FLAT = 1e-6
 """Deviation of a channel, as a share of its largest value, below which it shows nothing."""
@@ -49,11 +56,12 @@ def find_symmetries(
     the canonical image of a kind the centre of its poses. Then the level of a signal is estimated from the poses of
     those nearest to it by the cosine of their codes.
 
-    `x`: `batch channels *size`, two axes, at least 2 more signals than `neighbours`; finite.
+    `x`: `batch channels *size`, two axes of at least 4 samples, at least 2 more signals than `neighbours`; finite.
     `family`: of the distributions of poses, such as `Uniform()`; None for that of `Uniform`, `Gaussian` and `Cyclic`
     which makes the poses most likely.
     `neighbours`: from which a level is estimated, at least 2. `epochs`, `batch_size` (at least 2), `lr`: of the
-    training, by Adam with a rate that rises to `lr` and falls. `centring`: at least 0.
+    training, by Adam with a rate that rises to `lr` and falls, and a momentum that does the opposite.
+    `centring`: at least 0.
     `resolution`: samples along the longer axis to which larger signals are brought down to find poses, at least 4.
     `seed`: of the initialisation and the order of the signals; the state of torch's generator stays. `device`: of the
     training; what is found lies on the CPU.
@@ -72,42 +80,52 @@ def find_symmetries(
     Urbano and Romero 2024.
     """
     check_integer("neighbours", neighbours, minimum=2)
-    check_images(x, neighbours)
-    check_integer("resolution", resolution, minimum=4)
+    check_images(x, neighbours, check_integer("resolution", resolution, minimum=SHORTEST))
+    check_device(device)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"`progress` must be a function of (done, total, loss), or None; got {describe(progress)}.")
     if family is not None:
         check_instance("family", family, Family, remedy="Give one, such as Uniform(), or None for the likeliest.")
     check_integer("epochs", epochs)
     check_integer("batch_size", batch_size, minimum=2)
+    if check_integer("seed", seed, minimum=0) > LAST_SEED:
+        raise ValueError(f"`seed` must be at most {LAST_SEED}; got {seed}.")
     check_number("lr", lr, low=0.0)
     check_number("centring", centring, low=0.0, closed=True)
-    small = brought_down(x.detach(), resolution).to(device, torch.float32)
-    with drawn_with(seed):
-        model = PoseAutoencoder(x.shape[1], tuple(small.shape[2:])).to(device)  # drawn alike for every device
+    with torch.inference_mode(False), torch.enable_grad(), drawn_with(seed):  # whatever the caller's mode
+        small = brought_down(x.detach(), resolution).float().clone()
+        model = PoseAutoencoder(x.shape[1], tuple(small.shape[2:]))  # drawn alike for every device
         standardize(model, small)
         how = {"epochs": epochs, "batch_size": batch_size}
-        train(model, small, **how, lr=lr, centring=centring, progress=progress)
-    return Symmetries.of(model.eval().cpu(), small.cpu(), resolution, neighbours, family)
+        train(model.to(device), small.to(device), **how, lr=lr, centring=centring, progress=progress)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise NonFiniteError("the last step made parameters that are not finite. Give a smaller `lr`.")
+    return Symmetries._of(model.eval().cpu(), small, neighbours, family)
 
 
-def check_images(x: Any, neighbours: int) -> None:
+def check_images(x: Any, neighbours: int, resolution: int) -> None:
     """Raise unless these are images, enough of them, and finite."""
     check_floating_tensor("x", x)
-    if x.ndim != SO2.dim + 2 or min(x.shape[1:]) == 0 or min(x.shape[2:]) < 2:
+    if x.ndim != SO2.dim + 2 or x.shape[1] == 0:
         raise ValueError(f"`x` must be images (batch, channels, *size), of two axes; got {describe(x)}.")
+    if min(x.shape[2:]) * min(resolution, max(x.shape[2:])) < SHORTEST * max(x.shape[2:]):
+        raise ValueError(
+            f"`x` must be images of at least {SHORTEST} samples a side, at the `resolution` of {resolution} too; got "
+            f"{describe(x)}."
+        )
     if len(x) < neighbours + 2:
         raise ValueError(
             f"`x` must hold at least {neighbours + 2} signals, 2 more than `neighbours`; got {len(x)}. Give fewer "
             "neighbours, or more signals."
         )
-    if not bool(x.isfinite().all()):
-        raise ValueError("`x` must be finite; it holds NaN or infinity. Fill in what is missing first.")
+    check_finite(x)
 
 
 @contextmanager
 def drawn_with(seed: int) -> Iterator[None]:
     """Draw with this seed, and leave torch's generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(check_integer("seed", seed, minimum=0))  # not those of other devices
+        torch.default_generator.manual_seed(seed)  # not those of other devices
         yield
 
 
@@ -117,7 +135,7 @@ def standardize(model: PoseAutoencoder, x: Signal) -> None:
     std = channels.std(1)
     flat = std <= FLAT * channels.abs().amax(1)
     if bool(flat.all()):
-        raise ValueError("`x` must not be the same everywhere: there is nothing to see in it.")
+        raise ValueError("`x` must not be the same everywhere, in float32: there is nothing to see in it.")
     model.standardize.set(channels.mean(1).cpu(), torch.where(flat, 1.0, std).cpu())
 
 
@@ -164,4 +182,4 @@ def disk(x: Signal) -> Tensor:
     """1 in the disk that the grid holds, which stays when signals are turned, else 0."""
     axes = [torch.arange(n, device=x.device) - (n - 1) / 2 for n in x.shape[2:]]
     far = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).norm(dim=-1)
-    return (far <= min(x.shape[2:]) / 2).to(x.dtype)
+    return (far <= (min(x.shape[2:]) - 1) / 2).to(x.dtype)

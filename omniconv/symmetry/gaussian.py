@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from omniconv.symmetry._family import FAR, Angles, Family, Level, degrees, mean_of, within, wrapped_normal
-
-NARROWEST = math.radians(1.0)
-"""Deviation below which a density is not narrower: poses are not known better."""
+from omniconv.symmetry._family import FAR, NARROWEST, Angles, Family, Level, degrees, mean_of, within, wrapped_normal
 
 
 def kept_variance() -> float:

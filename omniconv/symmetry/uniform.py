@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omniconv.symmetry._family import Angles, Family, Level, around, degrees, mean_of, within
+from omniconv.symmetry._family import NARROWEST, Angles, Family, Level, around, degrees, mean_of, within
 
 SOFT = 0.1
 """Deviation with which the edge of a density is blurred, as a share of the half width: estimates are as uncertain."""
-NARROWEST = math.radians(1.0)
-"""Half width below which a density is not narrower: poses are not known better."""
 
 
 @dataclass(frozen=True)

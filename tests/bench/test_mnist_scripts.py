@@ -177,7 +177,7 @@ def test_angles_are_those_of_the_sets(load: Load) -> None:
         assert right[:10].rad2deg().tolist() == pytest.approx(list(half), abs=1e-3)
         assert largest.tolist() == pytest.approx(list(half), rel=0.02, abs=1e-3)
     angles, order = cases["cyclic"].draw(classes, torch.Generator().manual_seed(0))
-    assert script.apart(angles, order).max() < 1e-5
+    assert script.distance(angles, order).max() < 1e-5
     assert len(angles[classes == 2].rad2deg().round().unique()) == 2
     assert len(angles[classes == 7].rad2deg().round().unique()) == 4
     angles, deviation = cases["gaussian"].draw(classes, torch.Generator().manual_seed(0))

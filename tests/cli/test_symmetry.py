@@ -118,12 +118,17 @@ def test_what_is_wrong_is_told_in_a_line(
     found: Path, turned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = ("--out", tmp_path / "new")
-    assert "holds a network already. Give another --out" in refused(monkeypatch, turned, "--out", found)
+    assert "holds a config.json already. Give another --out" in refused(monkeypatch, turned, "--out", found)
     assert "takes images of one size" in refused(monkeypatch, "aeon:UnitTest", *out)
-    assert "must end in .npz" in refused(monkeypatch, turned, *out, "--standardized", tmp_path / "a.csv")
+    assert "must be a new file that ends in .npz" in refused(
+        monkeypatch, turned, *out, "--standardized", tmp_path / "a.csv"
+    )
     assert "at least 47 signals" in refused(monkeypatch, turned, *out, "--limit", "40")
     assert "`--limit` must be at least 1" in refused(monkeypatch, turned, *out, "--limit", "0")
     assert "There is no" in refused(monkeypatch, turned, *out, "--known", tmp_path)
+    assert "takes no --epochs, --lr" in refused(
+        monkeypatch, turned, *out, "--known", found, "--epochs", "3", "--lr", "0.1"
+    )
     np.savez(tmp_path / "wide.npz", X=np.zeros((3, 1, 16, 12), np.float32))
-    assert r"must be images that are (16, 16)" in refused(monkeypatch, tmp_path / "wide.npz", *out, "--known", found)
+    assert "those of (16, 16)" in refused(monkeypatch, tmp_path / "wide.npz", *out, "--known", found)
     assert not (tmp_path / "new").exists()
