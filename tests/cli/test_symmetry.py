@@ -108,6 +108,21 @@ def test_what_is_found_is_told(
     assert (tmp_path / "b" / "poses.csv").read_bytes() == (tmp_path / "a" / "poses.csv").read_bytes()
 
 
+def test_labels_may_be_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Markup is text, numbers with fractions make no table, and colours are channels."""
+    monkeypatch.setenv("COLUMNS", "200")
+    colours = shapes(torch.zeros(30, dtype=torch.long), torch.linspace(-1, 1, 30)).repeat(1, 3, 1, 1).numpy()
+    once = ("--neighbours", "5", "--epochs", "1", "--device", "cpu")
+    for name, labels in (("markup", np.array(["[/a]", "[red]x"] * 15)), ("number", np.linspace(0, 1, 30))):
+        np.savez(tmp_path / f"{name}.npz", X=colours, y=labels)
+        omniconv(monkeypatch, "symmetry", tmp_path / f"{name}.npz", "--out", tmp_path / name, *once)
+        told = capsys.readouterr().out
+        assert ("[red]x" in told) == ("By class" in told) == (name == "markup")
+        assert len(pandas.read_csv(tmp_path / name / "poses.csv")) == 30
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> str:
     with pytest.raises(SystemExit) as stop:
         omniconv(monkeypatch, "symmetry", *arguments)

@@ -259,3 +259,48 @@ IMAGE = torch.ones(1, 1, 4, 4)
 def test_bad_input_is_named(make: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+EACH: list[tuple[Group, tuple[int, ...]]] = [
+    (SO2(), (5, 7)),
+    (O2(), (6, 6)),
+    (Scaling(1, high=4.0), (9,)),
+    (GL2(), (5, 6)),
+    (SO3(), (4, 5, 6)),
+]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("group", "size"), EACH, ids=str)
+def test_each_signal_is_moved_by_its_element(group: Group, size: tuple[int, ...], interpolation: str) -> None:
+    x = torch.randn(4, 2, *size, dtype=F64)
+    g = group.draw(4, generator=torch.Generator().manual_seed(0)).elements
+    alone = [transform(x[i : i + 1], group, g[i], interpolation=interpolation) for i in range(4)]
+    torch.testing.assert_close(transform(x, group, g, interpolation=interpolation), torch.cat(alone))
+    assert transform(x[:0], group, g[:0]).shape == (0, 2, *size)
+    assert transform(x[:0], group, g[0]).shape == (0, 2, *size)
+
+
+def test_elements_of_each_signal_have_derivatives() -> None:
+    x = torch.randn(3, 1, 5, 6, dtype=F64, requires_grad=True)
+    angles = torch.tensor([[0.3], [-1.1], [2.2]], dtype=F64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x, g: transform(x, SO2(), g), (x, angles))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_signals_in_half_precision_are_moved_to_the_same_places(dtype: torch.dtype) -> None:
+    axis = torch.linspace(-1, 1, 64, dtype=F64)
+    x = torch.exp(-9 * ((axis[:, None] - 0.3) ** 2 + (axis + 0.2) ** 2))[None, None].to(dtype)
+    moved = transform(x, SO2(), element(2.9))
+    exact = transform(x.double(), SO2(), element(2.9))
+    assert moved.dtype == dtype
+    assert (moved.double() - exact).norm() < 4e-3 * exact.norm()
+
+
+def test_elements_of_each_signal_are_refused_where_there_are_others() -> None:
+    with pytest.raises(
+        ValueError, match=r"`g` must be one element of SO2\(\), \(1,\), or one for each signal, \(4, 1\)"
+    ):
+        transform(torch.zeros(4, 1, 5, 5), SO2(), torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"`g` must be one element of SO2\(\), \(1,\); got"):
+        transform(torch.zeros(4, 1, 4, 5, 5), SO2(), torch.zeros(4, 1), SO2().grid(4))

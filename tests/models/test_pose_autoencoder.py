@@ -103,17 +103,48 @@ def test_copies_and_files_compute_the_same(tmp_path: Path) -> None:
 
 
 def test_reset_draws_everything_anew() -> None:
+    """Whatever was there before."""
     model = made()
     model.standardize.set([1.0, 2.0], [3.0, 4.0])
     model(torch.randn(4, 2, 9, 9, dtype=F64))  # running statistics
+    states = []
+    for value in (7.0, -3.0):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        torch.manual_seed(0)
+        model.reset_parameters()
+        states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    fresh = made().state_dict()
+    assert torch.equal(states[0]["standardize.std"], fresh["standardize.std"])
+    assert states[0]["encoder.0.weight"].std() == pytest.approx(fresh["encoder.0.weight"].std().item(), rel=0.3)
+
+
+def test_the_code_is_of_the_mean_and_the_maximum_over_the_group() -> None:
+    model, seen = made().eval(), list[Tensor]()
+    model.encoder[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.norms[-1].register_forward_hook(lambda *_: seen.append(_[2].relu()))
+    model(torch.randn(3, 2, 9, 9, dtype=F64))
+    features, invariant = seen
+    assert_close(invariant, torch.cat([features.mean(2), features.amax(2)], 1))
+
+
+def test_what_cannot_turn_with_the_image_is_not_seen() -> None:
     torch.manual_seed(0)
-    model.reset_parameters()
-    for name, value in made().state_dict().items():
-        now = model.state_dict()[name]
-        assert now.shape == value.shape
-        fresh = "norm" in name or "standardize" in name or "bias" in name or "logit" in name
-        if fresh and "encoder" not in name and "decoder" not in name:
-            assert torch.equal(now, value), name
+    model = PoseAutoencoder(1, (8, 16), samples=8, width=6, code=4, hidden=12, dtype=F64).eval()
+    x = torch.randn(2, 1, 8, 16, dtype=F64)
+    other = x.clone()
+    other[..., :4] = other[..., 12:] = 0.0
+    assert_close(model(other).code, model(x).code)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_signals_in_half_precision_are_taken(dtype: torch.dtype) -> None:
+    model = made(dtype=torch.float32).eval()
+    x = torch.randn(2, 2, 9, 9)
+    posed, exact = model(x.to(dtype)), model(x)
+    assert (posed.code - exact.code).norm() < 0.05 * exact.code.norm()
 
 
 def test_it_says_where_it_is_from() -> None:
@@ -137,5 +168,7 @@ def test_what_is_wrong_is_named(options: dict[str, Any], error: type[Exception],
 
 
 def test_signals_of_other_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="2"):
+    with pytest.raises(ValueError, match=r"must have 2 channels|must be \(batch, 2"):
         made().eval()(torch.zeros(1, 3, 9, 9, dtype=F64))
+    with pytest.raises(ValueError, match=r"`x` must be \(batch, 2, \*\(9, 9\)\)"):
+        made().eval()(torch.zeros(1, 2, 10, 9, dtype=F64))

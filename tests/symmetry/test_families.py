@@ -113,6 +113,38 @@ def test_densities_are_those_of_a_circle(half: float, deviation: float, order: i
         assert abs(total.item() - 1) < 0.01, family
 
 
+@given(deviation=st.floats(0.05, 3.0), order=st.integers(1, 8))
+def test_densities_of_normal_angles_are_sums_over_all_turns(deviation: float, order: int) -> None:
+    angles = torch.linspace(-math.pi, math.pi, 721, dtype=torch.float64)
+    turns = torch.arange(-60, 61, dtype=torch.float64)
+
+    def summed(turn: float) -> Tensor:
+        x = (angles[:, None] + turn * turns) / deviation
+        return torch.exp(-0.5 * x.square()).sum(1) / (deviation * math.sqrt(2 * math.pi))
+
+    levels = torch.tensor([deviation]), torch.tensor([float(order), deviation])
+    expected = summed(2 * math.pi), summed(2 * math.pi / order) / order
+    for family, level, density in zip((Gaussian(), Cyclic()), levels, expected, strict=True):
+        found = family._density(angles, level.double())
+        assert (found - density).abs().max() < 1e-3 * density.max(), family
+
+
+def test_angles_that_are_all_the_same_are_no_strays() -> None:
+    """Their mean may be rounded to less than each of them."""
+    for angle in torch.linspace(-3, 3, 601):
+        same = angle.repeat(45)
+        assert Uniform().estimate(same).item() == pytest.approx(min(2 * abs(angle.item()), math.pi), rel=1e-5)
+        assert all(bool(family.evidence(same).isfinite()) for family in FAMILIES)
+
+
+def test_evidence_is_that_of_the_bayesian_criterion() -> None:
+    angles = gaussian(0.3)[:3]
+    for family in FAMILIES:
+        best = family.log_density(angles, family.estimate(angles)).mean(-1)
+        gain = len(family.numbers) * math.log(NEIGHBOURS) / (2 * NEIGHBOURS)
+        torch.testing.assert_close(family.evidence(angles), best - gain)
+
+
 @given(scale=st.floats(0.01, 1.0), seed=st.integers(0, 100))
 def test_estimates_are_of_every_row_for_itself_and_of_both_sides_alike(scale: float, seed: int) -> None:
     angles = uniform(scale * math.pi, seed)[:5]

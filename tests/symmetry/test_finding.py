@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import omniconv as oc
 from omniconv.groups import SO2, transform
-from omniconv.symmetry import Gaussian, Symmetries, Uniform, find_symmetries
-from omniconv.symmetry._family import Family
-from omniconv.symmetry.found import OWN, most_alike
+from omniconv.models import PoseAutoencoder
+from omniconv.symmetry import Cyclic, Family, Gaussian, Symmetries, Uniform, find_symmetries
+from omniconv.symmetry.finding import disk, loss_of, standardize
+from omniconv.symmetry.found import OWN, brought_down, most_alike
 
 COUNT, SMALL, LARGE = 320, math.radians(30), math.radians(90)
 QUICK: dict[str, Any] = {"neighbours": 5, "epochs": 1, "batch_size": 16}
@@ -189,6 +193,123 @@ def test_neighbours_are_those_of_the_largest_cosine() -> None:
     assert torch.equal(most_alike(codes[:5], codes, 1, own=False)[:, 0], torch.arange(5))
 
 
+def test_signals_of_the_data_set_are_found_again(found: Symmetries) -> None:
+    codes, poses = found.encode(shapes(*turned()))
+    torch.testing.assert_close(codes, found.codes)
+    torch.testing.assert_close(poses, found.poses)
+    assert found.compare(shapes(*turned())[:0]).excess.shape == (0,)
+    assert found.standardize(shapes(*turned())[:0]).shape == (0, 1, 16, 16)
+
+
+def test_what_all_signals_have_in_common_changes_nothing() -> None:
+    x = shapes(*turned())[:40]
+    plain, lifted = find_symmetries(x, **QUICK), find_symmetries(4 * x + 3, **QUICK)
+    assert (plain.poses - lifted.poses).abs().max() < 0.02
+
+
+def test_the_loss_counts_in_the_unit_of_the_signals() -> None:
+    x, losses = shapes(*turned())[:20], []
+    for factor in (1.0, 100.0):
+        torch.manual_seed(0)
+        model = PoseAutoencoder(1, (16, 16), samples=8, width=4)
+        standardize(model, factor * x)
+        losses.append(loss_of(model, factor * x, disk(x), centring=0.5).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_disk_is_what_stays_in_an_image_that_turns() -> None:
+    seen = disk(torch.zeros(1, 1, 5, 7))
+    assert seen.sum() == 13  # of radius 2
+    assert seen[2].tolist() == [0, 1, 1, 1, 1, 1, 0]
+
+
+def test_fine_stripes_are_smoothed_when_brought_down() -> None:
+    stripes = (torch.arange(27) % 3 == 1).float().expand(1, 1, 27, 27)
+    small = brought_down(stripes, 9)
+    assert small.shape == (1, 1, 9, 9)
+    assert (small - 1 / 3).abs().max() < 0.2
+    assert brought_down(torch.zeros(1, 1, 60, 30), 20).shape == (1, 1, 20, 10)
+
+
+def test_signals_that_are_there_many_times_have_levels() -> None:
+    x = shapes(*turned())[:8].repeat(8, 1, 1, 1)
+    found = find_symmetries(x, **QUICK)
+    assert found.levels.isfinite().all()
+    assert all(math.isfinite(value) for value in found.evidence.values())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_mode_of_the_caller_does_not_matter(mode: Any) -> None:
+    x = shapes(*turned())[:40]
+    with mode():
+        quiet = find_symmetries(x + 0, **QUICK)
+    assert torch.equal(quiet.poses, find_symmetries(x, **QUICK).poses)
+
+
+def test_a_given_family_stands_for_the_librarys() -> None:
+    found = find_symmetries(shapes(*turned())[:40], family=Cyclic(most=3), **QUICK)
+    assert found.family == Cyclic(most=3)
+    assert list(found.evidence) == [kind.__name__ for kind in OWN]
+
+
+def damaged_tensors(change: Callable[[dict[str, Tensor]], object], folder: Path) -> None:
+    """Other tensors in the file, with their checksum in the configuration."""
+    tensors = load_file(folder / "symmetries.safetensors")
+    change(tensors)
+    data = save(tensors)
+    (folder / "symmetries.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    config["symmetries"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_files_of_another_run_are_refused(found: Symmetries, tmp_path: Path) -> None:
+    found.save(tmp_path)
+    tensors = load_file(tmp_path / "symmetries.safetensors")
+    (tmp_path / "symmetries.safetensors").write_bytes(save(tensors | {"poses": -tensors["poses"]}))
+    with pytest.raises(ValueError, match="does not have the checksum"):
+        Symmetries.load(tmp_path)
+    damaged_tensors(lambda tensors: tensors.update(levels=tensors["levels"].repeat(1, 2)), tmp_path)
+    with pytest.raises(ValueError, match="of another shape"):
+        Symmetries.load(tmp_path)
+    damaged_tensors(lambda tensors: tensors.pop("levels"), tmp_path)
+    with pytest.raises(ValueError, match=r"missing \['levels'\]"):
+        Symmetries.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("neighbours", "a", "config.json is damaged: `neighbours` must be an integer"),
+        ("evidence", ["a"], "config.json is damaged"),
+        ("family", {"class": ["a"]}, r"\['a'\].* that is not the library's own"),
+        ("family", None, "that is not the library's own"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(
+    found: Symmetries, tmp_path: Path, name: str, value: Any, message: str
+) -> None:
+    found.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["symmetries"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        Symmetries.load(tmp_path)
+
+
+def test_another_family_than_that_of_the_file_is_refused(found: Symmetries, tmp_path: Path) -> None:
+    found.save(tmp_path)
+    assert Symmetries.load(tmp_path, family=Uniform()).family == Uniform()
+    with pytest.raises(ValueError, match="`family` must be the Uniform of which"):
+        Symmetries.load(tmp_path, family=Gaussian())
+
+
+def test_nan_does_not_pass_for_an_upright_image(found: Symmetries) -> None:
+    for call in (found.encode, found.compare, found.standardize):
+        with pytest.raises(ValueError, match="`x` must be finite"):
+            call(torch.full((2, 1, 16, 16), math.nan))
+
+
 def test_a_channel_that_shows_nothing_does_no_harm() -> None:
     x = shapes(*turned())[:40]
     found = find_symmetries(torch.cat([x, torch.full_like(x, 3.0)], 1), **QUICK)
@@ -216,6 +337,12 @@ def test_a_channel_that_shows_nothing_does_no_harm() -> None:
         (lambda x: find_symmetries(x, resolution=3, **QUICK), ValueError, "`resolution` must be at least 4"),
         (lambda x: find_symmetries(x, **(QUICK | {"family": "uniform"})), TypeError, "`family` must be a Family"),
         (lambda x: find_symmetries(x, seed=-1, **QUICK), ValueError, "`seed` must be at least 0"),
+        (lambda x: find_symmetries(x, seed=2**63, **QUICK), ValueError, "`seed` must be at most"),
+        (lambda x: find_symmetries(x, lr=1e30, **QUICK), oc._errors.NonFiniteError, "Give a smaller `lr`"),
+        (lambda x: find_symmetries(x, device="foo", **QUICK), ValueError, "`device` must be one that torch knows"),
+        (lambda x: find_symmetries(x, **(QUICK | {"progress": 3})), TypeError, "`progress` must be a function"),
+        (lambda x: find_symmetries(x[..., :3], **QUICK), ValueError, "at least 4 samples a side"),
+        (lambda x: find_symmetries(x[..., :4], resolution=8, **QUICK), ValueError, "at the `resolution` of 8 too"),
     ],
 )
 def test_what_is_wrong_is_named(call: Any, error: type[Exception], message: str) -> None:
