@@ -98,9 +98,10 @@ def find_symmetries(
         standardize(model, small)
         how = {"epochs": epochs, "batch_size": batch_size}
         train(model.to(device), small.to(device), **how, lr=lr, centring=centring, progress=progress)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise NonFiniteError("the last step made parameters that are not finite. Give a smaller `lr`.")
-    return Symmetries._of(model.eval().cpu(), small, neighbours, family)
+    found = Symmetries._of(model.eval().cpu(), small, neighbours, family)
+    if not bool(found.codes.isfinite().all()):
+        raise NonFiniteError("the last step made codes that are not finite. Give a smaller `lr`.")
+    return found
 
 
 def check_images(x: Any, neighbours: int, resolution: int) -> None:
