@@ -16,12 +16,12 @@ from torch import Tensor
 from omniconv._errors import check_integer, require
 from omniconv.cli._output import check_file, check_folder, console, facts, lines
 from omniconv.data import Samples, read
-from omniconv.symmetry import Compared, Cyclic, Family, Gaussian, Symmetries, Uniform, find_symmetries
-from omniconv.symmetry.found import brought_down
+from omniconv.symmetry import Compared, Family, Symmetries, Uniform, find_symmetries
+from omniconv.symmetry.found import OWN, brought_down
 from omniconv.training.loading import read_sample
 from omniconv.training.predictor import chosen_device
 
-FAMILIES: dict[str, Family] = {"uniform": Uniform(), "gaussian": Gaussian(), "cyclic": Cyclic()}
+FAMILIES: dict[str, Family] = {kind.__name__.lower(): kind() for kind in OWN}
 
 ROWS_FILE = "poses.csv"
 TRAINING = ("family", "neighbours", "epochs", "batch_size", "lr", "centring", "resolution")
@@ -99,24 +99,34 @@ class Symmetry:
 
     def run(self) -> None:
         """Read, find or compare, write, tell."""
-        for name in ("config.json", ROWS_FILE):
-            if (self.out / name).exists():
-                raise ValueError(f"{self.out} holds a {name} already. Give another --out.")
-        check_folder("--out", self.out)
-        self.check_options()
-        require("pandas", extra="data", purpose="writing CSV files")  # to learn it after the training is too late
-        if self.standardized is not None:
-            if self.standardized.suffix != ".npz" or self.standardized.exists():
-                raise ValueError(f"`--standardized` must be a new file that ends in .npz; got {self.standardized}.")
-            check_file("--standardized", self.standardized)
+        self.check()
         samples = self.read()
         known = None if self.known is None else Symmetries.load(self.known)
         check_images(samples, self.data)
         x = small(samples, self.resolution if known is None else max(known.model.size))
         found = self.find(x) if known is None else known
         compared = None if known is None else known.compare(x)
+        self.write(samples, x, found, compared)
+        levels, excess = (found.levels, None) if compared is None else (compared.levels, compared.excess)
+        self.tell(samples, found, levels, excess)
+
+    def check(self) -> None:
+        """Raise for what would fail after the training, and for what does not go together."""
+        for name in ("config.json", ROWS_FILE):
+            if (self.out / name).exists():
+                raise ValueError(f"{self.out} holds a {name} already. Give another --out.")
+        check_folder("--out", self.out)
+        self.check_options()
+        require("pandas", extra="data", purpose="writing CSV files")
+        if self.standardized is not None:
+            if self.standardized.suffix != ".npz" or self.standardized.exists():
+                raise ValueError(f"`--standardized` must be a new file that ends in .npz; got {self.standardized}.")
+            check_file("--standardized", self.standardized)
+
+    def write(self, samples: Samples, x: Tensor, found: Symmetries, compared: Compared | None) -> None:
+        """All files."""
         self.out.mkdir(parents=True, exist_ok=True)
-        if known is None:
+        if compared is None:
             found.save(self.out)
         poses, levels = (found.poses, found.levels) if compared is None else (compared.poses, compared.levels)
         excess = None if compared is None else compared.excess
@@ -128,7 +138,6 @@ class Symmetry:
             if samples.targets is not None:
                 arrays["y"] = samples.targets
             np.savez(self.standardized, **arrays)
-        self.tell(samples, found, levels, excess)
 
     def check_options(self) -> None:
         """Raise for options of a training where there is none."""
