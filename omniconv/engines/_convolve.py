@@ -51,8 +51,10 @@ def convolve(
     """
     alone = pre_gate is None and post_gate is None and skip is None
     if alone and plain(x, taps) and is_plain(causal, bool) and is_plain(boundary, str) and type(engine) is str:
-        operands = (x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device)
-        return convolution_plan(x, taps, remembered_call(*operands, causal, boundary, engine))
+        plan = remembered_call(
+            x.shape, taps.shape, x.dtype, taps.dtype, x.device, taps.device, causal, boundary, engine
+        )
+        return convolution_plan(x, taps, plan)
     check_engine_name(engine)
     check_reverse_mode(x, taps, pre_gate, post_gate, skip)
     past, edges = directions(x, taps, causal, boundary)

@@ -129,7 +129,7 @@ def carry_out(x: Tensor, taps: Tensor, causal: Sequence[bool], circular: Sequenc
 
 def carry_out_plan(x: Tensor, taps: Tensor, plan: Plan) -> Tensor:
     """The same where the plan is known."""
-    if plan.launch is not None and not CONSTANT.data and as_it_is(x):
+    if plan.launch is not None and not CONSTANT.data and not _is_any_autocast_enabled():
         return plan.launch(x, taps)
     if plan.problem.batch == 0:
         return x.new_empty(0, plan.problem.out_channels, *plan.problem.size)

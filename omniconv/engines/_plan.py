@@ -29,8 +29,9 @@ Adjoints = tuple[tuple[Engine, bool, bool], ...]
 class Plan:
     """A convolution of operands of known shapes: the problem, the same as engines meet it, and the engine.
 
-    `asked`: the engine's name, or "auto". `launch`: all of it in one function, for plain tensors without gradients and
-    without autocast. `differentiable`: the same with gradients. Either None where engines are called step by step.
+    `asked`: the engine's name, or "auto". `launch`: all of it in one function, for plain tensors on a CPU without
+    gradients and without autocast. `differentiable`: the same with gradients. Either None where engines are called step
+    by step.
     `known`: engines of gradients that were asked for before, by what was needed.
     """
 
@@ -70,6 +71,8 @@ def plan_of_shapes(
 
 def with_launches(plan: Plan) -> Plan:
     """The plan with the functions that its engine has for it: with gradients only if it is to make them as well."""
+    if plan.problem.device != "cpu":
+        return plan
     alone = all(engine is plan.engine for engine, *_ in plan.adjoints(True, True))
     return replace(
         plan,
