@@ -218,6 +218,17 @@ def test_a_way_of_a_long_step_that_is_wrong_is_refused(monkeypatch: pytest.Monke
         script["check"]()
 
 
+def test_what_a_call_adds_to_a_short_convolution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)  # those of the other tests stay as they are
+    run("short_convolution", "--rounds", "2", "--out", str(tmp_path), monkeypatch=monkeypatch)
+    rows = json.loads((tmp_path / "short_convolution.json").read_text())["rows"]
+    assert [row["way"] for row in rows] == ["transforms", "omniconv", "F.conv"] * 4
+    assert all(row["loop"] > 0 and row["cold"] > 0 for row in rows)
+    assert {row["loop_added"] for row in rows[::3]} == {0.0}
+    assert "| 8 x 64, 64 | omniconv |" in (tmp_path / "short_convolution.md").read_text()
+
+
 def test_import_time_keeps_every_time_that_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     imported: list[str] = []
