@@ -9,11 +9,21 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.optim.lr_scheduler import LambdaLR
 
 from omniconv.nn import refresh
 from omniconv.training.average import Average
 from omniconv.training.checkpoints import Checkpoint
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+"""On several processes the first gets the whole tensors, the others nothing."""
 
 
 @dataclass
@@ -48,7 +58,7 @@ class Parts:
 
     def weights(self) -> dict[str, Tensor]:
         """All weights, copied."""
-        tensors: dict[str, Any] = states().get_model_state_dict(self.objective, options=whole())
+        tensors: dict[str, Any] = get_model_state_dict(self.objective, options=WHOLE)
         return {name: tensor.clone() for name, tensor in tensors.items()}
 
     def keep_best(self) -> None:
@@ -57,8 +67,8 @@ class Parts:
             self.average.adopt()
         else:
             several = dist.is_available() and dist.is_initialized()
-            options = states().StateDictOptions(full_state_dict=True, broadcast_from_rank0=several)
-            states().set_model_state_dict(self.objective, self.best.tensors, options=options)
+            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several)
+            set_model_state_dict(self.objective, self.best.tensors, options=options)
         refresh(self.objective)
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -67,7 +77,7 @@ class Parts:
         if self.average.decay:
             with self.average.applied():
                 tensors |= named("average", self.weights())
-        optimizer: Any = states().get_optimizer_state_dict(self.objective, self.optimizer, options=whole())
+        optimizer: Any = get_optimizer_state_dict(self.objective, self.optimizer, options=WHOLE)
         for name, values in optimizer.get("state", {}).items():
             tensors |= named("optimizer", {f"{name}.{kind}": value for kind, value in values.items()})
         tensors |= named("best", self.best.tensors)
@@ -82,34 +92,22 @@ class Parts:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be as when `saved` was called."""
         state, tensors = checkpoint.state, checkpoint.tensors
-        options = states().StateDictOptions(full_state_dict=True)
+        options = StateDictOptions(full_state_dict=True)
         if self.average.decay:
-            states().set_model_state_dict(self.objective, under("average", tensors), options=options)
+            set_model_state_dict(self.objective, under("average", tensors), options=options)
             self.average = Average(self.objective, self.average.decay)
-        states().set_model_state_dict(self.objective, under("model", tensors), options=options)
+        set_model_state_dict(self.objective, under("model", tensors), options=options)
         moments: dict[str, Any] = {}
         for name, value in under("optimizer", tensors).items():
             parameter, _, kind = name.rpartition(".")
             moments.setdefault(parameter, {})[kind] = value
         optimizer: Any = {"state": moments, "param_groups": state["groups"]}
-        states().set_optimizer_state_dict(self.objective, self.optimizer, optimizer, options=options)
+        set_optimizer_state_dict(self.objective, self.optimizer, optimizer, options=options)
         self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(self.schedule.lr_lambdas)})
         self.best = Best(**state["best"], tensors=under("best", tensors))
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
         refresh(self.objective)
-
-
-def states() -> Any:
-    """What torch gathers and loads states with, whole or in shards: a second to import, and only training needs it."""
-    from torch.distributed.checkpoint import state_dict
-
-    return state_dict
-
-
-def whole() -> Any:
-    """Options by which, on several processes, the first gets the whole tensors, the others nothing."""
-    return states().StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

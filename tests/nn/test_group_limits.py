@@ -87,7 +87,7 @@ def test_a_disk_that_diverged_says_so() -> None:
 BAD: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: transform(torch.randn(1, 1, 5, 4, 4), SO2(), QUARTER, SO2().grid(4)), ValueError, "`x` must .*4"),
     (lambda: transform(torch.randn(1, 1, 3, 4, 4), SO2(), QUARTER, SO2().grid(4)), ValueError, "`x` must .*4"),
-    (lambda: transform(torch.randn(1, 1, 4, 4), SO2(), QUARTER[None]), ValueError, "`g` must be one element"),
+    (lambda: transform(torch.randn(1, 1, 4, 4), SO2(), QUARTER.expand(2, 1)), ValueError, "`g` must be one element"),
     (lambda: transform(torch.randn(1, 1, 4, 4), "so2", QUARTER), TypeError, "`group` must be"),  # type: ignore[arg-type]
     (lambda: transform(torch.randn(1, 1, 4, 4, 4), SO2(), QUARTER, 4), TypeError, "`samples` must be"),  # type: ignore[arg-type]
     (lambda: GroupProject()(torch.ones(1, 2, 3, 4), 3), TypeError, "`inputs` must be"),
