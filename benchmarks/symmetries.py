@@ -34,7 +34,8 @@ CLASSES, BATCH = 10, 128
 ABOUT = """MNIST digits, {train:,} for training, each turned by an angle that is drawn as its class has it; the method
 is told neither classes nor angles. `find_symmetries` with its defaults, but with the family of distributions that the
 set has; *likeliest* is the one of the three that it would have chosen by itself. The digits are slanted as people
-write, by some ten degrees, which no set counts among its angles and a level includes: what is never turned has one too.
+write, which no set counts among its angles and a level includes: what is never turned, as the zeros of "multiple" and
+"gaussian", has one too.
 
 *level*: the mean absolute error of the estimated half widths or deviations in degrees, over all digits; of cyclic sets
 the share of digits whose order is right. *foreign*: {test:,} other digits turned by any angle; which of them lie beyond

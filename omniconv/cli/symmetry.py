@@ -239,9 +239,9 @@ def write_rows(
     if samples.targets is not None:
         columns["target"] = samples.targets
     columns["pose_degrees"] = torch.rad2deg(poses[:, 0]).numpy().round(2)
-    for i, name in enumerate(family.numbers):
-        plain = levels[:, i].long() if name == "order" else torch.rad2deg(levels[:, i])
-        columns[name if name == "order" else f"{name.replace(' ', '_')}_degrees"] = plain.numpy().round(2)
+    *others, angle = (name.replace(" ", "_") for name in family.numbers)
+    columns |= {name: levels[:, i].numpy() for i, name in enumerate(others)}
+    columns[f"{angle}_degrees"] = torch.rad2deg(levels[:, -1]).numpy().round(2)
     if excess is not None:
         columns["excess_degrees"] = torch.rad2deg(excess).numpy().round(2)
     pandas.DataFrame(columns).to_csv(path, index=False)

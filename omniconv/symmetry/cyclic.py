@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omniconv._errors import check_integer
-from omniconv.symmetry._family import FAR, NARROWEST, STRAY, Angles, Family, Level, degrees, wrapped_normal
+from omniconv.symmetry._family import FAR, NARROWEST, Angles, Family, Level, degrees, wrapped_normal
 
 TO_DEVIATION = 1.4826
 """The deviation of a normal distribution over the median of its size."""
@@ -39,8 +39,7 @@ class Cyclic(Family):
         apart = distance(angles.unsqueeze(-2), orders[:, None])
         deviation = (TO_DEVIATION * apart.median(-1).values).clamp(min=NARROWEST)
         levels = torch.stack([orders.expand_as(deviation), deviation], -1)
-        density = self._density(angles.unsqueeze(-2), levels)
-        likelihood = ((1 - STRAY) * density + STRAY / (2 * math.pi)).log().sum(-1)
+        likelihood = self.log_density(angles.unsqueeze(-2), levels).sum(-1)
         best = likelihood.argmax(-1)[..., None, None]
         return levels.take_along_dim(best, -2).squeeze(-2)
 

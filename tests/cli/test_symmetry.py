@@ -103,7 +103,7 @@ def test_what_is_found_is_told(
     assert "nats per angle" in told
     rows = pandas.read_csv(tmp_path / "a" / "poses.csv")
     assert list(rows.columns) == ["name", "target", "pose_degrees", "order", "deviation_degrees"]
-    assert rows.order.dtype == np.int64
+    assert set(rows.order) <= set(range(1, 9))
     omniconv(monkeypatch, "symmetry", turned, "--out", tmp_path / "b", *once, "--family", "cyclic")
     assert (tmp_path / "b" / "poses.csv").read_bytes() == (tmp_path / "a" / "poses.csv").read_bytes()
 
